@@ -1,0 +1,1 @@
+//! CPU backends of Shapeyard, the embedded engine (rten) and ONNX Runtime.

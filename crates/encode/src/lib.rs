@@ -1,0 +1,1 @@
+//! Text to embeddings through a Shapeyard engine.
