@@ -1,0 +1,255 @@
+//! The one pluggable point: a backend plans, compiles, loads and runs.
+//!
+//! Four verbs, three objects, because three lifetimes say what may be shared:
+//!
+//! * [`Backend`] lives as long as the program. It probes, plans, compiles and loads.
+//! * [`Executable`] lives as long as a model is loaded; many threads share it.
+//! * [`Session`] is one lane through an executable. It runs one request at a time.
+//!
+//! All are synchronous: every engine below blocks, and a dropped future cannot stop a kernel.
+//! [`crate::engine`] is where async begins.
+
+mod describe;
+mod error;
+mod outputs;
+mod request;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use describe::{
+    ArtifactUse, BackendId, Capabilities, Fingerprint, Probe, SearchStep, ShapeSupport, Status,
+};
+pub use error::{BackendError, RunError};
+pub use outputs::Outputs;
+pub use request::Request;
+
+use crate::model::{Digest, Model};
+use crate::plan::{Bucket, Plan, PlanOptions, Workload};
+use crate::{RunReport, Signature};
+
+/// An engine that can run models.
+pub trait Backend: Send + Sync {
+    /// The backend's name, the same in plans, reports and on the command line.
+    fn id(&self) -> BackendId;
+
+    /// What the backend can do, whether or not it is usable here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether the backend is usable here and now; if not, what to install or set.
+    ///
+    /// Cheap: libraries are looked for and loaded, models are not.
+    fn probe(&self) -> Probe;
+
+    /// What would run, in which shapes. Pure: no library is called.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Model`] when the model's axes do not fit the workload.
+    fn plan(
+        &self,
+        model: &Model,
+        workload: &Workload,
+        options: &PlanOptions,
+    ) -> Result<Plan, BackendError>;
+
+    /// Makes one artifact. May take minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`]; nothing is left at the job's output path then.
+    fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError>;
+
+    /// Loads a model, from artifacts where they are given.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`].
+    fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError>;
+}
+
+/// What every backend does alike.
+pub trait BackendExt: Backend {
+    /// The fourth verb: runs a request on a session.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    fn run(
+        &self,
+        session: &mut dyn Session,
+        request: &Request<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError> {
+        session.run(request, outputs)
+    }
+}
+
+impl<B: Backend + ?Sized> BackendExt for B {}
+
+/// A loaded model, shared by its sessions and immutable from outside.
+pub trait Executable: Send + Sync {
+    /// The backend that loaded it.
+    fn backend(&self) -> BackendId;
+
+    /// Inputs, outputs and symbols.
+    fn signature(&self) -> &Arc<Signature>;
+
+    /// The shapes that are served.
+    fn domain(&self) -> Domain;
+
+    /// A new lane. Lanes of one executable may run at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`].
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError>;
+
+    /// Adds a bucket that was compiled later; requests go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unsupported`] where every shape is served already.
+    fn admit(&self, artifact: &Artifact) -> Result<(), BackendError>;
+}
+
+/// One lane through an executable.
+pub trait Session: Send {
+    /// Runs one request and fills every output, in the signature's order.
+    ///
+    /// Takes `&mut self`: a lane's buffers serve one request at a time. `outputs` keeps its memory, so a
+    /// caller that hands the same one in again stops allocating.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]; `outputs` is then unspecified, and the session usable unless the error says
+    /// otherwise.
+    fn run(
+        &mut self,
+        request: &Request<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError>;
+}
+
+/// The shapes that an executable serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Domain {
+    /// Every shape that binds.
+    Any,
+    /// What fits into one of these.
+    Buckets(Vec<Bucket>),
+}
+
+/// How much a backend rewrites a graph before it runs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimisation {
+    /// Not at all: for finding out whether a rewrite is at fault.
+    Off,
+    /// What keeps the graph portable: folding constants, dropping dead nodes.
+    Basic,
+    /// All that the backend knows, for this machine.
+    #[default]
+    Full,
+}
+
+/// What to compile.
+#[derive(Debug)]
+pub struct CompileJob<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The shape to compile for; empty where the backend takes any shape.
+    pub bucket: Bucket,
+    /// How much to rewrite.
+    pub optimisation: Optimisation,
+    /// The file to write. It does not exist yet; its folder does.
+    pub output: PathBuf,
+}
+
+/// What a compile made, as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The backend that made it and can load it.
+    pub backend: BackendId,
+    /// The model that it was made from.
+    pub model: Digest,
+    /// The shape that it serves; empty for any.
+    pub bucket: Bucket,
+    /// How much was rewritten.
+    pub optimisation: Optimisation,
+    /// What made it: an artifact of another fingerprint is not loaded.
+    pub fingerprint: Fingerprint,
+    /// Its file.
+    pub payload: PathBuf,
+    /// The file's length in bytes.
+    pub n_bytes: u64,
+}
+
+impl Artifact {
+    /// Checks that this artifact may be loaded for `model` by what `fingerprint` names.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Artifact`], naming what differs.
+    pub fn check(&self, model: &Model, fingerprint: &Fingerprint) -> Result<(), BackendError> {
+        let digest = model.digest()?;
+        let differs = |what: &str, found: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
+            Err(BackendError::Artifact {
+                path: self.payload.clone(),
+                reason: format!("its {what} is {found}, wanted is {wanted}"),
+            })
+        };
+        if self.model != digest {
+            return differs("model", &self.model, &digest);
+        }
+        if self.fingerprint != *fingerprint {
+            return differs("fingerprint", &self.fingerprint, fingerprint);
+        }
+        Ok(())
+    }
+
+    /// The artifact's file.
+    #[must_use]
+    pub fn payload(&self) -> &Path {
+        &self.payload
+    }
+}
+
+/// What to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadJob<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// What was compiled before; empty where the backend loads the model itself.
+    pub artifacts: &'a [Artifact],
+    /// How much to rewrite when the model itself is loaded.
+    pub optimisation: Optimisation,
+}
+
+impl<'a> LoadJob<'a> {
+    /// A job that loads the model itself, fully optimised.
+    #[must_use]
+    pub const fn of(model: &'a Model) -> Self {
+        Self { model, artifacts: &[], optimisation: Optimisation::Full }
+    }
+}
+
+/// What a lane may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads that work on one request.
+    pub n_threads: NonZeroUsize,
+}
+
+impl SessionOptions {
+    /// A lane of so many threads; 0 counts as 1.
+    #[must_use]
+    pub fn threads(n_threads: usize) -> Self {
+        Self { n_threads: NonZeroUsize::new(n_threads).unwrap_or(NonZeroUsize::MIN) }
+    }
+}

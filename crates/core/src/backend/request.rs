@@ -1,0 +1,51 @@
+//! A request that fits its model.
+
+use crate::{BindError, Extents, RunError, Signature, TensorView};
+
+/// Inputs in the signature's order that were found to fit it: types, ranks, extents, and indices into
+/// constant tables.
+///
+/// A backend may rely on all of that; it need not check again.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    signature: &'a Signature,
+    inputs: &'a [TensorView<'a>],
+    extents: Extents,
+}
+
+impl<'a> Request<'a> {
+    /// Binds inputs, which are in the signature's order.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`], naming the input that does not fit.
+    pub fn bind(
+        signature: &'a Signature,
+        inputs: &'a [TensorView<'a>],
+    ) -> Result<Self, BindError> {
+        let extents = signature.bind(inputs)?;
+        signature.check_indices(inputs)?;
+        Ok(Self { signature, inputs, extents })
+    }
+
+    /// The inputs, in the signature's order.
+    #[must_use]
+    pub const fn inputs(&self) -> &'a [TensorView<'a>] {
+        self.inputs
+    }
+
+    /// The symbols' values.
+    #[must_use]
+    pub const fn extents(&self) -> &Extents {
+        &self.extents
+    }
+
+    /// Checks that the request was bound to `signature` itself; what fits another may not fit it.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::ForeignRequest`].
+    pub fn check_bound_to(&self, signature: &Signature) -> Result<(), RunError> {
+        if std::ptr::eq(self.signature, signature) { Ok(()) } else { Err(RunError::ForeignRequest) }
+    }
+}

@@ -1,0 +1,272 @@
+//! A model file: what it says about itself, where its parts are, and the digest of its content.
+
+mod digest;
+pub mod onnx;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::Serialize;
+
+pub use digest::{Digest, NotADigest};
+use onnx::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
+
+use crate::signature::{Dim, Signature, SymbolId, TensorSpec};
+
+/// Why a file is no model that can be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file cannot be opened or read.
+    #[error("`{}` cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file is no ONNX model that can be served.
+    #[error("`{}` cannot be used", path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its content.
+        source: OnnxError,
+    },
+    /// A file of external data is not there or cannot be read.
+    #[error(
+        "`{}` keeps weights in `{location}`, which cannot be read; put that file beside the model",
+        path.display()
+    )]
+    ExternalDataUnreadable {
+        /// The model file.
+        path: PathBuf,
+        /// The file of weights, as the model names it.
+        location: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file of external data is shorter than the model needs.
+    #[error(
+        "`{}` needs {wanted} bytes of weights in `{location}`, which has {found}; copy it there again",
+        path.display()
+    )]
+    ExternalDataTooShort {
+        /// The model file.
+        path: PathBuf,
+        /// The file of weights, as the model names it.
+        location: String,
+        /// Bytes that the model needs.
+        wanted: u64,
+        /// Bytes there.
+        found: u64,
+    },
+    /// The model names external data outside its own folder.
+    #[error(
+        "`{}` names weights at `{location}`, outside its own folder; such a model is not opened",
+        path.display()
+    )]
+    ExternalDataOutside {
+        /// The model file.
+        path: PathBuf,
+        /// The location, as the model names it.
+        location: String,
+    },
+}
+
+/// A file of weights beside a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExternalFile {
+    /// The path as the model names it, relative to the model's folder.
+    pub location: String,
+    /// Where it is.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub n_bytes: u64,
+}
+
+/// A model file with everything known about it before any runtime has seen it.
+#[derive(Debug)]
+pub struct Model {
+    path: PathBuf,
+    n_bytes: u64,
+    signature: Signature,
+    ir_version: i64,
+    opsets: BTreeMap<String, i64>,
+    producer: String,
+    operators: BTreeMap<String, usize>,
+    n_parameter_bytes: u64,
+    external_files: Vec<ExternalFile>,
+    digest: OnceLock<Digest>,
+}
+
+impl Model {
+    /// Opens an ONNX file. Reads names, types and nodes; weights are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`]: no content makes it panic.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, ModelError> {
+        let path = path.into();
+        let unreadable = |source| ModelError::Unreadable { path: path.clone(), source };
+        let file = File::open(&path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
+            return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+        }
+        let onnx = onnx::read(file).map_err(|source| match source {
+            OnnxError::Read(source) => unreadable(source),
+            source => ModelError::Onnx { path: path.clone(), source },
+        })?;
+        let external_files = external_files(&path, &onnx)?;
+        Ok(Self {
+            n_bytes: metadata.len(),
+            signature: signature(onnx.inputs, onnx.outputs),
+            ir_version: onnx.ir_version,
+            opsets: onnx.opsets,
+            producer: onnx.producer,
+            operators: onnx.operators,
+            n_parameter_bytes: onnx.n_parameter_bytes,
+            external_files,
+            digest: OnceLock::new(),
+            path,
+        })
+    }
+
+    /// Where the model file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model file's length in bytes, external data not counted.
+    #[must_use]
+    pub const fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// Inputs, outputs and symbols.
+    #[must_use]
+    pub const fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The version of the file format.
+    #[must_use]
+    pub const fn ir_version(&self) -> i64 {
+        self.ir_version
+    }
+
+    /// Operator sets by domain; the standard domain is `""`.
+    #[must_use]
+    pub const fn opsets(&self) -> &BTreeMap<String, i64> {
+        &self.opsets
+    }
+
+    /// The program that wrote the file, and its version; may be empty.
+    #[must_use]
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
+    /// Nodes by operator, those of subgraphs included.
+    #[must_use]
+    pub const fn operators(&self) -> &BTreeMap<String, usize> {
+        &self.operators
+    }
+
+    /// Bytes of constants, external ones included.
+    #[must_use]
+    pub const fn n_parameter_bytes(&self) -> u64 {
+        self.n_parameter_bytes
+    }
+
+    /// Files of weights beside the model, ordered by location.
+    #[must_use]
+    pub fn external_files(&self) -> &[ExternalFile] {
+        &self.external_files
+    }
+
+    /// The digest of the model's content with its external data; the file's name does not matter.
+    ///
+    /// Reads every byte once, the first time; later calls give what was found then.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Unreadable`] and [`ModelError::ExternalDataUnreadable`].
+    pub fn digest(&self) -> Result<Digest, ModelError> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(*digest);
+        }
+        let unreadable = |source| ModelError::Unreadable { path: self.path.clone(), source };
+        let model = Digest::of_file(&self.path).map_err(unreadable)?;
+        let mut external = Vec::with_capacity(self.external_files.len());
+        for file in &self.external_files {
+            let digest = Digest::of_file(&file.path).map_err(|source| {
+                let (path, location) = (self.path.clone(), file.location.clone());
+                ModelError::ExternalDataUnreadable { path, location, source }
+            })?;
+            external.push((file.location.as_str(), digest));
+        }
+        Ok(*self.digest.get_or_init(|| Digest::of_parts(model, external)))
+    }
+}
+
+fn external_files(model: &Path, onnx: &OnnxFile) -> Result<Vec<ExternalFile>, ModelError> {
+    let folder = model.parent().unwrap_or(Path::new(""));
+    let mut files = Vec::with_capacity(onnx.external_data.len());
+    for (location, &wanted) in &onnx.external_data {
+        let relative = Path::new(location);
+        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        let (model, location) = (model.to_owned(), location.clone());
+        if !relative.components().all(inside) {
+            return Err(ModelError::ExternalDataOutside { path: model, location });
+        }
+        let path = folder.join(relative);
+        let n_bytes = match File::open(&path).and_then(|file| file.metadata()) {
+            Ok(metadata) => metadata.len(),
+            Err(source) => {
+                return Err(ModelError::ExternalDataUnreadable { path: model, location, source });
+            }
+        };
+        if n_bytes < wanted {
+            let (path, found) = (model, n_bytes);
+            return Err(ModelError::ExternalDataTooShort { path, location, wanted, found });
+        }
+        files.push(ExternalFile { location, path, n_bytes });
+    }
+    Ok(files)
+}
+
+fn signature(inputs: Vec<OnnxValue>, outputs: Vec<OnnxValue>) -> Signature {
+    let mut symbols = Vec::new();
+    let mut specs = |values: Vec<OnnxValue>| -> Vec<TensorSpec> {
+        values.into_iter().map(|value| spec(value, &mut symbols)).collect()
+    };
+    let (inputs, outputs) = (specs(inputs), specs(outputs));
+    Signature { inputs, outputs, symbols }
+}
+
+fn spec(value: OnnxValue, symbols: &mut Vec<String>) -> TensorSpec {
+    let mut dim = |dim| match dim {
+        OnnxDim::Fixed(extent) => Dim::Fixed(extent),
+        OnnxDim::Unnamed => Dim::Unnamed,
+        OnnxDim::Named(name) => {
+            let known = symbols.iter().position(|symbol| *symbol == name);
+            Dim::Symbol(SymbolId(known.unwrap_or_else(|| {
+                symbols.push(name);
+                symbols.len() - 1
+            })))
+        }
+    };
+    TensorSpec {
+        name: value.name,
+        dtype: value.dtype,
+        shape: value.shape.map(|dims| dims.into_iter().map(&mut dim).collect()),
+        index_limit: value.index_limit,
+    }
+}
