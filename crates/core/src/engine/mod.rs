@@ -1,1 +1,311 @@
-//! x
+//! The engine: owner threads, one a session, behind a bounded queue.
+//!
+//! Sessions block, so each belongs to a thread of its own; this is where callers that must not block
+//! begin. A request's buffers come back with its answer, so that a caller can use them again.
+//!
+//! * A full queue is a typed error that hands the request back.
+//! * A request whose [`Ticket`] was dropped before its turn is not run.
+//! * A session that panics answers with an error and is replaced.
+//! * [`Engine::shutdown`] answers all that was accepted; dropping the engine answers what runs and refuses
+//!   what waits. Both join every thread.
+
+mod service;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+
+pub use service::InferenceService;
+
+use crate::backend::{BackendError, Executable, SessionOptions};
+use crate::{Outputs, RunError, RunReport, Signature, Tensor};
+use worker::Worker;
+
+/// How an engine is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Sessions, each with a thread that owns it; 0 counts as 1.
+    pub n_sessions: usize,
+    /// What each session may use.
+    pub session: SessionOptions,
+    /// Requests that may wait for a session; 0 counts as 1.
+    pub queue_capacity: usize,
+}
+
+/// A request that owns its buffers.
+#[derive(Debug, Default)]
+pub struct InferRequest {
+    /// The inputs, in the signature's order.
+    pub inputs: Vec<Tensor>,
+    /// Where the results go. Memory of an earlier answer may be handed in to be used again.
+    pub outputs: Outputs,
+}
+
+/// An answer, with the request's buffers.
+#[derive(Debug)]
+pub struct InferResponse {
+    /// The inputs that were handed in.
+    pub inputs: Vec<Tensor>,
+    /// The results, in the signature's order.
+    pub outputs: Outputs,
+    /// What the run says about itself.
+    pub report: RunReport,
+    /// How long the request waited for a session.
+    pub queued: Duration,
+}
+
+/// Why a request was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// As many requests wait as may wait. Try again later, or wait with [`Engine::submit_wait`].
+    #[error("the queue is full: {capacity} requests are waiting")]
+    QueueFull {
+        /// How many may wait.
+        capacity: usize,
+    },
+    /// No session is left to answer: the engine is shutting down, or none could be replaced.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// A request that was not accepted, handed back.
+#[derive(Debug, thiserror::Error)]
+#[error("{rejection}")]
+pub struct Rejected {
+    /// Why.
+    pub rejection: Rejection,
+    /// The request as it was.
+    pub request: InferRequest,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// It was not accepted.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// It ran and failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The backend panicked while it ran; its session was replaced.
+    #[error("the backend panicked: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+}
+
+/// The answer to come. Dropping it gives the request up: if its turn has not come, it never runs.
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Answer>);
+
+type Answer = Result<InferResponse, InferError>;
+
+impl Ticket {
+    /// Blocks until the answer is there.
+    ///
+    /// # Errors
+    ///
+    /// [`InferError`].
+    pub fn wait(self) -> Answer {
+        self.0.recv().unwrap_or(Err(InferError::Rejected(Rejection::Stopped)))
+    }
+
+    /// The answer, for callers that must not block. Works under any async runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`InferError`].
+    pub async fn answer(self) -> Answer {
+        self.0.await.unwrap_or(Err(InferError::Rejected(Rejection::Stopped)))
+    }
+}
+
+/// What an engine has done so far. Every accepted request is in exactly one of the last four, or still
+/// waits or runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Requests accepted.
+    pub n_accepted: u64,
+    /// Requests turned away at a full queue.
+    pub n_queue_full: u64,
+    /// Requests answered.
+    pub n_answered: u64,
+    /// Requests that ran and failed.
+    pub n_failed: u64,
+    /// Requests given up by their callers before they ran.
+    pub n_cancelled: u64,
+    /// Requests refused because the engine was dropped before their turn.
+    pub n_refused: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    queue_full: AtomicU64,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the engine and its threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Set when waiting requests are to be refused instead of run.
+    refusing: AtomicBool,
+    counters: Counters,
+}
+
+struct Job {
+    request: InferRequest,
+    submitted: Instant,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Sessions of one executable behind a bounded queue.
+#[derive(Debug)]
+pub struct Engine {
+    queue: Option<Sender<Job>>,
+    workers: Vec<JoinHandle<()>>,
+    signature: Arc<Signature>,
+    queue_capacity: usize,
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Makes the sessions and starts their threads.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] when a session cannot be made.
+    pub fn start(
+        executable: &Arc<dyn Executable>,
+        options: &EngineOptions,
+    ) -> Result<Self, BackendError> {
+        let queue_capacity = options.queue_capacity.max(1);
+        let (queue, jobs) = bounded(queue_capacity);
+        let signature = Arc::clone(executable.signature());
+        let shared = Arc::new(Shared::default());
+        let mut engine =
+            Self { queue: Some(queue), workers: Vec::new(), signature, queue_capacity, shared };
+        for lane in 0..options.n_sessions.max(1) {
+            let worker = Worker {
+                session: executable.session(&options.session)?,
+                executable: Arc::clone(executable),
+                options: options.session,
+                jobs: jobs.clone(),
+                shared: Arc::clone(&engine.shared),
+            };
+            let thread = std::thread::Builder::new().name(format!("shapeyard-{lane}"));
+            let handle = thread.spawn(move || worker.serve()).map_err(|error| {
+                BackendError::Library {
+                    backend: executable.backend(),
+                    what: "start a session's thread",
+                    message: error.to_string(),
+                }
+            })?;
+            engine.workers.push(handle);
+        }
+        Ok(engine)
+    }
+
+    /// Inputs and outputs, in the order that requests and answers have.
+    #[must_use]
+    pub const fn signature(&self) -> &Arc<Signature> {
+        &self.signature
+    }
+
+    /// Hands a request in without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the request, when the queue is full or the engine has stopped.
+    pub fn submit(&self, request: InferRequest) -> Result<Ticket, Rejected> {
+        let (job, ticket) = job(request);
+        let Some(queue) = &self.queue else { return Err(stopped(job)) };
+        match queue.try_send(job) {
+            Ok(()) => Ok(self.accepted(ticket)),
+            Err(TrySendError::Full(job)) => {
+                self.shared.counters.queue_full.fetch_add(1, Ordering::Relaxed);
+                let rejection = Rejection::QueueFull { capacity: self.queue_capacity };
+                Err(Rejected { rejection, request: job.request })
+            }
+            Err(TrySendError::Disconnected(job)) => Err(stopped(job)),
+        }
+    }
+
+    /// Hands a request in, blocking while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the request, when the engine has stopped.
+    pub fn submit_wait(&self, request: InferRequest) -> Result<Ticket, Rejected> {
+        let (job, ticket) = job(request);
+        let Some(queue) = &self.queue else { return Err(stopped(job)) };
+        match queue.send(job) {
+            Ok(()) => Ok(self.accepted(ticket)),
+            Err(refused) => Err(stopped(refused.into_inner())),
+        }
+    }
+
+    fn accepted(&self, ticket: Ticket) -> Ticket {
+        self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        ticket
+    }
+
+    /// What the engine has done so far.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineStats {
+            n_accepted: read(&counters.accepted),
+            n_queue_full: read(&counters.queue_full),
+            n_answered: read(&counters.answered),
+            n_failed: read(&counters.failed),
+            n_cancelled: read(&counters.cancelled),
+            n_refused: read(&counters.refused),
+        }
+    }
+
+    /// Answers every accepted request, then ends every thread.
+    pub fn shutdown(mut self) -> EngineStats {
+        self.join();
+        self.stats()
+    }
+
+    fn join(&mut self) {
+        self.queue = None;
+        for worker in self.workers.drain(..) {
+            // A worker catches its backend's panics; one of its own leaves nothing to be done here.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Lets what runs finish, refuses what waits, and ends every thread. Blocks meanwhile.
+    fn drop(&mut self) {
+        self.shared.refusing.store(true, Ordering::Relaxed);
+        self.join();
+    }
+}
+
+fn job(request: InferRequest) -> (Job, Ticket) {
+    let (reply, answer) = oneshot::channel();
+    (Job { request, submitted: Instant::now(), reply }, Ticket(answer))
+}
+
+fn stopped(job: Job) -> Rejected {
+    Rejected { rejection: Rejection::Stopped, request: job.request }
+}
+
+#[cfg(test)]
+mod tests;

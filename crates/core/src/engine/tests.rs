@@ -1,0 +1,181 @@
+//! The engine's promises about queues and threads, on a double that can be held up and made to panic at a
+//! given moment, which no real engine can. `tests/` proves the same engine on the real ones.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::backend::{Artifact, BackendId, Domain, Request, Session};
+use crate::{DataType, Dim, StageTimes, TensorSpec, Tier};
+
+const DOUBLE: BackendId = BackendId::new("double");
+
+/// Doubles its input once it is allowed to: a permit a run.
+struct HeldDouble {
+    signature: Arc<Signature>,
+    permits: Arc<Mutex<Receiver<()>>>,
+}
+
+struct HeldSession {
+    permits: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Executable for HeldDouble {
+    fn backend(&self) -> BackendId {
+        DOUBLE
+    }
+    fn signature(&self) -> &Arc<Signature> {
+        &self.signature
+    }
+    fn domain(&self) -> Domain {
+        Domain::Any
+    }
+    fn session(&self, _: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(HeldSession { permits: Arc::clone(&self.permits) }))
+    }
+    fn admit(&self, _: &Artifact) -> Result<(), BackendError> {
+        Err(BackendError::Unsupported { backend: DOUBLE, what: "take artifacts" })
+    }
+}
+
+impl Session for HeldSession {
+    fn run(
+        &mut self,
+        request: &Request<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError> {
+        // A dropped sender lifts the hold for good.
+        let _ = self.permits.lock().map(|permits| permits.recv());
+        let input = request.inputs()[0].as_slice::<i32>().unwrap();
+        assert_ne!(input.first(), Some(&-1), "asked to panic");
+        let doubled: Vec<i32> = input.iter().map(|x| 2 * x).collect();
+        outputs.slots(1)[0] = Tensor::from_slice(&[doubled.len()], &doubled).unwrap();
+        Ok(RunReport::exact_on_host(DOUBLE, Tier::Cached, StageTimes::default()))
+    }
+}
+
+fn held(n_sessions: usize, queue_capacity: usize) -> (Engine, Sender<()>) {
+    let (permit, permits) = channel();
+    let spec = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        dtype: DataType::I32,
+        shape: Some(vec![Dim::Unnamed]),
+        index_limit: None,
+    };
+    let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")], symbols: vec![] };
+    let executable: Arc<dyn Executable> = Arc::new(HeldDouble {
+        signature: Arc::new(signature),
+        permits: Arc::new(Mutex::new(permits)),
+    });
+    let session = SessionOptions::threads(1);
+    let options = EngineOptions { n_sessions, session, queue_capacity };
+    (Engine::start(&executable, &options).unwrap(), permit)
+}
+
+fn request(x: i32) -> InferRequest {
+    let inputs = vec![Tensor::from_slice(&[1], &[x]).unwrap()];
+    InferRequest { inputs, outputs: Outputs::new() }
+}
+
+fn result(answer: Answer) -> i32 {
+    answer.unwrap().outputs.tensors()[0].as_slice::<i32>().unwrap()[0]
+}
+
+/// Waits until the engine's one session is busy and the queue is empty.
+fn until_running(engine: &Engine) {
+    while engine.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_full_queue_hands_the_request_back() {
+    let (engine, permit) = held(1, 2);
+    let running = engine.submit(request(1)).unwrap();
+    until_running(&engine);
+    let waiting = [2, 3].map(|x| engine.submit(request(x)).unwrap());
+    let rejected = engine.submit(request(4)).unwrap_err();
+    assert_eq!(rejected.rejection, Rejection::QueueFull { capacity: 2 });
+    assert_eq!(rejected.request.inputs[0].as_slice::<i32>().unwrap(), [4]);
+    drop(permit);
+    assert_eq!(result(running.wait()), 2);
+    assert_eq!(waiting.map(|ticket| result(ticket.wait())), [4, 6]);
+    let stats = engine.shutdown();
+    assert_eq!((stats.n_accepted, stats.n_answered, stats.n_queue_full), (3, 3, 1));
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_run() {
+    let (engine, permit) = held(1, 4);
+    let running = engine.submit(request(1)).unwrap();
+    until_running(&engine);
+    drop(engine.submit(request(2)).unwrap());
+    let last = engine.submit(request(3)).unwrap();
+    drop(permit);
+    assert_eq!(result(running.wait()), 2);
+    assert_eq!(result(last.wait()), 6);
+    let stats = engine.shutdown();
+    assert_eq!((stats.n_answered, stats.n_cancelled), (2, 1));
+}
+
+#[test]
+fn dropping_the_engine_answers_everyone() {
+    let (engine, permit) = held(1, 4);
+    let running = engine.submit(request(1)).unwrap();
+    until_running(&engine);
+    let waiting = engine.submit(request(2)).unwrap();
+    let dropper = std::thread::spawn(move || drop(engine));
+    std::thread::sleep(Duration::from_millis(20));
+    permit.send(()).unwrap();
+    assert_eq!(result(running.wait()), 2);
+    let refused = waiting.wait().unwrap_err();
+    assert!(matches!(refused, InferError::Rejected(Rejection::Stopped)), "{refused}");
+    dropper.join().unwrap();
+}
+
+#[test]
+fn shutdown_answers_what_was_accepted() {
+    let (engine, permit) = held(2, 64);
+    let tickets: Vec<_> = (0..50).map(|x| engine.submit(request(x)).unwrap()).collect();
+    drop(permit);
+    let stats = engine.shutdown();
+    assert_eq!((stats.n_answered, stats.n_refused), (50, 0));
+    for (x, ticket) in (0..).zip(tickets) {
+        assert_eq!(result(ticket.wait()), 2 * x);
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_and_the_next_request_is_answered() {
+    let (engine, permit) = held(1, 4);
+    drop(permit);
+    let answers = [-1, 5].map(|x| engine.submit(request(x)).unwrap()).map(Ticket::wait);
+    let [panicked, next] = answers;
+    let panicked = panicked.unwrap_err();
+    assert!(panicked.to_string().contains("asked to panic"), "{panicked}");
+    assert_eq!(result(next), 10);
+}
+
+#[test]
+fn a_request_that_does_not_bind_is_answered_with_the_reason() {
+    let (engine, permit) = held(1, 4);
+    drop(permit);
+    let error = engine.submit(InferRequest::default()).unwrap().wait().unwrap_err();
+    assert_eq!(error.to_string(), "input `x` (i32) is missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_tasks_each_get_their_own_answer() {
+    let (engine, permit) = held(3, 200);
+    drop(permit);
+    let engine = Arc::new(engine);
+    let tasks: Vec<_> = (0..200)
+        .map(|x| {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move { engine.infer(request(x)).await })
+        })
+        .collect();
+    for (x, task) in (0..).zip(tasks) {
+        assert_eq!(result(task.await.unwrap()), 2 * x);
+    }
+}
