@@ -121,7 +121,9 @@ impl fmt::Display for DataType {
 
 /// A name that is no data type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{found}` is no data type; known are bool, u8 to u64, i8 to i64, f16, bf16, f32, f64 and the f8 kinds")]
+#[error(
+    "`{found}` is no data type; known are bool, u8 to u64, i8 to i64, f16, bf16, f32, f64 and the f8 kinds"
+)]
 pub struct UnknownDataType {
     /// The name that was given.
     pub found: String,

@@ -18,7 +18,9 @@ mod report;
 mod signature;
 mod tensor;
 
-pub use backend::{Backend, BackendExt, BackendId, Executable, Outputs, Request, RunError, Session};
+pub use backend::{
+    Backend, BackendExt, BackendId, Executable, Outputs, Request, RunError, Session,
+};
 pub use dtype::{DataType, UnknownDataType};
 pub use model::Model;
 pub use report::{BindingMode, Route, RunReport, StageTimes, Tier};

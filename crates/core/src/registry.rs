@@ -168,7 +168,8 @@ impl Registry {
                     return Ok(Opened { backend: Arc::clone(backend), executable, passed_over });
                 }
                 Err(error) => {
-                    passed_over.push(PassedOver { backend: backend.id(), reason: error.to_string() });
+                    passed_over
+                        .push(PassedOver { backend: backend.id(), reason: error.to_string() });
                 }
             }
         }

@@ -301,9 +301,8 @@ impl Signature {
     fn conflict(&self, symbol: SymbolId, inputs: &[TensorView<'_>], second: Binding) -> BindError {
         let mut places = self.inputs.iter().zip(inputs).flat_map(|(spec, view)| {
             let axes = spec.shape.iter().flatten().zip(view.shape()).enumerate();
-            axes.filter(|(_, (dim, _))| **dim == Dim::Symbol(symbol)).map(|(axis, (_, &extent))| {
-                Binding { input: spec.name.clone(), axis, extent }
-            })
+            axes.filter(|(_, (dim, _))| **dim == Dim::Symbol(symbol))
+                .map(|(axis, (_, &extent))| Binding { input: spec.name.clone(), axis, extent })
         });
         let first = places.next().unwrap_or_else(|| second.clone());
         BindError::SymbolConflict { symbol: self.symbol_name(symbol).to_owned(), first, second }
@@ -320,7 +319,8 @@ impl Signature {
         for (spec, view) in self.inputs.iter().zip(inputs) {
             let Some(limit) = spec.index_limit else { continue };
             let range = limit.cast_signed();
-            let inside = |index: i64| isize::try_from(index).is_ok_and(|i| -range <= i && i < range);
+            let inside =
+                |index: i64| isize::try_from(index).is_ok_and(|i| -range <= i && i < range);
             let outside = if let Ok(indices) = view.as_slice::<i64>() {
                 indices.iter().position(|&index| !inside(index)).map(|at| (at, indices[at]))
             } else if let Ok(indices) = view.as_slice::<i32>() {
@@ -430,7 +430,10 @@ mod tests {
         assert_eq!(check(&[-10, 0, 9]), Ok(()));
         for outside in [10, -11, i64::MIN, i64::MAX] {
             let error = check(&[3, outside]).unwrap_err();
-            assert!(matches!(error, BindError::IndexOutOfRange { at: 1, limit: 10, .. }), "{error}");
+            assert!(
+                matches!(error, BindError::IndexOutOfRange { at: 1, limit: 10, .. }),
+                "{error}"
+            );
         }
     }
 

@@ -127,11 +127,7 @@ pub trait Session: Send {
     ///
     /// [`RunError`]; `outputs` is then unspecified, and the session usable unless the error says
     /// otherwise.
-    fn run(
-        &mut self,
-        request: &Request<'_>,
-        outputs: &mut Outputs,
-    ) -> Result<RunReport, RunError>;
+    fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError>;
 }
 
 /// The shapes that an executable serves.
@@ -198,12 +194,13 @@ impl Artifact {
     /// [`BackendError::Artifact`], naming what differs.
     pub fn check(&self, model: &Model, fingerprint: &Fingerprint) -> Result<(), BackendError> {
         let digest = model.digest()?;
-        let differs = |what: &str, found: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
-            Err(BackendError::Artifact {
-                path: self.payload.clone(),
-                reason: format!("its {what} is {found}, wanted is {wanted}"),
-            })
-        };
+        let differs =
+            |what: &str, found: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
+                Err(BackendError::Artifact {
+                    path: self.payload.clone(),
+                    reason: format!("its {what} is {found}, wanted is {wanted}"),
+                })
+            };
         if self.model != digest {
             return differs("model", &self.model, &digest);
         }

@@ -19,10 +19,7 @@ impl<'a> Request<'a> {
     /// # Errors
     ///
     /// [`BindError`], naming the input that does not fit.
-    pub fn bind(
-        signature: &'a Signature,
-        inputs: &'a [TensorView<'a>],
-    ) -> Result<Self, BindError> {
+    pub fn bind(signature: &'a Signature, inputs: &'a [TensorView<'a>]) -> Result<Self, BindError> {
         let extents = signature.bind(inputs)?;
         signature.check_indices(inputs)?;
         Ok(Self { signature, inputs, extents })

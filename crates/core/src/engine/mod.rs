@@ -204,13 +204,12 @@ impl Engine {
                 shared: Arc::clone(&engine.shared),
             };
             let thread = std::thread::Builder::new().name(format!("shapeyard-{lane}"));
-            let handle = thread.spawn(move || worker.serve()).map_err(|error| {
-                BackendError::Library {
+            let handle =
+                thread.spawn(move || worker.serve()).map_err(|error| BackendError::Library {
                     backend: executable.backend(),
                     what: "start a session's thread",
                     message: error.to_string(),
-                }
-            })?;
+                })?;
             engine.workers.push(handle);
         }
         Ok(engine)

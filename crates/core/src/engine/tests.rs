@@ -39,11 +39,7 @@ impl Executable for HeldDouble {
 }
 
 impl Session for HeldSession {
-    fn run(
-        &mut self,
-        request: &Request<'_>,
-        outputs: &mut Outputs,
-    ) -> Result<RunReport, RunError> {
+    fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         // A dropped sender lifts the hold for good.
         let _ = self.permits.lock().map(|permits| permits.recv());
         let input = request.inputs()[0].as_slice::<i32>().unwrap();
@@ -62,7 +58,8 @@ fn held(n_sessions: usize, queue_capacity: usize) -> (Engine, Sender<()>) {
         shape: Some(vec![Dim::Unnamed]),
         index_limit: None,
     };
-    let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")], symbols: vec![] };
+    let signature =
+        Signature { inputs: vec![spec("x")], outputs: vec![spec("y")], symbols: vec![] };
     let executable: Arc<dyn Executable> = Arc::new(HeldDouble {
         signature: Arc::new(signature),
         permits: Arc::new(Mutex::new(permits)),

@@ -45,13 +45,12 @@ impl Worker {
         }
         let queued = job.submitted.elapsed();
         let (inputs, mut outputs) = (job.request.inputs, job.request.outputs);
-        let run = AssertUnwindSafe(|| run(&self.executable, &mut *self.session, &inputs, &mut outputs));
+        let run =
+            AssertUnwindSafe(|| run(&self.executable, &mut *self.session, &inputs, &mut outputs));
         let (answer, usable): (Answer, bool) = match catch_unwind(run) {
             Ok(Ok(report)) => (Ok(InferResponse { inputs, outputs, report, queued }), true),
             Ok(Err(error)) => (Err(error), true),
-            Err(panic) => {
-                (Err(InferError::Panicked { message: panic_message(&*panic) }), false)
-            }
+            Err(panic) => (Err(InferError::Panicked { message: panic_message(&*panic) }), false),
         };
         count(if answer.is_ok() { &counters.answered } else { &counters.failed });
         let _ = job.reply.send(answer);

@@ -110,7 +110,10 @@ impl<'a> TensorView<'a> {
     /// # Errors
     ///
     /// As [`Self::new`].
-    pub fn from_slice<T: Element>(shape: &'a [usize], elements: &'a [T]) -> Result<Self, TensorError> {
+    pub fn from_slice<T: Element>(
+        shape: &'a [usize],
+        elements: &'a [T],
+    ) -> Result<Self, TensorError> {
         Self::new(T::DTYPE, shape, bytemuck::cast_slice(elements))
     }
 
@@ -139,7 +142,8 @@ impl<'a> TensorView<'a> {
     /// [`TensorError::WrongType`] and [`TensorError::Misaligned`].
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T], TensorError> {
         check_type::<T>(self.dtype)?;
-        bytemuck::try_cast_slice(self.bytes).map_err(|_| TensorError::Misaligned { dtype: T::DTYPE })
+        bytemuck::try_cast_slice(self.bytes)
+            .map_err(|_| TensorError::Misaligned { dtype: T::DTYPE })
     }
 
     /// A copy that owns its bytes.
@@ -165,7 +169,11 @@ impl<'a> TensorViewMut<'a> {
     /// # Errors
     ///
     /// As [`TensorView::new`].
-    pub fn new(dtype: DataType, shape: &'a [usize], bytes: &'a mut [u8]) -> Result<Self, TensorError> {
+    pub fn new(
+        dtype: DataType,
+        shape: &'a [usize],
+        bytes: &'a mut [u8],
+    ) -> Result<Self, TensorError> {
         check_len(dtype, shape, bytes.len())?;
         Ok(Self { dtype, shape, bytes })
     }

@@ -184,7 +184,9 @@ impl Reader {
         let mut inputs = node.inputs.into_iter();
         match node.operator.as_str() {
             "Cast" | "Identity" | "DequantizeLinear" => {
-                if let (Some(input), Some(output)) = (inputs.next(), node.outputs.into_iter().next()) {
+                if let (Some(input), Some(output)) =
+                    (inputs.next(), node.outputs.into_iter().next())
+                {
                     self.aliases.insert(output, input);
                 }
             }
@@ -256,7 +258,9 @@ impl Reader {
         wire.fields(span, |wire, field| {
             match field.number {
                 1 => match field.value {
-                    Value::Varint(extent) if tensor.dims.len() < MAX_RANK => tensor.dims.push(extent),
+                    Value::Varint(extent) if tensor.dims.len() < MAX_RANK => {
+                        tensor.dims.push(extent)
+                    }
                     // An integer takes up to ten bytes.
                     Value::Span(span) if span.len() <= 10 * MAX_RANK as u64 => {
                         tensor.dims.extend(wire.packed(span)?);
