@@ -1,0 +1,159 @@
+//! `cargo xtask test`: every test, and an honest list of what this machine could not run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::fixtures::{self, Mode};
+use crate::paths::{self, Layout};
+use crate::runtime::Runtime;
+use crate::{process, terminal};
+
+/// Where a test that cannot run here appends a line `name: reason`.
+const SKIP_LOG_VARIABLE: &str = "SHAPEYARD_SKIP_LOG";
+
+/// Run every test of the workspace, with ONNX Runtime and the real model where they can be had
+///
+/// Unit, integration and documentation tests run and the examples are built. What a machine lacks
+/// is no failure: the last lines name each thing that was not run, and why.
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test
+  cargo xtask test --hide-onnxruntime            the suite with the embedded engine alone
+  cargo xtask test --strict                      what cannot run here is a failure
+  cargo xtask test -- -p shapeyard-core padding  arguments for `cargo test`")]
+pub(crate) struct Args {
+    /// Run as if ONNX Runtime were not installed
+    #[arg(long)]
+    hide_onnxruntime: bool,
+    /// Test optimised builds
+    #[arg(long)]
+    release: bool,
+    /// Fail when something could not be run here
+    #[arg(long)]
+    strict: bool,
+    /// Arguments for `cargo test`; with `-p` only those packages are tested
+    #[arg(last = true, value_name = "ARGS")]
+    more: Vec<String>,
+}
+
+impl Args {
+    /// Every test, as a check before a change goes in.
+    pub(crate) fn whole_suite(strict: bool) -> Self {
+        Self { strict, ..Self::default() }
+    }
+}
+
+pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
+    terminal::heading("test: set-up");
+    let runtime = Runtime::prepare(layout, args.hide_onnxruntime)?;
+    let mut lacks = runtime.lacks();
+    let checked = fixtures::tiny_models(layout, Mode::Check)?;
+    lacks.extend(checked.lack("the check of the tiny models"));
+    let log = SkipLog::create(layout)?;
+    terminal::heading("test: cargo test");
+    let tested = cargo_test(layout, &runtime, args, &log);
+    lacks.extend(log.lines()?);
+    summarise(&lacks);
+    tested?;
+    if args.strict && !lacks.is_empty() {
+        bail!("{} could not be run here, and --strict allows none", things(lacks.len()));
+    }
+    Ok(())
+}
+
+fn cargo_test(layout: &Layout, runtime: &Runtime, args: &Args, log: &SkipLog) -> Result<()> {
+    let mut command = process::cargo();
+    command.current_dir(layout.root()).arg("test");
+    if !names_packages(&args.more) {
+        command.arg("--workspace");
+    }
+    if args.release {
+        command.arg("--release");
+    }
+    command.args(["--all-features", "--no-fail-fast"]).args(&args.more);
+    process::run(runtime.apply(&mut command).env(SKIP_LOG_VARIABLE, &log.path))
+}
+
+/// Cargo would take `--workspace` over a package that the user named.
+fn names_packages(args: &[String]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| {
+        let short = arg.starts_with("-p") && !arg.starts_with("--");
+        short || arg == "--package" || arg.starts_with("--package=")
+    })
+}
+
+/// The file in which tests say that they were skipped; many processes append to it.
+#[derive(Debug)]
+struct SkipLog {
+    path: PathBuf,
+}
+
+impl SkipLog {
+    fn create(layout: &Layout) -> Result<Self> {
+        paths::create_folder(&layout.setup())?;
+        let path = layout.setup().join("skipped-tests.txt");
+        fs::write(&path, "").with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    fn lines(&self) -> Result<Vec<String>> {
+        read_lines(&self.path)
+    }
+}
+
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(distinct(&text))
+}
+
+/// Sorted, since the order in which threads finish says nothing.
+fn distinct(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+fn summarise(lacks: &[String]) {
+    terminal::say("");
+    if lacks.is_empty() {
+        terminal::say("Everything ran; nothing was skipped.");
+        return;
+    }
+    terminal::say("Not run here:");
+    for lack in lacks {
+        terminal::say(format_args!("  {lack}"));
+    }
+    terminal::say(format_args!("{} not run here.", things(lacks.len())));
+}
+
+fn things(count: usize) -> String {
+    if count == 1 { "1 thing".to_owned() } else { format!("{count} things") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_named_package_takes_the_place_of_the_workspace() {
+        assert!(names_packages(&words("-p shapeyard-core")));
+        assert!(names_packages(&words("--package=shapeyard-core")));
+        assert!(!names_packages(&words("padding -- --package -p")));
+        assert!(!names_packages(&words("--profile release")));
+    }
+
+    #[test]
+    fn a_skip_is_listed_once() {
+        assert_eq!(distinct("b: no GPU\n\na: no model\nb: no GPU\n"), ["a: no model", "b: no GPU"]);
+    }
+}
