@@ -44,24 +44,33 @@ pub(crate) const WEIGHTS: Packages = Packages {
     dependencies: false,
 };
 
+impl Packages {
+    fn install_args<'a>(self, requirements: &'a Path, folder: &'a Path) -> Vec<&'a OsStr> {
+        let mut args = vec![OsStr::new("--target"), folder.as_os_str()];
+        args.extend([OsStr::new("--requirement"), requirements.as_os_str()]);
+        args.extend((!self.dependencies).then_some(OsStr::new("--no-deps")));
+        args
+    }
+}
+
 impl Python {
     /// Looks for Python and pip, in that order, so that the remedy names the one that is absent.
     pub(crate) fn find() -> Result<Availability<Self>> {
         let program = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
-        if !process::works(
-            Command::new(&program)
-                .args(["-c", "import sys; sys.version_info[0] > 2 or sys.exit(1)"]),
-        )? {
+        let python = |args: &[&str]| {
+            let mut command = Command::new(&program);
+            command.args(args);
+            command
+        };
+        if !process::works(&mut python(&["-c", "import sys; sys.exit(sys.version_info[0] < 3)"]))? {
             return Ok(Availability::Missing(NO_PYTHON.to_owned()));
         }
-        if !process::works(Command::new(&program).args(["-m", "pip", "--version"]))? {
+        if !process::works(&mut python(&["-m", "pip", "--version"]))? {
             return Ok(Availability::Missing(NO_PIP.to_owned()));
         }
         // Compiled modules fit one version on one architecture.
-        let version = process::text(
-            Command::new(&program)
-                .args(["-c", "import platform, sys; print(sys.version, platform.machine())"]),
-        )?;
+        let script = "import platform, sys; print(sys.version, platform.machine())";
+        let version = process::text(&mut python(&["-c", script]))?;
         Ok(Availability::Ready(Self { program, version }))
     }
 
@@ -88,7 +97,7 @@ impl Python {
         Ok(folder.join(member))
     }
 
-    /// Installs packages unless they are there.
+    /// Installs packages unless they are there, whole or not at all.
     pub(crate) fn install(&self, layout: &Layout, packages: Packages) -> Result<Availability<()>> {
         let requirements = layout.scripts().join(packages.requirements);
         let folder = layout.setup().join(packages.folder);
@@ -104,14 +113,9 @@ impl Python {
             layout.shown(&requirements),
             layout.shown(&folder)
         ));
-        let mut args = vec![
-            OsStr::new("--target"),
-            partial.as_os_str(),
-            OsStr::new("--requirement"),
-            requirements.as_os_str(),
-        ];
-        args.extend((!packages.dependencies).then_some(OsStr::new("--no-deps")));
-        if let Availability::Missing(reason) = self.pip("install", &args)? {
+        if let Availability::Missing(reason) =
+            self.pip("install", &packages.install_args(&requirements, &partial))?
+        {
             let version = self.version.split_whitespace().next().unwrap_or_default();
             return Ok(Availability::Missing(format!("{reason} {OLD_PYTHON}; this is {version}.")));
         }
