@@ -1,1 +1,54 @@
-//! CPU backends of Shapeyard, the embedded engine (rten) and ONNX Runtime.
+//! CPU backends of Shapeyard: they take every shape, without a compile.
+//!
+//! * [`OnnxRuntime`] (`onnxruntime`): loads ONNX Runtime 1.17 or newer at run time, where it is found.
+//! * [`Rten`] (`rten`): pure Rust, part of the program, so there is always a backend that runs.
+//!
+//! ```
+//! use shapeyard_core::backend::{LoadJob, SessionOptions};
+//! use shapeyard_core::registry::{Choice, Registry};
+//! use shapeyard_core::{Model, Outputs, Request, Tensor};
+//! use shapeyard_cpu::CpuOptions;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/add_one.onnx");
+//! let model = Model::open(path)?;
+//! let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
+//! let opened = registry.open(&Choice::Auto, &LoadJob::of(&model))?;
+//! let mut session = opened.executable.session(&SessionOptions::threads(1))?;
+//!
+//! let x = Tensor::from_slice(&[2, 4], &[0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])?;
+//! let inputs = [x.view()];
+//! let request = Request::bind(opened.executable.signature(), &inputs)?;
+//! let mut outputs = Outputs::new();
+//! let report = session.run(&request, &mut outputs)?;
+//!
+//! assert_eq!(outputs.tensors()[0].as_slice::<f32>()?, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+//! assert_eq!(report.backend, opened.backend.id());
+//! # Ok(())
+//! # }
+//! ```
+
+mod dynamic;
+mod onnxruntime;
+mod rten;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shapeyard_core::Backend;
+
+pub use crate::onnxruntime::OnnxRuntime;
+pub use crate::rten::Rten;
+
+/// What the CPU backends may be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// The ONNX Runtime library to load. When it is given, nothing else is tried.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// The CPU backends in order of preference: ONNX Runtime, then rten.
+#[must_use]
+pub fn backends(options: &CpuOptions) -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(OnnxRuntime::new(options)), Arc::new(Rten::new())]
+}
