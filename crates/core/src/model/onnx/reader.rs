@@ -257,16 +257,21 @@ impl Reader {
         let mut n_payload_bytes = 0u64;
         wire.fields(span, |wire, field| {
             match field.number {
-                1 => match field.value {
-                    Value::Varint(extent) if tensor.dims.len() < MAX_RANK => {
-                        tensor.dims.push(extent)
+                1 => {
+                    match field.value {
+                        Value::Varint(extent) => tensor.dims.push(extent),
+                        // An integer takes up to ten bytes.
+                        Value::Span(span) if span.len() <= 10 * MAX_RANK as u64 => {
+                            tensor.dims.extend(wire.packed(span)?);
+                        }
+                        _ => return Err(OnnxError::Malformed { what: "a tensor's extents" }),
                     }
-                    // An integer takes up to ten bytes.
-                    Value::Span(span) if span.len() <= 10 * MAX_RANK as u64 => {
-                        tensor.dims.extend(wire.packed(span)?);
+                    if tensor.dims.len() > MAX_RANK {
+                        return Err(OnnxError::Malformed {
+                            what: "a tensor (it has too many axes)",
+                        });
                     }
-                    _ => return Err(OnnxError::Malformed { what: "a tensor's extents" }),
-                },
+                }
                 2 => tensor.data_type = field.value.varint("a tensor's type")?,
                 8 => tensor.name = wire.string(field.value.span("a tensor's name")?)?,
                 4..=7 | 9..=11 => {
