@@ -34,7 +34,7 @@ Examples:
   cargo xtask demo --hide-onnxruntime the same, as on a machine without ONNX Runtime
   cargo xtask test                    every test, and at the end what could not be run here
   cargo xtask test -- -p shapeyard-core
-  cargo xtask bench encode            measure one suite (--help lists them)
+  cargo xtask bench encode            measure one suite (`bench help` lists them)
   cargo xtask ci                      what has to pass before a change goes in
 
 Everything that a command makes lies below the target folder; `cargo clean` takes it away.
