@@ -1,0 +1,105 @@
+//! The real encoder against vectors that PyTorch computed (`tests/reference`).
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
+
+use std::fs;
+
+use safetensors::SafeTensors;
+use shapeyard_core::Model;
+use shapeyard_core::backend::{Backend, LoadJob};
+use shapeyard_core::plan::calibrate::Split;
+use shapeyard_encode::pool::Pooling;
+use shapeyard_encode::tokens::{TextTokenizer, Tokens};
+use shapeyard_encode::{EncodeOptions, Encoder, Unobserved};
+use shapeyard_tests::{real_model, reference, usable_backends};
+
+const N_DIMS: usize = 384;
+
+struct Reference {
+    texts: Vec<String>,
+    vectors: Vec<f32>,
+    token_counts: Vec<i64>,
+}
+
+fn read_reference() -> Reference {
+    let lines = fs::read_to_string(reference("texts.jsonl")).unwrap();
+    let text = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record["text"].as_str().unwrap().to_owned()
+    };
+    let bytes = fs::read(reference("minilm-l6.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let data = |name| tensors.tensor(name).unwrap().data().to_vec();
+    let vectors = data("embeddings");
+    let token_counts = data("token_counts");
+    Reference {
+        texts: lines.lines().map(text).collect(),
+        vectors: vectors.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        token_counts: token_counts.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+    }
+}
+
+/// Encodes the reference texts; `None` where the real model is not there.
+fn encode(
+    test: &str,
+    backend: &dyn Backend,
+    file: &str,
+    token_budget: usize,
+) -> Option<(Reference, Vec<Tokens>, Vec<f32>)> {
+    let model = real_model(test, file)?;
+    let tokenizer = real_model(test, "tokenizer.json")?;
+    let reference = read_reference();
+    let tokenizer = TextTokenizer::open(&tokenizer, 512).unwrap();
+    let texts: Vec<&str> = reference.texts.iter().map(String::as_str).collect();
+    let tokens = tokenizer.encode_all(&texts, 2).unwrap();
+    let model = Model::open(model).unwrap();
+    tokenizer.check_fits(model.signature()).unwrap();
+    let encoder = Encoder::new(backend.load(&LoadJob::of(&model)).unwrap()).unwrap();
+    let options = EncodeOptions {
+        pooling: Pooling::Mean,
+        normalise: true,
+        pad_id: 0,
+        n_threads: 2,
+        split: Some(Split { n_sessions: 2, n_threads: 1 }),
+        token_budget: Some(token_budget),
+    };
+    let mut embeddings = encoder.embeddings(&tokens, &options).unwrap();
+    let report = encoder.encode(&tokens, &options, &mut embeddings, &Unobserved).unwrap();
+    assert_eq!(report.totals.n_items, texts.len());
+    let vectors = embeddings.values().to_vec();
+    Some((reference, tokens, vectors))
+}
+
+#[test]
+fn fp32_vectors_are_those_of_pytorch() {
+    let test = "fp32_vectors_are_those_of_pytorch";
+    for backend in usable_backends(test) {
+        let run = encode(test, backend.as_ref(), "minilm-l6.onnx", 1024);
+        let Some((reference, tokens, vectors)) = run else { return };
+        let counts: Vec<i64> = tokens.iter().map(|tokens| tokens.ids.len() as i64).collect();
+        assert_eq!(counts, reference.token_counts);
+        assert_eq!(vectors.len(), reference.vectors.len());
+        let differences = vectors.iter().zip(&reference.vectors).map(|(a, b)| (a - b).abs());
+        let largest = differences.fold(0.0, f32::max);
+        eprintln!("{}: fp32 differs from PyTorch by at most {largest:e}", backend.id());
+        assert!(largest < 1e-4, "{}: {largest}", backend.id());
+    }
+}
+
+#[test]
+fn int8_vectors_point_where_pytorch_s_do() {
+    let test = "int8_vectors_point_where_pytorch_s_do";
+    for backend in usable_backends(test) {
+        // One text a batch: dynamic quantisation takes one scale for a whole batch, so rows that share one
+        // move each other.
+        let run = encode(test, backend.as_ref(), "minilm-l6-int8.onnx", 1);
+        let Some((reference, _, vectors)) = run else { return };
+        let rows = vectors.chunks(N_DIMS).zip(reference.vectors.chunks(N_DIMS));
+        let cosines: Vec<f32> =
+            rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
+        let least = cosines.iter().copied().fold(f32::INFINITY, f32::min);
+        let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+        eprintln!("{}: INT8 cosine to PyTorch: least {least:.4}, mean {mean:.4}", backend.id());
+        assert!(least > 0.95 && mean > 0.985, "{}: least {least}, mean {mean}", backend.id());
+    }
+}
