@@ -1,0 +1,128 @@
+//! One contender in a process of its own: loads the model, encodes the texts once, says what it took.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use shapeyard_core::Model;
+use shapeyard_core::backend::LoadJob;
+use shapeyard_core::plan::calibrate::{Setting, Split};
+use shapeyard_core::registry::{Choice, Registry};
+use shapeyard_cpu::CpuOptions;
+use shapeyard_encode::pool::Pooling;
+use shapeyard_encode::tokens::Tokens;
+use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
+
+use super::direct;
+use crate::measure::{cpu_time, peak_memory};
+
+/// Who encodes, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Ours, finding its setting.
+    Calibrate,
+    /// Ours, with a setting.
+    Ours { setting: Setting },
+    /// ONNX Runtime through its own interface, texts as they come.
+    DirectArrival { split: Split, n_rows: usize },
+    /// ONNX Runtime through its own interface, with the batches that ours makes.
+    DirectSorted { setting: Setting },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    kind: String,
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    tokens: PathBuf,
+    /// Where to write the vectors, as raw f32.
+    #[arg(long)]
+    vectors: PathBuf,
+    #[arg(long)]
+    threads: usize,
+    #[arg(long)]
+    backend: String,
+}
+
+/// What one run took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// From the first batch to the last vector; sessions were made before.
+    pub(crate) wall: Duration,
+    /// Processor time over the same span.
+    pub(crate) cpu: Duration,
+    /// The most memory that the process had, in bytes.
+    pub(crate) peak_memory: u64,
+    /// Tokens run, padding counted.
+    pub(crate) n_padded_tokens: usize,
+    /// Which setting a calibration found.
+    pub(crate) setting: Option<Setting>,
+    /// What a calibration tried.
+    pub(crate) tried: Vec<(Setting, f64)>,
+    /// The backend, and its version.
+    pub(crate) backend: String,
+    #[serde(skip)]
+    pub(crate) vectors: Vec<f32>,
+}
+
+/// Runs one contender and prints what it took, as JSON.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let kind: Kind = serde_json::from_str(&args.kind)?;
+    let ids: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(&args.tokens)?)?;
+    let measured = match &kind {
+        Kind::Calibrate => ours(args, ids, None)?,
+        Kind::Ours { setting } => ours(args, ids, Some(*setting))?,
+        Kind::DirectArrival { split, n_rows } => {
+            direct::run(&args.model, &ids, *split, &direct::in_order(&ids, *n_rows))?
+        }
+        Kind::DirectSorted { setting } => {
+            let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+            let batches = shapeyard_core::plan::token_budget::pack(&lengths, setting.token_budget);
+            direct::run(&args.model, &ids, setting.split, &batches)?
+        }
+    };
+    let bytes: Vec<u8> = measured.vectors.iter().flat_map(|x| x.to_ne_bytes()).collect();
+    fs::write(&args.vectors, bytes)?;
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
+}
+
+fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Measured> {
+    let texts: Vec<Tokens> = ids
+        .into_iter()
+        .map(|ids| Tokens { type_ids: vec![0; ids.len()], ids, truncated: false })
+        .collect();
+    let model = Model::open(&args.model)?;
+    let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
+    let choice: Choice = args.backend.parse()?;
+    let opened = registry.open(&choice, &LoadJob::of(&model))?;
+    let encoder = Encoder::new(opened.executable)?;
+    let options = EncodeOptions {
+        pooling: Pooling::Mean,
+        normalise: true,
+        pad_id: 0,
+        n_threads: args.threads,
+        split: setting.map(|setting| setting.split),
+        token_budget: setting.map(|setting| setting.token_budget),
+    };
+    let mut embeddings = encoder.embeddings(&texts, &options)?;
+    let before = cpu_time();
+    let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved)?;
+    let cpu = cpu_time().checked_sub(before).context("processor time ran backwards")?;
+    let tried = |it: &Tried| (it.setting, it.tokens_per_second);
+    Ok(Measured {
+        wall: report.times.calibrate + report.times.run,
+        cpu,
+        peak_memory: peak_memory()?,
+        n_padded_tokens: report.totals.n_padded_tokens,
+        setting: Some(report.setting),
+        tried: report.tried.iter().map(tried).collect(),
+        backend: report.backend.to_string(),
+        vectors: embeddings.values().to_vec(),
+    })
+}

@@ -1,0 +1,123 @@
+//! ONNX Runtime driven through its own interface: what a careful user would write without us.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
+use shapeyard_core::plan::Batch;
+use shapeyard_core::plan::calibrate::Split;
+
+use super::contender::Measured;
+use crate::measure::{cpu_time, peak_memory};
+
+/// Batches of `n_rows` texts as they come.
+pub(crate) fn in_order(ids: &[Vec<u32>], n_rows: usize) -> Vec<Batch> {
+    let items: Vec<usize> = (0..ids.len()).collect();
+    let batch = |items: &[usize]| Batch {
+        items: items.to_vec(),
+        length: items.iter().map(|&item| ids[item].len()).max().unwrap_or(0),
+    };
+    items.chunks(n_rows).map(batch).collect()
+}
+
+/// Runs the batches on the sessions of `split`, mean-pools and normalises.
+pub(crate) fn run(
+    model: &Path,
+    ids: &[Vec<u32>],
+    split: Split,
+    batches: &[Batch],
+) -> Result<Measured> {
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .context("ORT_DYLIB_PATH must name ONNX Runtime's library; `cargo xtask bench` sets it")?;
+    let environment = ort::init_from(Path::new(&library))?.with_telemetry(false).build()?;
+    let sessions = (0..split.n_sessions)
+        .map(|_| session(&environment, model, split.n_threads))
+        .collect::<Result<Vec<_>>>()?;
+    for session in &sessions {
+        drop(session.lock().map_err(|_| anyhow!("a session is poisoned"))?);
+    }
+    let next = AtomicUsize::new(0);
+    let vectors = Mutex::new(vec![Vec::new(); ids.len()]);
+    let (started, before) = (Instant::now(), cpu_time());
+    std::thread::scope(|scope| {
+        let lane = |session: &'_ Mutex<Session>| -> Result<()> {
+            let mut session = session.lock().map_err(|_| anyhow!("a session is poisoned"))?;
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let rows = encode(&mut session, ids, batch)?;
+                let mut vectors = vectors.lock().map_err(|_| anyhow!("a lane panicked"))?;
+                for (item, row) in batch.items.iter().zip(rows) {
+                    vectors[*item] = row;
+                }
+            }
+            Ok(())
+        };
+        let lanes: Vec<_> =
+            sessions.iter().map(|session| scope.spawn(move || lane(session))).collect();
+        lanes
+            .into_iter()
+            .try_for_each(|lane| lane.join().map_err(|_| anyhow!("a lane panicked"))?)
+    })?;
+    let (wall, cpu) = (started.elapsed(), cpu_time().saturating_sub(before));
+    let vectors = vectors.into_inner().map_err(|_| anyhow!("a lane panicked"))?;
+    Ok(Measured {
+        wall,
+        cpu,
+        peak_memory: peak_memory()?,
+        n_padded_tokens: batches.iter().map(Batch::n_tokens).sum(),
+        setting: None,
+        tried: Vec::new(),
+        backend: "onnxruntime".to_owned(),
+        vectors: vectors.concat(),
+    })
+}
+
+fn session(
+    environment: &std::sync::Arc<ort::environment::Environment>,
+    model: &Path,
+    n_threads: usize,
+) -> Result<Mutex<Session>> {
+    let builder = || -> ort::Result<Session> {
+        let mut builder = Session::builder(environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(n_threads)?
+            .with_memory_pattern(false)?;
+        builder.commit_from_file(model)
+    };
+    Ok(Mutex::new(builder()?))
+}
+
+fn encode(session: &mut Session, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {
+    let shape = [batch.items.len(), batch.length];
+    let (mut tokens, mut mask) = (vec![0i64; batch.n_tokens()], vec![0i64; batch.n_tokens()]);
+    for (row, &item) in batch.items.iter().enumerate() {
+        for (at, &id) in ids[item].iter().enumerate() {
+            tokens[row * batch.length + at] = id.into();
+            mask[row * batch.length + at] = 1;
+        }
+    }
+    let types = vec![0i64; batch.n_tokens()];
+    let outputs = session.run(ort::inputs![
+        "input_ids" => TensorRef::from_array_view((shape, tokens.as_slice()))?,
+        "attention_mask" => TensorRef::from_array_view((shape, mask.as_slice()))?,
+        "token_type_ids" => TensorRef::from_array_view((shape, types.as_slice()))?,
+    ])?;
+    let (shape, hidden) = outputs["last_hidden_state"].try_extract_tensor::<f32>()?;
+    let n_dims = usize::try_from(shape[2])?;
+    let rows = hidden.chunks_exact(batch.length * n_dims).zip(&batch.items);
+    Ok(rows.map(|(row, &item)| mean(&row[..ids[item].len() * n_dims], n_dims)).collect())
+}
+
+fn mean(hidden: &[f32], n_dims: usize) -> Vec<f32> {
+    let mut sum = vec![0.0f32; n_dims];
+    for token in hidden.chunks_exact(n_dims) {
+        sum.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
+    }
+    let norm = sum.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    sum.iter_mut().for_each(|x| *x /= norm);
+    sum
+}

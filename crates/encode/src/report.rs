@@ -1,0 +1,86 @@
+//! What an encoding says about itself.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use shapeyard_core::BackendId;
+use shapeyard_core::plan::Totals;
+use shapeyard_core::plan::calibrate::Setting;
+
+use crate::lanes::Spent;
+
+/// One try of a calibration.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Tried {
+    /// What was tried.
+    #[serde(flatten)]
+    pub setting: Setting,
+    /// On how many real tokens.
+    pub n_tokens: usize,
+    /// Real tokens a second.
+    pub tokens_per_second: f64,
+}
+
+/// Where the time of an encoding went. The first three are wall-clock time and do not overlap; the others
+/// are parts of the first two, summed over sessions.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct EncodeTimes {
+    /// Trying settings, on real work.
+    pub calibrate: Duration,
+    /// The rest of the work, with the setting that was found or given.
+    pub run: Duration,
+    /// Making sessions.
+    pub sessions: Duration,
+    /// Inside the model.
+    pub model: Duration,
+    /// Moving inputs and outputs in and out of the backend.
+    pub transfer: Duration,
+    /// Filling batches and pooling vectors, while sessions work.
+    pub pool: Duration,
+    /// Requests waiting for a session.
+    pub queued: Duration,
+}
+
+impl EncodeTimes {
+    pub(crate) fn add(&mut self, spent: &Spent) {
+        self.model += spent.model;
+        self.transfer += spent.transfer;
+        self.pool += spent.pool;
+        self.queued += spent.queued;
+    }
+}
+
+/// What an encoding says about itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct EncodeReport {
+    /// The backend that answered.
+    pub backend: BackendId,
+    /// The setting that most of the work ran with.
+    pub setting: Setting,
+    /// What a calibration tried, in order; empty where the setting was given or the work too small.
+    pub tried: Vec<Tried>,
+    /// Texts, batches and tokens.
+    pub totals: Totals,
+    /// Where the time went.
+    pub times: EncodeTimes,
+    /// Whether it was told to stop before all was done.
+    pub interrupted: bool,
+}
+
+impl EncodeReport {
+    /// Real tokens a second, over calibration and run.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> f64 {
+        rate(self.totals.n_real_tokens, self.times.calibrate + self.times.run)
+    }
+
+    /// Texts a second, over calibration and run.
+    #[must_use]
+    pub fn items_per_second(&self) -> f64 {
+        rate(self.totals.n_items, self.times.calibrate + self.times.run)
+    }
+}
+
+pub(crate) fn rate(n: usize, elapsed: Duration) -> f64 {
+    n as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+}
