@@ -9,11 +9,11 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use shapeyard_core::backend::{Fingerprint, SearchStep};
 
+use super::elf;
 use crate::dynamic;
 
 /// What to do where the library is missing.
-pub(super) const REMEDY: &str =
-    "run `cargo xtask setup`, or install ONNX Runtime 1.17 or newer and set ORT_DYLIB_PATH to the file";
+pub(super) const REMEDY: &str = "run `cargo xtask setup`, or install ONNX Runtime 1.17 or newer and set ORT_DYLIB_PATH to the file";
 
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
@@ -105,12 +105,14 @@ fn file_name() -> String {
 /// Beside the program, in an installation's `lib` folder, and in that of a build tree, where programs
 /// lie up to two folders deeper (`target/debug/deps`).
 fn beside_executable(name: &str) -> Vec<(PathBuf, &'static str)> {
-    let Some(folder) = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) else {
+    let Some(folder) = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()))
+    else {
         return Vec::new();
     };
     let mut places = vec![(folder.join(name), "beside the program")];
     for above in folder.ancestors().skip(1).take(3) {
-        places.push((above.join("lib").join("shapeyard").join(name), "the installation's libraries"));
+        places
+            .push((above.join("lib").join("shapeyard").join(name), "the installation's libraries"));
     }
     places
 }
@@ -135,7 +137,7 @@ fn load(path: &Path) -> Result<&'static Library, String> {
 fn resolve(path: &Path) -> Result<PathBuf, String> {
     match path.canonicalize() {
         Ok(file) if file.is_dir() => Err("it is a folder".to_owned()),
-        Ok(file) => Ok(file),
+        Ok(file) => elf::check_whole(&file).map(|()| file),
         Err(_) if is_bare_name(path) => Ok(path.to_owned()),
         Err(error) => Err(error.to_string()),
     }
@@ -190,7 +192,8 @@ mod tests {
 
     #[test]
     fn the_version_is_read_from_the_build_or_the_file() {
-        let build = "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=26250ae, build type=Release";
+        let build =
+            "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=26250ae, build type=Release";
         assert_eq!(version_in(build, "1.31."), Some("1.31.1".to_owned()));
         assert_eq!(version_in("libonnxruntime.so.1.20.10", "1.20."), Some("1.20.10".to_owned()));
         assert_eq!(version_in("libonnxruntime.so", "1.20."), None);

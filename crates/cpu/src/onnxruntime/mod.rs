@@ -1,6 +1,7 @@
 //! ONNX Runtime, loaded at run time.
 
 mod convert;
+mod elf;
 mod executable;
 mod library;
 mod session;
@@ -94,7 +95,8 @@ impl Backend for OnnxRuntime {
         let library = self.library()?;
         check(job.model)?;
         if job.model.n_parameter_bytes() > LARGEST_ARTIFACT {
-            let reason = "its weights do not fit into one file of 2 GiB, so it is not compiled ahead";
+            let reason =
+                "its weights do not fit into one file of 2 GiB, so it is not compiled ahead";
             return Err(dynamic::refuse(&ID, job.model, reason));
         }
         let n_bytes = write_optimised(library, job)?;

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use ort::memory::Allocator;
 use ort::session::{
-    HasSelectedOutputs, OutputSelector, RunOptions, Session as Lane, SessionInputValue, SessionOutputs,
+    HasSelectedOutputs, OutputSelector, RunOptions, Session as Lane, SessionInputValue,
+    SessionOutputs,
 };
 use ort::value::DynTensor;
 use shapeyard_core::backend::{Outputs, Request, RunError, Session};
@@ -71,18 +72,18 @@ impl Session for OrtSession {
         }
         let copies: Few<Option<Tensor>> =
             request.inputs().iter().map(|view| convert::copy_if_needed(*view)).collect();
-        let inputs = inputs(request.inputs(), &copies).map_err(failed)?;
+        let inputs = inputs(request.inputs(), &copies).map_err(|error| failed(&error))?;
         let mut times = StageTimes { prepare: start.elapsed(), ..StageTimes::default() };
         if let Err(error) = self.run_lane(&inputs, again, outputs, &mut times) {
             self.last.forget();
-            return Err(failed(error));
+            return Err(failed(&error));
         }
         let tier = if again { Tier::Rebind } else { Tier::Cached };
         Ok(RunReport::exact_on_host(ID, tier, times))
     }
 }
 
-fn failed(error: ort::Error) -> RunError {
+fn failed(error: &ort::Error) -> RunError {
     RunError::Library { backend: ID, message: error.to_string() }
 }
 

@@ -10,7 +10,12 @@ use shapeyard_core::{DataType, Element, Tensor, TensorView};
 pub(super) const fn takes(dtype: DataType) -> bool {
     matches!(
         dtype,
-        DataType::Bool | DataType::U8 | DataType::I8 | DataType::I32 | DataType::I64 | DataType::F32
+        DataType::Bool
+            | DataType::U8
+            | DataType::I8
+            | DataType::I32
+            | DataType::I64
+            | DataType::F32
     )
 }
 
@@ -31,7 +36,9 @@ impl Converted {
         let readable = self.moved.as_ref().map_or(view, Tensor::view);
         self.narrow.clear();
         match view.dtype() {
-            DataType::Bool => self.narrow.extend(view.bytes().iter().map(|&byte| i32::from(byte != 0))),
+            DataType::Bool => {
+                self.narrow.extend(view.bytes().iter().map(|&byte| i32::from(byte != 0)));
+            }
             DataType::I64 => narrow(elements(readable)?, &mut self.narrow)?,
             _ => {}
         }
@@ -84,7 +91,9 @@ pub(super) fn output(value: &Value, dtype: DataType, slot: &mut Tensor) -> Resul
         (DataType::I8, ValueView::Int8Tensor(tensor)) => assign(slot, &shape, &tensor.to_slice()),
         (DataType::U8, ValueView::UInt8Tensor(tensor)) => assign(slot, &shape, &tensor.to_slice()),
         (DataType::I64, ValueView::Int32Tensor(tensor)) => widen(slot, &shape, &tensor.to_slice()),
-        (DataType::Bool, ValueView::Int32Tensor(tensor)) => booleans(slot, &shape, &tensor.to_slice()),
+        (DataType::Bool, ValueView::Int32Tensor(tensor)) => {
+            booleans(slot, &shape, &tensor.to_slice())
+        }
         (declared, found) => Err(format!("is {}, the model declares {declared}", found.dtype())),
     }
 }
@@ -103,6 +112,9 @@ fn widen(slot: &mut Tensor, shape: &[usize], elements: &[i32]) -> Result<(), Str
 
 fn booleans(slot: &mut Tensor, shape: &[usize], elements: &[i32]) -> Result<(), String> {
     slot.reset(DataType::Bool, shape).map_err(|error| error.to_string())?;
-    slot.bytes_mut().iter_mut().zip(elements).for_each(|(byte, &element)| *byte = u8::from(element != 0));
+    slot.bytes_mut()
+        .iter_mut()
+        .zip(elements)
+        .for_each(|(byte, &element)| *byte = u8::from(element != 0));
     Ok(())
 }

@@ -69,7 +69,7 @@ fn load(model: &Model, optimisation: Optimisation) -> Result<LoadedGraph, String
     let mut options = ModelOptions::with_all_ops();
     // It has no level between none and all, and no more than asked for is done.
     options.enable_optimization(optimisation == Optimisation::Full).prepack_weights(true);
-    let graph = read(&options, model.path())?;
+    let graph = read(&mut options, model)?;
     let ids = |specs: &[TensorSpec]| -> Result<Vec<NodeId>, String> {
         let id = |spec: &TensorSpec| graph.node_id(&spec.name).map_err(|error| error.to_string());
         specs.iter().map(id).collect()
@@ -78,13 +78,35 @@ fn load(model: &Model, optimisation: Optimisation) -> Result<LoadedGraph, String
     Ok(LoadedGraph { graph, inputs, outputs })
 }
 
-/// It goes by the file's extension where it opens the file, and finds external data only then.
-fn read(options: &ModelOptions, path: &Path) -> Result<Graph, String> {
-    let is_onnx = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
-    let graph = if is_onnx {
-        options.load_file(path)
-    } else {
-        options.load(fs::read(path).map_err(|error| error.to_string())?)
+/// The engine opens a file only if it is called `.onnx`; what is handed over in memory may have any name.
+fn read(options: &mut ModelOptions, model: &Model) -> Result<Graph, String> {
+    check_external(model)?;
+    if model.path().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        return options.load_file(model.path()).map_err(|error| error.to_string());
+    }
+    for file in model.external_files() {
+        options.external_data(&file.location, bytes(&file.path)?);
+    }
+    options.load(bytes(model.path())?).map_err(|error| error.to_string())
+}
+
+/// Says what the engine's own words (`disallowed path`) leave out.
+fn check_external(model: &Model) -> Result<(), String> {
+    let opened = |location: &str| {
+        let extension = Path::new(location).extension().and_then(|extension| extension.to_str());
+        let known = |name: &str| name.starts_with("data") || name.starts_with("onnx_data");
+        !location.contains(['/', '\\']) && extension.is_some_and(known)
     };
-    graph.map_err(|error| error.to_string())
+    match model.external_files().iter().find(|file| !opened(&file.location)) {
+        Some(file) => Err(format!(
+            "its weights are in `{}`; rten opens such files only beside the model and called `.data` or \
+             `.onnx_data`",
+            file.location
+        )),
+        None => Ok(()),
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
 }

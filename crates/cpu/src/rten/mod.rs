@@ -75,7 +75,10 @@ impl Backend for Rten {
     }
 
     fn compile(&self, _job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
-        Err(BackendError::Unsupported { backend: ID, what: "compile ahead: it loads models as they are" })
+        Err(BackendError::Unsupported {
+            backend: ID,
+            what: "compile ahead: it loads models as they are",
+        })
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
@@ -88,7 +91,8 @@ impl Backend for Rten {
 fn check_opset(model: &Model) -> Result<(), BackendError> {
     match model.opsets().get("") {
         Some(&opset) if opset > NEWEST_OPSET => {
-            let reason = format!("it needs operator set {opset}, the newest known is {NEWEST_OPSET}");
+            let reason =
+                format!("it needs operator set {opset}, the newest known is {NEWEST_OPSET}");
             Err(dynamic::refuse(&ID, model, reason))
         }
         _ => Ok(()),

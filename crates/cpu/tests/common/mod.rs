@@ -1,0 +1,144 @@
+//! What the tests of this crate share.
+
+#![allow(dead_code)]
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use shapeyard_core::backend::{BackendError, LoadJob, Session, SessionOptions, Status};
+use shapeyard_core::{
+    Backend, DataType, Dim, Executable, Model, Outputs, Request, RunError, RunReport, Signature,
+    Tensor, TensorSpec, TensorView,
+};
+use shapeyard_cpu::{CpuOptions, OnnxRuntime, Rten};
+
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models")).join(name)
+}
+
+pub(crate) fn model(name: &str) -> Model {
+    Model::open(path(name)).unwrap()
+}
+
+pub(crate) fn rten() -> Arc<dyn Backend> {
+    Arc::new(Rten::new())
+}
+
+/// ONNX Runtime, or `None` where it is not installed, which is written down.
+pub(crate) fn onnxruntime(test: &str) -> Option<Arc<dyn Backend>> {
+    let backend: Arc<dyn Backend> = Arc::new(OnnxRuntime::new(&CpuOptions::default()));
+    match backend.probe().status {
+        Status::Usable { .. } => Some(backend),
+        Status::Unusable { reason, .. } => {
+            eprintln!("{test} is skipped: {reason}");
+            write_down(&format!("{test}: ONNX Runtime is not installed"));
+            None
+        }
+    }
+}
+
+pub(crate) fn write_down(line: &str) {
+    if let Some(log) = std::env::var_os("SHAPEYARD_SKIP_LOG") {
+        let mut log = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        writeln!(log, "{line}").unwrap();
+    }
+}
+
+/// The library file that this process would load.
+pub(crate) fn library(backend: &dyn Backend) -> PathBuf {
+    let place = backend.probe().searched.pop().unwrap().place;
+    PathBuf::from(place.rsplit_once(" (").unwrap().0).canonicalize().unwrap()
+}
+
+pub(crate) fn load(
+    backend: &dyn Backend,
+    model: &Model,
+) -> Result<Arc<dyn Executable>, BackendError> {
+    backend.load(&LoadJob::of(model))
+}
+
+pub(crate) fn lane(executable: &dyn Executable, n_threads: usize) -> Box<dyn Session> {
+    executable.session(&SessionOptions::threads(n_threads)).unwrap()
+}
+
+/// Runs tensors that fit the executable.
+pub(crate) fn run(
+    executable: &dyn Executable,
+    session: &mut dyn Session,
+    tensors: &[Tensor],
+    outputs: &mut Outputs,
+) -> Result<RunReport, RunError> {
+    let views: Vec<TensorView<'_>> = tensors.iter().map(Tensor::view).collect();
+    session.run(&Request::bind(executable.signature(), &views)?, outputs)
+}
+
+/// Inputs for a batch of `batch`; sequences are 5, pictures 6 x 7.
+pub(crate) fn inputs(signature: &Signature, batch: usize) -> Vec<Tensor> {
+    signature
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(n, spec)| filled(spec, &shape(signature, spec, batch), n))
+        .collect()
+}
+
+/// The shape that an input or output has for that batch.
+pub(crate) fn shape(signature: &Signature, spec: &TensorSpec, batch: usize) -> Vec<usize> {
+    let extent = |dim: &Dim| match *dim {
+        Dim::Fixed(extent) => extent,
+        Dim::Symbol(symbol) => match signature.symbol_name(symbol) {
+            "sequence" | "sequence_length" => 5,
+            "height" => 6,
+            "width" => 7,
+            _ => batch,
+        },
+        Dim::Unnamed => batch,
+    };
+    spec.shape.as_ref().unwrap().iter().map(extent).collect()
+}
+
+fn filled(spec: &TensorSpec, shape: &[usize], salt: usize) -> Tensor {
+    let mut tensor = Tensor::zeroed(spec.dtype, shape).unwrap();
+    let value = |n: usize| (n * 7 + salt * 3) % 11;
+    match spec.dtype {
+        DataType::Bool | DataType::U8 => {
+            let limit = if spec.dtype == DataType::Bool { 2 } else { 11 };
+            for (n, byte) in tensor.bytes_mut().iter_mut().enumerate() {
+                *byte = u8::try_from(value(n) % limit).unwrap();
+            }
+        }
+        DataType::I32 => fill(&mut tensor, |n| i32::try_from(value(n)).unwrap() - 5),
+        DataType::I64 => {
+            let limit = spec.index_limit.unwrap_or(2);
+            fill(&mut tensor, |n| i64::try_from(value(n) % limit).unwrap());
+        }
+        DataType::F32 => fill(&mut tensor, |n| value(n) as f32 / 4.0 - 1.0),
+        DataType::F64 => fill(&mut tensor, |n| value(n) as f64 / 4.0 - 1.0),
+        DataType::F16 => fill(&mut tensor, |n| half::f16::from_f32(value(n) as f32 / 4.0 - 1.0)),
+        DataType::BF16 => fill(&mut tensor, |n| half::bf16::from_f32(value(n) as f32 / 4.0 - 1.0)),
+        other => panic!("no model takes {other}"),
+    }
+    tensor
+}
+
+fn fill<T: shapeyard_core::Element>(tensor: &mut Tensor, value: impl Fn(usize) -> T) {
+    let elements = tensor.as_mut_slice::<T>().unwrap();
+    elements.iter_mut().enumerate().for_each(|(n, element)| *element = value(n));
+}
+
+/// Fails unless two results are alike: floats within `tolerance`, all else exactly.
+pub(crate) fn assert_close(ours: &Outputs, theirs: &Outputs, tolerance: f32, what: &str) {
+    assert_eq!(ours.tensors().len(), theirs.tensors().len(), "{what}");
+    for (ours, theirs) in ours.tensors().iter().zip(theirs.tensors()) {
+        assert_eq!((ours.dtype(), ours.shape()), (theirs.dtype(), theirs.shape()), "{what}");
+        let (Ok(a), Ok(b)) = (ours.as_slice::<f32>(), theirs.as_slice::<f32>()) else {
+            assert_eq!(ours, theirs, "{what}");
+            continue;
+        };
+        let far =
+            a.iter().zip(b).position(|(a, b)| (a - b).abs().is_nan() || (a - b).abs() > tolerance);
+        assert_eq!(far, None, "{what}: {:?}", far.map(|at| (a[at], b[at])));
+    }
+}

@@ -1,0 +1,100 @@
+//! The real encoder in `f32` and INT8, where `SHAPEYARD_TEST_MODELS` says that it is.
+
+// Helpers of tests are no tests to the lints.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{lane, load, onnxruntime, rten, run, write_down};
+use shapeyard_core::{Backend, Model, Outputs, Tensor};
+
+const BATCH: usize = 3;
+const SEQUENCE: usize = 37;
+const LENGTHS: [usize; BATCH] = [SEQUENCE, 20, 9];
+
+fn real(test: &str, name: &str) -> Option<Model> {
+    let Some(folder) = std::env::var_os("SHAPEYARD_TEST_MODELS") else {
+        eprintln!("{test} is skipped: SHAPEYARD_TEST_MODELS is not set");
+        write_down(&format!("{test}: SHAPEYARD_TEST_MODELS is not set"));
+        return None;
+    };
+    Some(Model::open(PathBuf::from(folder).join("minilm-l6").join(name)).unwrap())
+}
+
+/// Sentences of several lengths: `[CLS]`, words, `[SEP]`, padding.
+fn tensors(model: &Model) -> Vec<Tensor> {
+    let mut ids = vec![0i64; BATCH * SEQUENCE];
+    let mut mask = ids.clone();
+    for (row, length) in LENGTHS.into_iter().enumerate() {
+        for at in 0..length {
+            let word = i64::try_from(1996 + 91 * at + 7 * row).unwrap();
+            ids[row * SEQUENCE + at] = if at == 0 {
+                101
+            } else if at + 1 == length {
+                102
+            } else {
+                word
+            };
+            mask[row * SEQUENCE + at] = 1;
+        }
+    }
+    let zeros = vec![0i64; BATCH * SEQUENCE];
+    let of = |name: &str| match name {
+        "input_ids" => &ids,
+        "attention_mask" => &mask,
+        _ => &zeros,
+    };
+    let shape = [BATCH, SEQUENCE];
+    model
+        .signature()
+        .inputs
+        .iter()
+        .map(|spec| Tensor::from_slice(&shape, of(&spec.name)).unwrap())
+        .collect()
+}
+
+fn result(backend: &dyn Backend, model: &Model, n_threads: usize) -> Vec<f32> {
+    let executable = load(backend, model).unwrap();
+    let mut outputs = Outputs::new();
+    let mut session = lane(executable.as_ref(), n_threads);
+    run(executable.as_ref(), session.as_mut(), &tensors(model), &mut outputs).unwrap();
+    outputs.tensors()[0].as_slice::<f32>().unwrap().to_vec()
+}
+
+/// The least cosine between what two runs say of a token; padding says nothing.
+fn worst_cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let tokens = a.chunks_exact(384).zip(b.chunks_exact(384)).enumerate();
+    let real = tokens.filter(|(n, _)| n % SEQUENCE < LENGTHS[n / SEQUENCE]);
+    real.map(|(_, pair)| pair)
+        .map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt())
+        .fold(1.0, f32::min)
+}
+
+#[test]
+fn engines_and_threads_agree_on_the_real_encoder() {
+    let test = "engines_and_threads_agree_on_the_real_encoder";
+    let Some(model) = real(test, "minilm-l6.onnx") else { return };
+    let ours = result(rten().as_ref(), &model, 1);
+    let Some(backend) = onnxruntime(test) else { return };
+    for n_threads in [1, 2] {
+        let theirs = result(backend.as_ref(), &model, n_threads);
+        let farthest = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(farthest < 1e-4, "{farthest}");
+    }
+}
+
+#[test]
+fn int8_stays_near_f32_on_both_engines() {
+    let test = "int8_stays_near_f32_on_both_engines";
+    let Some(model) = real(test, "minilm-l6.onnx") else { return };
+    let Some(small) = real(test, "minilm-l6-int8.onnx") else { return };
+    let reference = result(rten().as_ref(), &model, 2);
+    for backend in std::iter::once(rten()).chain(onnxruntime(test)) {
+        let cosine = worst_cosine(&reference, &result(backend.as_ref(), &small, 2));
+        println!("{}: {cosine}", backend.id());
+        assert!(cosine > 0.9, "{}: {cosine}", backend.id());
+    }
+}
