@@ -38,9 +38,6 @@ pub(crate) fn run(
     let sessions = (0..split.n_sessions)
         .map(|_| session(&environment, model, split.n_threads))
         .collect::<Result<Vec<_>>>()?;
-    for session in &sessions {
-        drop(session.lock().map_err(|_| anyhow!("a session is poisoned"))?);
-    }
     let next = AtomicUsize::new(0);
     let vectors = Mutex::new(vec![Vec::new(); ids.len()]);
     let (started, before) = (Instant::now(), cpu_time());
@@ -77,7 +74,7 @@ pub(crate) fn run(
 }
 
 fn session(
-    environment: &std::sync::Arc<ort::environment::Environment>,
+    environment: &ort::environment::Environment,
     model: &Path,
     n_threads: usize,
 ) -> Result<Mutex<Session>> {

@@ -139,7 +139,7 @@ fn measure(
                 contender.name()
             );
             let measured = start(contender.kind())?;
-            contender.add(measured, &calibrated.vectors);
+            contender.add(&measured, &calibrated.vectors);
         }
     }
     Ok(Record::new(model, workload.clone(), &calibrated, setting, contenders))

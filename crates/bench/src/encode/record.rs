@@ -61,7 +61,7 @@ impl Contender {
         }
     }
 
-    pub(crate) fn add(&mut self, measured: Measured, reference: &[f32]) {
+    pub(crate) fn add(&mut self, measured: &Measured, reference: &[f32]) {
         self.wall_seconds.push(measured.wall.as_secs_f64());
         self.cpu_seconds.push(measured.cpu.as_secs_f64());
         self.peak_memory_bytes = self.peak_memory_bytes.max(measured.peak_memory);

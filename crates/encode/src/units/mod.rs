@@ -1,69 +1,42 @@
-//! Files, folders and records cut into pieces of text.
+//! Files, folders and records cut into pieces of text, each with the place that it came from.
+//!
+//! What git ignores and what is hidden is passed over without a word; every other file that gives no
+//! text is listed with the reason.
 
-mod collect;
+mod chunk;
 mod error;
+mod file;
+mod folder;
+mod records;
+mod skipped;
+mod source;
 
-use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use collect::collect;
 pub use error::UnitError;
+pub use skipped::{SkipReason, Skipped};
+pub use source::{Source, Span};
 
-/// A piece of text that gets a row of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use file::Refusal;
+
+/// A piece of text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
     /// Where it came from.
     pub source: Source,
-    /// The text.
+    /// The text, line ends included.
     pub text: String,
-}
-
-/// Where a unit came from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Source {
-    /// The file, below the path that was named.
-    pub path: PathBuf,
-    /// Which part of it.
-    #[serde(flatten)]
-    pub span: Span,
-}
-
-/// Which part of a file a unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Span {
-    /// Lines, counted from 1, the last one included.
-    Lines {
-        /// The first line.
-        first: usize,
-        /// The last line.
-        last: usize,
-    },
-    /// The record on a line of a JSONL file, counted from 1.
-    Record {
-        /// The line.
-        line: usize,
-    },
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match self.span {
-            Span::Lines { first, last } => write!(f, "{path}:{first}-{last}"),
-            Span::Record { line } => write!(f, "{path}:{line}"),
-        }
-    }
 }
 
 /// How files are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitOptions {
-    /// Lines of a unit; 0 for whole files.
+    /// Lines a unit of a text file has; 0 makes every file one unit.
     pub chunk_lines: usize,
-    /// Files in folders that are longer than this are passed over: they are data, not text to read.
+    /// Larger files are not read. Records that were named themselves have no limit.
     pub max_file_bytes: u64,
 }
 
@@ -73,22 +46,116 @@ impl Default for UnitOptions {
     }
 }
 
-/// A file in a folder that gave no unit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Skipped {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
-    /// Whether it should have been read: the system refused.
-    pub unreadable: bool,
-}
-
-/// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What files and folders gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Collected {
-    /// The pieces of text, in the order of paths and then of lines.
+    /// The units: paths in the order given, a folder's files by name, a file's units from top to bottom.
     pub units: Vec<Unit>,
-    /// Files in folders that gave none.
+    /// Files of folders that gave no unit.
     pub skipped: Vec<Skipped>,
 }
+
+impl Collected {
+    /// Whether something could not be read, as opposed to not being text.
+    #[must_use]
+    pub fn has_unreadable(&self) -> bool {
+        self.skipped.iter().any(|skipped| skipped.reason.is_failure())
+    }
+}
+
+/// Cuts files and the files of folders into units.
+///
+/// `*.jsonl` and `*.ndjson` hold one record a line, an object with a string `text`; every other file is
+/// text of so many lines a unit. What is blank makes no unit.
+///
+/// # Errors
+///
+/// [`UnitError`]: for a path that was named itself, for a record that is none, and when there is no unit.
+pub fn collect(paths: &[PathBuf], options: &UnitOptions) -> Result<Collected, UnitError> {
+    let mut collected = Collected::default();
+    for path in paths {
+        let metadata = fs::metadata(path).map_err(|source| UnitError::of_io(path, source))?;
+        if metadata.is_dir() {
+            collect_folder(path, options, &mut collected)?;
+        } else {
+            collect_named(path, options, &mut collected.units)?;
+        }
+    }
+    if collected.units.is_empty() {
+        let n_skipped = collected.skipped.len();
+        return Err(UnitError::Nothing { looked_at: paths.to_vec(), n_skipped });
+    }
+    Ok(collected)
+}
+
+fn collect_named(
+    path: &Path,
+    options: &UnitOptions,
+    units: &mut Vec<Unit>,
+) -> Result<(), UnitError> {
+    if path.to_str().is_none() {
+        return Err(UnitError::NameNotText { path: path.to_owned() });
+    }
+    let limit = if is_records(path) { u64::MAX } else { options.max_file_bytes };
+    let text = file::read(path, limit).map_err(|refusal| refusal.into_error(path))?;
+    add(path, path, &text, options, units)
+}
+
+fn collect_folder(
+    root: &Path,
+    options: &UnitOptions,
+    collected: &mut Collected,
+) -> Result<(), UnitError> {
+    for found in folder::files(root) {
+        let found = match found {
+            Ok(found) => found,
+            Err(skipped) if skipped.path == root => return Err(skipped.into_error()),
+            Err(skipped) => {
+                collected.skipped.push(skipped);
+                continue;
+            }
+        };
+        match file::read(&found.path, options.max_file_bytes) {
+            Ok(text) => add(&found.path, &found.shown, &text, options, &mut collected.units)?,
+            Err(refusal) => {
+                let reason = Refusal::into_reason(refusal);
+                collected.skipped.push(Skipped { path: found.shown, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(
+    path: &Path,
+    shown: &Path,
+    text: &str,
+    options: &UnitOptions,
+    units: &mut Vec<Unit>,
+) -> Result<(), UnitError> {
+    let mut push = |span: Span, text: &str| {
+        if !text.trim().is_empty() {
+            let source = Source { path: shown.to_owned(), span };
+            units.push(Unit { source, text: text.to_owned() });
+        }
+    };
+    if is_records(path) {
+        for record in records::parse(text) {
+            let record = record.map_err(|bad| bad.into_error(shown))?;
+            push(Span::Record { index: record.index, line: record.line }, &record.text);
+        }
+    } else if options.chunk_lines == 0 {
+        push(Span::Whole, text);
+    } else {
+        chunk::chunks(text, options.chunk_lines).for_each(|(span, text)| push(span, text));
+    }
+    Ok(())
+}
+
+fn is_records(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|it| it.eq_ignore_ascii_case("jsonl") || it.eq_ignore_ascii_case("ndjson"))
+}
+
+#[cfg(test)]
+mod tests;

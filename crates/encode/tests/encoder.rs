@@ -1,0 +1,165 @@
+//! The encoder on a real engine (the embedded one, so that it runs everywhere) and a tiny model.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use shapeyard_core::Model;
+use shapeyard_core::backend::LoadJob;
+use shapeyard_core::plan::calibrate::Split;
+use shapeyard_core::registry::{Choice, Registry};
+use shapeyard_cpu::CpuOptions;
+use shapeyard_encode::pool::Pooling;
+use shapeyard_encode::tokens::Tokens;
+use shapeyard_encode::{Embeddings, EncodeError, EncodeOptions, Encoder, Observer, Unobserved};
+
+fn tiny(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
+}
+
+fn open(name: &str) -> Result<Encoder, EncodeError> {
+    let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
+    let choice = "rten".parse::<Choice>().unwrap();
+    let model = Model::open(tiny(name)).unwrap();
+    Encoder::new(registry.open(&choice, &LoadJob::of(&model)).unwrap().executable)
+}
+
+/// `n` texts of 2 to 40 tokens, no two alike.
+fn texts(n: usize) -> Vec<Tokens> {
+    let text = |nth: usize| {
+        let ids: Vec<u32> = (0..2 + nth * 7 % 39).map(|at| (nth * 13 + at * 5) as u32 % 128).collect();
+        Tokens { type_ids: vec![0; ids.len()], ids, truncated: false }
+    };
+    (0..n).map(text).collect()
+}
+
+const FIXED: EncodeOptions = EncodeOptions {
+    pooling: Pooling::Mean,
+    normalise: true,
+    pad_id: 0,
+    n_threads: 2,
+    split: Some(Split { n_sessions: 2, n_threads: 1 }),
+    token_budget: Some(1),
+};
+
+fn encode(texts: &[Tokens], options: &EncodeOptions) -> Embeddings {
+    let encoder = open("encoder.onnx").unwrap();
+    let mut embeddings = encoder.embeddings(texts, options).unwrap();
+    let report = encoder.encode(texts, options, &mut embeddings, &Unobserved).unwrap();
+    assert_eq!(report.totals.n_items, texts.len());
+    assert_eq!(report.totals.n_real_tokens, texts.iter().map(|t| t.ids.len()).sum::<usize>());
+    assert!(!report.interrupted);
+    embeddings
+}
+
+fn assert_close(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    let largest = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-5, "{largest}");
+}
+
+#[test]
+fn padding_and_order_change_nothing() {
+    let texts = texts(60);
+    let alone = encode(&texts, &FIXED);
+    for token_budget in [64, 100, 2000] {
+        let packed = encode(&texts, &EncodeOptions { token_budget: Some(token_budget), ..FIXED });
+        assert_close(packed.values(), alone.values());
+    }
+    let reversed: Vec<Tokens> = texts.iter().rev().cloned().collect();
+    let reversed = encode(&reversed, &EncodeOptions { token_budget: Some(200), ..FIXED });
+    for item in 0..texts.len() {
+        assert_close(reversed.vectors(texts.len() - 1 - item), alone.vectors(item));
+    }
+}
+
+#[test]
+fn a_calibrated_run_gives_the_same_vectors_and_says_what_it_tried() {
+    let texts = texts(8000);
+    let encoder = open("encoder.onnx").unwrap();
+    let options = EncodeOptions { split: None, token_budget: None, ..FIXED };
+    let mut embeddings = encoder.embeddings(&texts, &options).unwrap();
+    let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved).unwrap();
+    assert_eq!(report.totals.n_items, texts.len());
+    assert_eq!(report.tried.len(), 10 + 5 + 3 + 2);
+    assert!(report.tried.iter().any(|tried| tried.setting == report.setting));
+    assert_close(embeddings.values(), encode(&texts, &FIXED).values());
+}
+
+#[test]
+fn every_token_keeps_its_vector_without_pooling() {
+    let texts = texts(9);
+    let options = EncodeOptions { pooling: Pooling::None, normalise: false, ..FIXED };
+    let tokens = encode(&texts, &options);
+    let means = encode(&texts, &EncodeOptions { normalise: false, ..FIXED });
+    for (item, text) in texts.iter().enumerate() {
+        let rows = tokens.vectors(item).chunks(tokens.n_dims());
+        assert_eq!(rows.len(), text.ids.len());
+        let mut mean = vec![0.0; tokens.n_dims()];
+        for row in rows {
+            mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / text.ids.len() as f32);
+        }
+        assert_close(&mean, means.vectors(item));
+    }
+}
+
+/// Stops after a number of batches.
+struct StopAfter(Cell<usize>);
+
+impl Observer for StopAfter {
+    fn progress(&self, _: usize, _: usize) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+
+    fn stop(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_it_did_and_goes_on_from_there() {
+    let texts = texts(60);
+    let whole = encode(&texts, &FIXED);
+    let encoder = open("encoder.onnx").unwrap();
+    let mut embeddings = encoder.embeddings(&texts, &FIXED).unwrap();
+    let stop = StopAfter(Cell::new(10));
+    let report = encoder.encode(&texts, &FIXED, &mut embeddings, &stop).unwrap();
+    assert!(report.interrupted);
+    let n_done = (0..60).filter(|&item| embeddings.is_done(item)).count();
+    assert!((10..60).contains(&n_done), "{n_done}");
+    assert_eq!(n_done, report.totals.n_items);
+    let rest = encoder.encode(&texts, &FIXED, &mut embeddings, &Unobserved).unwrap();
+    assert_eq!(rest.totals.n_items, 60 - n_done);
+    assert_close(embeddings.values(), whole.values());
+}
+
+#[test]
+fn models_that_are_no_encoder_say_what_they_lack() {
+    for name in ["dense.onnx", "many_inputs.onnx", "conv.onnx"] {
+        let error = open(name).unwrap_err();
+        assert!(matches!(error, EncodeError::NotAnEncoder { .. }), "{error}");
+    }
+}
+
+#[test]
+fn nothing_to_do_is_done() {
+    let report_of = |texts: &[Tokens]| {
+        let encoder = open("encoder.onnx").unwrap();
+        let mut embeddings = encoder.embeddings(texts, &FIXED).unwrap();
+        encoder.encode(texts, &FIXED, &mut embeddings, &Unobserved).unwrap()
+    };
+    assert_eq!(report_of(&[]).totals.n_batches, 0);
+    assert_eq!(report_of(&texts(1)).totals.n_batches, 1);
+}
+
+#[test]
+fn a_batch_that_fails_names_itself() {
+    let mut texts = texts(5);
+    texts[3].ids[1] = 128;
+    let encoder = open("encoder.onnx").unwrap();
+    let mut embeddings = encoder.embeddings(&texts, &FIXED).unwrap();
+    let error = encoder.encode(&texts, &FIXED, &mut embeddings, &Unobserved).unwrap_err();
+    assert!(matches!(error, EncodeError::Batch { n_rows: 1, .. }), "{error}");
+    assert!(!embeddings.is_done(3));
+}
