@@ -15,7 +15,7 @@ pub use error::TokenizeError;
 const ID_INPUTS: [&str; 2] = ["input_ids", "ids"];
 
 /// The tokens that fill short rows, where the file names none.
-const PAD_TOKENS: [&str; 2] = ["[PAD]", "<pad>"];
+const PAD_TOKENS: [&str; 3] = ["[PAD]", "<pad>", "<|endoftext|>"];
 
 /// One text as tokens, special tokens included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub struct Tokens {
 }
 
 /// A tokenizer that was read from a `tokenizer.json`.
+#[derive(Clone)]
 pub struct TextTokenizer {
     path: PathBuf,
     tokenizer: Tokenizer,

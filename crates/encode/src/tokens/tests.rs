@@ -15,8 +15,7 @@ fn tiny(max_length: usize) -> TextTokenizer {
 
 /// The tiny tokenizer with some of its settings replaced.
 fn changed(changes: serde_json::Value) -> tempfile::NamedTempFile {
-    let mut json: serde_json::Value =
-        serde_json::from_slice(&fs::read(TINY).unwrap()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(TINY).unwrap()).unwrap();
     for (key, value) in changes.as_object().unwrap() {
         json[key] = value.clone();
     }

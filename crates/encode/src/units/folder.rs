@@ -54,7 +54,8 @@ fn shown(root: &Path, path: &Path) -> PathBuf {
         .filter(|part| *part != Component::CurDir)
         .map(|part| part.as_os_str())
         .collect();
-    let mut shown = if root == Path::new(".") { PathBuf::new() } else { root.to_owned() }.into_os_string();
+    let mut shown =
+        if root == Path::new(".") { PathBuf::new() } else { root.to_owned() }.into_os_string();
     for part in below {
         if !shown.is_empty() && !ends_with_separator(&shown) {
             shown.push("/");

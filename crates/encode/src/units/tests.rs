@@ -72,7 +72,8 @@ fn a_file_that_is_named_must_be_text() {
 
 #[test]
 fn the_limit_is_for_text_and_for_what_a_folder_holds() {
-    let folder = folder(&[("a.txt", b"123456789"), ("b.jsonl", b"{\"text\": \"1\"}"), ("c", b"ok")]);
+    let folder =
+        folder(&[("a.txt", b"123456789"), ("b.jsonl", b"{\"text\": \"1\"}"), ("c", b"ok")]);
     let options = UnitOptions { max_file_bytes: 8, ..UnitOptions::default() };
     let named = |name: &str| collect(&[folder.path().join(name)], &options);
     assert!(matches!(named("a.txt").unwrap_err(), UnitError::TooLarge { limit: 8, .. }));
