@@ -1,0 +1,90 @@
+//! Which fields of two keys differ, and how far two keys are apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Key;
+use super::encode::{Leaf, visit};
+
+/// A field that two keys do not have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The field, such as `compiler` or `environment.MIGRAPHX_DISABLE_PASSES`.
+    pub field: String,
+    /// Its value in the key asked about; `None` where it is not set.
+    pub ours: Option<String>,
+    /// Its value in the other key; `None` where it is not set.
+    pub theirs: Option<String>,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |value: &Option<String>| match value {
+            Some(value) => format!("`{value}`"),
+            None => "not set".to_owned(),
+        };
+        write!(f, "{}: {} here, {} there", self.field, text(&self.ours), text(&self.theirs))
+    }
+}
+
+type Leaves = BTreeMap<Vec<String>, Option<String>>;
+
+pub(super) fn differences(ours: &Key, theirs: &Key) -> Vec<Difference> {
+    let (our_order, ours) = leaves(ours);
+    let (their_order, theirs) = leaves(theirs);
+    let mut seen = BTreeSet::new();
+    let paths = our_order.into_iter().chain(their_order);
+    paths
+        .filter(|path| ours.get(path) != theirs.get(path) && seen.insert(path.clone()))
+        .map(|path| Difference {
+            field: path.join("."),
+            ours: ours.get(&path).cloned().flatten(),
+            theirs: theirs.get(&path).cloned().flatten(),
+        })
+        .collect()
+}
+
+/// How unlike two keys are: the sum over the top fields that differ, 0 for equal keys.
+///
+/// A person asks "why was this model compiled again for this shape", so an entry of the same shape
+/// and model from an older compiler is nearer than one of another shape from the same compiler.
+pub(crate) fn distance(ours: &Key, theirs: &Key) -> u32 {
+    let fields: BTreeSet<String> = differences(ours, theirs)
+        .into_iter()
+        .map(|difference| match difference.field.split_once('.') {
+            Some((top, _)) => top.to_owned(),
+            None => difference.field,
+        })
+        .collect();
+    fields.iter().map(|field| weight(field)).sum()
+}
+
+fn weight(field: &str) -> u32 {
+    match field {
+        "backend" => 32,
+        "bucket" => 16,
+        "model" => 12,
+        "inputs" => 4,
+        _ => 1,
+    }
+}
+
+/// The leaves by path, and the paths in the record's order. How many members a map
+/// has is left out: the members themselves say it.
+fn leaves(key: &Key) -> (Vec<Vec<String>>, Leaves) {
+    let (mut order, mut leaves) = (Vec::new(), Leaves::new());
+    visit(key, &mut |path, leaf| {
+        let value = match leaf {
+            Leaf::Members(_) => Some("set".to_owned()),
+            Leaf::Unset => None,
+            Leaf::Text(text) => Some(text.to_owned()),
+            Leaf::Number(number) => Some(number.to_string()),
+            Leaf::Digest(digest) => Some(digest.to_string()),
+        };
+        let path: Vec<String> = path.iter().map(|&segment| segment.to_owned()).collect();
+        order.push(path.clone());
+        leaves.insert(path, value);
+    });
+    (order, leaves)
+}
