@@ -4,6 +4,7 @@
 
 mod availability;
 mod bench;
+mod bindings;
 mod ci;
 mod demo;
 mod digest;
@@ -11,6 +12,7 @@ mod fixtures;
 mod fuzz;
 mod lint;
 mod metadata;
+mod migraphx_root;
 mod models;
 mod paths;
 mod process;
@@ -53,6 +55,8 @@ enum Command {
     Setup(setup::Args),
     Models(models::Args),
     TinyModels(fixtures::Args),
+    MigraphxRoot(migraphx_root::Args),
+    Bindings(bindings::Args),
     Demo(demo::Args),
     Test(test::Args),
     Lint(lint::Args),
@@ -78,6 +82,8 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Setup(args) => setup::run(&layout, args),
         Command::Models(args) => models::run(&layout, args),
         Command::TinyModels(args) => fixtures::run(&layout, args),
+        Command::MigraphxRoot(args) => migraphx_root::run(&layout, args),
+        Command::Bindings(args) => bindings::run(&layout, args),
         Command::Demo(args) => demo::run(&layout, args),
         Command::Test(args) => test::run(&layout, args),
         Command::Lint(args) => lint::run(&layout, args, &command_names()),
