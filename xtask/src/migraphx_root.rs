@@ -255,10 +255,17 @@ fn make(partial: &Path, content: Content) -> Result<Availability<()>> {
     for mirror in &mirrors {
         match Apt::create(&partial.join("apt"), mirror)?.download(&content.packages()) {
             Ok(packages) => return unpack_all(&packages, &partial.join("root"), content),
-            Err(error) => reason = format!("apt-get cannot fetch it: {error:#}"),
+            Err(error) => reason = format!("It cannot be fetched: {}.", complaint(&error)),
         }
     }
     Ok(Availability::Missing(reason))
+}
+
+/// The first of apt's own complaints, or else the whole error.
+fn complaint(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let first = text.lines().find_map(|line| line.strip_prefix("E: "));
+    first.map_or(text.clone(), |line| line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// The addresses of Debian mirrors among the machine's apt sources, as apt itself reads them.
@@ -432,6 +439,14 @@ mod tests {
         let expected = ["http://mirror.example/debian/", "https://other.example/apt/"];
         assert_eq!(mirrors_of(targets), expected);
         assert!(mirrors_of("").is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_told_in_apts_first_words() {
+        let error =
+            anyhow::anyhow!("`apt-get update` ended:\nW: old\nE: Failed  to fetch\nE: more");
+        assert_eq!(complaint(&error), "Failed to fetch");
+        assert_eq!(complaint(&anyhow::anyhow!("no disk")), "no disk");
     }
 
     #[test]
