@@ -1,1 +1,27 @@
-fn main() {}
+//! The `shapeyard` program.
+
+mod atomic_file;
+mod backends;
+mod cli;
+mod commands;
+mod exit;
+mod human;
+mod interrupt;
+mod output;
+mod progress;
+mod tensor_files;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::exit::Code;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The panic's message is on stderr by then; only the exit code is missing.
+    let done = catch_unwind(AssertUnwindSafe(|| commands::run(&cli)));
+    done.map_or(Code::Internal, exit::report).into()
+}

@@ -52,7 +52,7 @@ fn shown(root: &Path, path: &Path) -> PathBuf {
         .unwrap_or(path)
         .components()
         .filter(|part| *part != Component::CurDir)
-        .map(|part| part.as_os_str())
+        .map(Component::as_os_str)
         .collect();
     let mut shown =
         if root == Path::new(".") { PathBuf::new() } else { root.to_owned() }.into_os_string();

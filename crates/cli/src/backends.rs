@@ -1,0 +1,65 @@
+//! The backends of the program, and the options that choose among them.
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+use anyhow::Result;
+use shapeyard_core::Model;
+use shapeyard_core::backend::{Backend as _, BackendError, LoadJob, Probe, Status};
+use shapeyard_core::registry::{Choice, Opened, Registry};
+use shapeyard_cpu::{CpuOptions, OnnxRuntime};
+
+use crate::cli::Global;
+use crate::output::Output;
+
+/// What a command that runs a model takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackendArgs {
+    /// Who runs the model: auto, onnxruntime or rten
+    ///
+    /// `auto` takes the first that is usable and takes the model, and says why others were passed over. One
+    /// that is named answers alone or fails.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) backend: Choice,
+    /// Threads to use in all [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl BackendArgs {
+    pub(crate) fn n_threads(&self) -> usize {
+        let all = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.unwrap_or_else(all).get()
+    }
+
+    /// Loads a model on the backend that was chosen, and says which others did not serve.
+    pub(crate) fn open(&self, global: &Global, model: &Model, output: &Output) -> Result<Opened> {
+        if global.onnxruntime.is_some() && self.backend == Choice::Auto {
+            check_named_library(global)?;
+        }
+        let opened = registry(global).open(&self.backend, &LoadJob::of(model))?;
+        for passed in &opened.passed_over {
+            output.note(format_args!("{} does not serve: {}", passed.backend, passed.reason));
+        }
+        Ok(opened)
+    }
+}
+
+/// Every backend, the preferred ones first.
+pub(crate) fn registry(global: &Global) -> Registry {
+    Registry::new(shapeyard_cpu::backends(&cpu_options(global)))
+}
+
+fn cpu_options(global: &Global) -> CpuOptions {
+    CpuOptions { onnxruntime: global.onnxruntime.clone() }
+}
+
+/// A library that was named must work: another engine in its place would hide the mistake.
+fn check_named_library(global: &Global) -> Result<(), BackendError> {
+    match OnnxRuntime::new(&cpu_options(global)).probe() {
+        Probe { backend, status: Status::Unusable { reason, remedy }, .. } => {
+            Err(BackendError::Unavailable { backend, reason, remedy })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,72 @@
+//! What the command line says.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{completions, doctor, encode, inspect, man, run};
+use crate::output::Format;
+
+const AFTER_HELP: &str = "\
+Examples:
+  shapeyard inspect model.onnx
+  shapeyard run model.onnx --input x=x.npy --out outputs.npz
+  shapeyard encode model.onnx --tokenizer tokenizer.json src/ docs/ --out embeddings.npy
+  shapeyard doctor
+
+Exit codes:
+  0    done
+  1    done, and the answer is no or not everything could be read
+  2    the command line or an input is wrong
+  3    no backend, or a library that is missing or failed
+  4    a fault of the program itself
+  130  interrupted
+A reader that closes the pipe early ends the program with 0.";
+
+/// Run models of any shape: inspect them, run them, turn text into embeddings
+#[derive(Debug, Parser)]
+#[command(name = "shapeyard", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How results are printed; errors and notes are text on stderr in any case
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// The ONNX Runtime library to load. When it does not work, nothing else is tried
+    ///
+    /// Without this option the library is looked for at ORT_DYLIB_PATH, in `lib/shapeyard` beside or above
+    /// the program, and where the system keeps its libraries. `shapeyard doctor` says what was found.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    /// No notes and no progress, and no report where a file is the result
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(inspect::Args),
+    Run(run::Args),
+    Encode(encode::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,112 @@
+//! `shapeyard encode`.
+
+mod args;
+mod destination;
+mod partial;
+mod report;
+mod watch;
+
+use std::time::Instant;
+
+use anyhow::Result;
+use shapeyard_core::Model;
+use shapeyard_encode::tokens::TextTokenizer;
+use shapeyard_encode::units::{self, Collected};
+use shapeyard_encode::{Embeddings, Encoder};
+
+pub(crate) use self::args::Args;
+use self::destination::{Destination, units_path};
+use self::partial::Partial;
+use self::report::Finished;
+use self::watch::Watch;
+use crate::cli::Global;
+use crate::exit::{Code, Interrupted};
+use crate::human;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::progress::Progress;
+
+pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
+    let model = Model::open(&args.model)?;
+    let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
+    tokenizer.check_fits(model.signature())?;
+    let destination = Destination::new(&args.out)?;
+    let collected = units::collect(&args.paths, &args.unit_options())?;
+    note_skipped(&collected, output);
+
+    let interrupt = Interrupt::listen()?;
+    let started = Instant::now();
+    let texts: Vec<&str> = collected.units.iter().map(|unit| unit.text.as_str()).collect();
+    let tokens = tokenizer.encode_all(&texts, args.backend.n_threads())?;
+    let tokenize_seconds = started.elapsed().as_secs_f64();
+    let opened = args.backend.open(global, &model, output)?;
+    let encoder = Encoder::new(opened.executable)?;
+    let options = args.encode_options(&tokenizer);
+    let mut embeddings = encoder.embeddings(&tokens, &options)?;
+
+    let partial = Partial::of(&model, args)?;
+    let n_resumed =
+        if args.resume { partial.restore(&collected.units, &mut embeddings)? } else { 0 };
+    let progress = Progress::of(output, tokens.len() - n_resumed, "units");
+    let watch = Watch { progress: &progress, interrupt: &interrupt };
+    let encoded = encoder.encode(&tokens, &options, &mut embeddings, &watch);
+    progress.finish();
+    let encoded = match encoded {
+        Ok(encoded) if !encoded.interrupted => encoded,
+        stopped => {
+            let left = keep(&partial, &collected, &embeddings)?;
+            return Err(stopped.map_or_else(
+                |error| anyhow::Error::from(error).context(format!("not all was encoded; {left}")),
+                |_| Interrupted { left: left.clone().into() }.into(),
+            ));
+        }
+    };
+
+    destination.write(&embeddings, &collected.units, &tokens)?;
+    partial.remove();
+    output.beside(&Finished {
+        out: args.out.display().to_string(),
+        units_file: units_path(&args.out).display().to_string(),
+        n_units: collected.units.len(),
+        n_rows: embeddings.values().len().checked_div(embeddings.n_dims()).unwrap_or(0),
+        n_dims: embeddings.n_dims(),
+        n_tokens: tokens.iter().map(|tokens| tokens.ids.len()).sum(),
+        n_truncated: tokens.iter().filter(|tokens| tokens.truncated).count(),
+        n_resumed,
+        max_length: args.max_length,
+        passed_over: &opened.passed_over,
+        skipped: &collected.skipped,
+        tokenize_seconds,
+        tokens_per_second: encoded.tokens_per_second(),
+        items_per_second: encoded.items_per_second(),
+        report: &encoded,
+    })?;
+    Ok(if collected.has_unreadable() { Code::No } else { Code::Done })
+}
+
+/// Keeps what is done for a later run, and says so.
+fn keep(partial: &Partial, collected: &Collected, embeddings: &Embeddings) -> Result<String> {
+    let n_units = collected.units.len();
+    Ok(match partial.keep(&collected.units, embeddings)? {
+        0 => "nothing was written".to_owned(),
+        n_kept => {
+            let path = partial.path().display();
+            format!(
+                "{n_kept} of {n_units} units are kept in {path}; the same command with --resume goes on"
+            )
+        }
+    })
+}
+
+/// Names what could not be read, and counts what was not text.
+fn note_skipped(collected: &Collected, output: &Output) {
+    let (unreadable, other): (Vec<_>, Vec<_>) =
+        collected.skipped.iter().partition(|skipped| skipped.reason.is_failure());
+    for skipped in unreadable {
+        output.note(skipped);
+    }
+    if !other.is_empty() {
+        let files = human::count(other.len(), "file");
+        output.note(format_args!("{files} left out that hold no text; --format json lists them"));
+    }
+}

@@ -1,0 +1,72 @@
+//! What `shapeyard encode` says when it is done.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use shapeyard_core::registry::PassedOver;
+use shapeyard_encode::EncodeReport;
+use shapeyard_encode::units::Skipped;
+
+use crate::human;
+use crate::output::Report;
+
+/// What was encoded, by whom, and how long it took.
+#[derive(Serialize)]
+pub(super) struct Finished<'a> {
+    pub(super) out: String,
+    pub(super) units_file: String,
+    pub(super) n_units: usize,
+    pub(super) n_rows: usize,
+    pub(super) n_dims: usize,
+    pub(super) n_tokens: usize,
+    pub(super) n_truncated: usize,
+    /// Units whose vectors an interrupted run had kept.
+    pub(super) n_resumed: usize,
+    pub(super) max_length: usize,
+    pub(super) passed_over: &'a [PassedOver],
+    pub(super) skipped: &'a [Skipped],
+    pub(super) tokenize_seconds: f64,
+    pub(super) tokens_per_second: f64,
+    pub(super) items_per_second: f64,
+    #[serde(flatten)]
+    pub(super) report: &'a EncodeReport,
+}
+
+impl Report for Finished<'_> {
+    const COMMAND: &'static str = "encode";
+
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (report, totals) = (self.report, &self.report.totals);
+        writeln!(out, "backend  {}", report.backend)?;
+        let tried = match report.tried.len() {
+            0 => String::new(),
+            n => format!(", the fastest in {}", human::count(n, "trial")),
+        };
+        writeln!(out, "setting  {}{tried}", report.setting)?;
+        let units = human::count(self.n_units, "unit");
+        writeln!(out, "input    {units} of {} in all", human::count(self.n_tokens, "token"))?;
+        if self.n_truncated > 0 {
+            let cut = human::count(self.n_truncated, "unit");
+            writeln!(out, "         {cut} cut at {} tokens", self.max_length)?;
+        }
+        if self.n_resumed > 0 {
+            writeln!(
+                out,
+                "         {} taken up from before",
+                human::count(self.n_resumed, "unit")
+            )?;
+        }
+        let padding = 100.0 * totals.padding_share();
+        let batches = totals.n_batches;
+        writeln!(out, "batches  {batches}, {padding:.1} % of their tokens padding")?;
+        let (calibrate, run) = (report.times.calibrate, report.times.run);
+        let whole = human::time(calibrate + run);
+        let tokenize = human::time(Duration::from_secs_f64(self.tokenize_seconds));
+        writeln!(out, "time     {whole} to encode, {tokenize} to tokenize")?;
+        let (tokens, items) = (self.tokens_per_second, self.items_per_second);
+        writeln!(out, "speed    {tokens:.0} tokens/s, {items:.1} units/s")?;
+        writeln!(out, "output   {} x {} in {}", self.n_rows, self.n_dims, self.out)?;
+        writeln!(out, "         rows are listed in {}", self.units_file)
+    }
+}

@@ -1,0 +1,26 @@
+//! The commands, one a file.
+
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod encode;
+pub(crate) mod inspect;
+pub(crate) mod man;
+pub(crate) mod run;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Code;
+use crate::output::Output;
+
+pub(crate) fn run(cli: &Cli) -> Result<Code> {
+    let output = Output::new(cli.global.format, cli.global.quiet);
+    match &cli.command {
+        Command::Inspect(args) => inspect::run(args, &output),
+        Command::Run(args) => run::run(args, &cli.global, &output),
+        Command::Encode(args) => encode::run(args, &cli.global, &output),
+        Command::Doctor(args) => doctor::run(args, &cli.global, &output),
+        Command::Completions(args) => completions::run(args, &output),
+        Command::Man(args) => man::run(args, &output),
+    }
+}

@@ -1,0 +1,112 @@
+//! `shapeyard run`.
+
+mod destination;
+mod inputs;
+mod report;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::{Model, Outputs, Request, RunReport, Session, TensorView};
+
+use self::destination::Destination;
+use self::inputs::{Inputs, NamedFile};
+use self::report::{Finished, Repeats};
+use crate::backends::BackendArgs;
+use crate::cli::Global;
+use crate::exit::Code;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+
+const AFTER_HELP: &str = "\
+Examples:
+  shapeyard run model.onnx --input x=x.npy --out y.npy
+  shapeyard run model.onnx --input ids=ids.npy --input mask=mask.npy --out outputs.safetensors
+  shapeyard run model.onnx --inputs inputs.npz --out outputs/
+  shapeyard run model.onnx --inputs inputs.npz --out outputs.npz --repeat 20 --threads 1
+  shapeyard run model.onnx --input x=x.npy --out y.npz --backend rten --format json
+
+Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never
+converted: what the model takes as f32 has to be f32.";
+
+/// Run a model on tensors from files
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The ONNX file
+    model: PathBuf,
+    /// An input from a .npy file; once for each input
+    #[arg(long = "input", value_name = "NAME=FILE.npy")]
+    input: Vec<NamedFile>,
+    /// Inputs from a .npz or .safetensors file, by the names that they have there
+    #[arg(long = "inputs", value_name = "FILE")]
+    inputs: Vec<PathBuf>,
+    /// Where outputs go: a .npz or .safetensors file, a .npy file for a single output, or a folder, which
+    /// gets NAME.npy for each
+    #[arg(long, value_name = "FILE|DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    backend: BackendArgs,
+    /// Run so many times and report the times; outputs are those of the last run
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    repeat: NonZeroUsize,
+}
+
+pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
+    let model = Model::open(&args.model)?;
+    let inputs = Inputs::read(model.signature(), &args.input, &args.inputs)?;
+    let destination = Destination::new(&args.out, model.signature())?;
+    let interrupt = Interrupt::listen()?;
+    let opened = args.backend.open(global, &model, output)?;
+    interrupt.check("nothing was written")?;
+
+    let signature = opened.executable.signature();
+    let views = inputs.views();
+    let request = Request::bind(signature, &views).map_err(|error| inputs.explain(&error))?;
+    let options = SessionOptions::threads(args.backend.n_threads());
+    let mut session = opened.executable.session(&options)?;
+    let mut outputs = Outputs::new();
+    let (run_report, repeats) =
+        repeat(session.as_mut(), &request, &mut outputs, args.repeat, &interrupt)?;
+
+    let results: Vec<(&str, TensorView<'_>)> = signature
+        .outputs
+        .iter()
+        .zip(outputs.tensors())
+        .map(|(spec, tensor)| (spec.name.as_str(), tensor.view()))
+        .collect();
+    let files = destination.write(&results)?;
+    output.beside(&Finished::new(
+        &model,
+        &opened.passed_over,
+        &run_report,
+        &inputs.listed(),
+        &results,
+        files,
+        repeats,
+    ))?;
+    Ok(Code::Done)
+}
+
+/// Runs a request again and again; gives the last report and all times.
+fn repeat(
+    session: &mut dyn Session,
+    request: &Request<'_>,
+    outputs: &mut Outputs,
+    n: NonZeroUsize,
+    interrupt: &Interrupt,
+) -> Result<(RunReport, Repeats)> {
+    let mut times: Vec<Duration> = Vec::with_capacity(n.get());
+    loop {
+        let started = Instant::now();
+        let report = session.run(request, outputs)?;
+        times.push(started.elapsed());
+        interrupt.check("nothing was written")?;
+        if times.len() == n.get() {
+            return Ok((report, Repeats::of(times)));
+        }
+    }
+}
