@@ -28,7 +28,8 @@ fn open(name: &str) -> Result<Encoder, EncodeError> {
 /// `n` texts of 2 to 40 tokens, no two alike.
 fn texts(n: usize) -> Vec<Tokens> {
     let text = |nth: usize| {
-        let ids: Vec<u32> = (0..2 + nth * 7 % 39).map(|at| (nth * 13 + at * 5) as u32 % 128).collect();
+        let ids: Vec<u32> =
+            (0..2 + nth * 7 % 39).map(|at| (nth * 13 + at * 5) as u32 % 128).collect();
         Tokens { type_ids: vec![0; ids.len()], ids, truncated: false }
     };
     (0..n).map(text).collect()

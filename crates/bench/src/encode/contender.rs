@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use shapeyard_core::Model;
-use shapeyard_core::backend::LoadJob;
+use shapeyard_core::backend::{LoadJob, SessionOptions};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_cpu::CpuOptions;
@@ -100,7 +100,9 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
     let model = Model::open(&args.model)?;
     let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
     let choice: Choice = args.backend.parse()?;
-    let opened = registry.open(&choice, &LoadJob::of(&model))?;
+    let n_threads = setting.map_or(args.threads, |setting| setting.split.n_threads);
+    let job = LoadJob::of(&model).for_sessions(SessionOptions::threads(n_threads));
+    let opened = registry.open(&choice, &job)?;
     let encoder = Encoder::new(opened.executable)?;
     let options = EncodeOptions {
         pooling: Pooling::Mean,

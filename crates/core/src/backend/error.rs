@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::BackendId;
 use crate::model::ModelError;
 use crate::plan::Bucket;
-use crate::{BindError, TensorError};
+use crate::{BindError, DataType, TensorError};
 
 /// Why a backend cannot plan, compile or load.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,22 @@ pub enum RunError {
         wanted: Bucket,
         /// Shapes that are ready and hold it, or come near, best first.
         nearest: Vec<Bucket>,
+    },
+    /// The backend computes in a type that cannot hold a value of the request.
+    #[error(
+        "{backend} cannot hold element {at} of input `{input}`, {value}: it computes in {computes_in}"
+    )]
+    Unrepresentable {
+        /// The backend.
+        backend: BackendId,
+        /// The input.
+        input: String,
+        /// The first element that does not fit.
+        at: usize,
+        /// Its value.
+        value: i64,
+        /// The type that the backend computes in.
+        computes_in: DataType,
     },
     /// An output has a size that no memory holds.
     #[error("output `{output}` cannot be held")]

@@ -226,13 +226,24 @@ pub struct LoadJob<'a> {
     pub artifacts: &'a [Artifact],
     /// How much to rewrite when the model itself is loaded.
     pub optimisation: Optimisation,
+    /// What sessions will probably be asked for. A backend that makes one to see whether the model loads
+    /// makes it so, and need not make it again.
+    pub sessions: SessionOptions,
 }
 
 impl<'a> LoadJob<'a> {
-    /// A job that loads the model itself, fully optimised.
+    /// A job that loads the model itself, fully optimised, for sessions on all of the machine's threads.
     #[must_use]
-    pub const fn of(model: &'a Model) -> Self {
-        Self { model, artifacts: &[], optimisation: Optimisation::Full }
+    pub fn of(model: &'a Model) -> Self {
+        let n_threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let sessions = SessionOptions { n_threads };
+        Self { model, artifacts: &[], optimisation: Optimisation::Full, sessions }
+    }
+
+    /// The same job for sessions of another kind.
+    #[must_use]
+    pub const fn for_sessions(self, sessions: SessionOptions) -> Self {
+        Self { sessions, ..self }
     }
 }
 

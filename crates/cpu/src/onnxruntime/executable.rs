@@ -1,15 +1,16 @@
 //! A model that ONNX Runtime has loaded.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, thread};
 
 use ort::session::Session as Lane;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::Outlet;
 use shapeyard_core::backend::{
-    Artifact, BackendError, BackendId, Domain, Executable, Optimisation, Session, SessionOptions,
+    Artifact, BackendError, BackendId, Domain, Executable, LoadJob, Optimisation, Session,
+    SessionOptions,
 };
 use shapeyard_core::{Model, Signature, TensorSpec};
 
@@ -53,20 +54,21 @@ impl OrtExecutable {
     /// Loads the model itself.
     pub(super) fn from_model(
         library: &'static Library,
-        model: &Model,
-        optimisation: Optimisation,
+        job: &LoadJob<'_>,
     ) -> Result<Self, BackendError> {
-        let source =
-            Source { file: model.path().to_owned(), level: level(optimisation), weights: None };
-        Self::load(library, model, source).map_err(|reason| dynamic::refuse(&ID, model, reason))
+        let model = job.model;
+        let level = level(job.optimisation);
+        let source = Source { file: model.path().to_owned(), level, weights: None };
+        Self::load(library, job, source).map_err(|reason| dynamic::refuse(&ID, model, reason))
     }
 
     /// Loads what was compiled from the model.
     pub(super) fn from_artifact(
         library: &'static Library,
-        model: &Model,
+        job: &LoadJob<'_>,
         artifact: &Artifact,
     ) -> Result<Self, BackendError> {
+        let model = job.model;
         artifact.check(model, &library.fingerprint)?;
         let path = artifact.payload().to_owned();
         let damaged = |reason| BackendError::Artifact { path: path.clone(), reason };
@@ -78,12 +80,11 @@ impl OrtExecutable {
             )));
         }
         let source = compiled(model, &path).map_err(damaged)?;
-        Self::load(library, model, source).map_err(damaged)
+        Self::load(library, job, source).map_err(damaged)
     }
 
-    fn load(library: &'static Library, model: &Model, source: Source) -> Result<Self, String> {
-        // Most programs have one lane on all cores.
-        let n_threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    fn load(library: &'static Library, job: &LoadJob<'_>, source: Source) -> Result<Self, String> {
+        let (model, n_threads) = (job.model, job.sessions.n_threads);
         let lane = open(library, &source, n_threads)?;
         check_names("inputs", &model.signature().inputs, lane.inputs())?;
         check_names("outputs", &model.signature().outputs, lane.outputs())?;

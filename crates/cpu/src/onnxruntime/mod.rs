@@ -115,8 +115,8 @@ impl Backend for OnnxRuntime {
         let library = self.library()?;
         check(job.model)?;
         let executable = match job.artifacts.iter().find(|artifact| artifact.backend == ID) {
-            Some(artifact) => OrtExecutable::from_artifact(library, job.model, artifact)?,
-            None => OrtExecutable::from_model(library, job.model, job.optimisation)?,
+            Some(artifact) => OrtExecutable::from_artifact(library, job, artifact)?,
+            None => OrtExecutable::from_model(library, job)?,
         };
         Ok(Arc::new(executable))
     }

@@ -19,6 +19,15 @@ pub(super) const fn takes(dtype: DataType) -> bool {
     )
 }
 
+/// Why an input cannot be converted.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// An integer needs more than 32 bits.
+    TooWide { at: usize, value: i64 },
+    /// Something that the checks before should have found.
+    Other(String),
+}
+
 /// An input in the form that the engine reads, where that is not the caller's.
 #[derive(Debug, Default)]
 pub(super) struct Converted {
@@ -30,7 +39,7 @@ pub(super) struct Converted {
 
 impl Converted {
     /// Converts `view` if that is needed.
-    pub(super) fn fill(&mut self, view: TensorView<'_>) -> Result<(), String> {
+    pub(super) fn fill(&mut self, view: TensorView<'_>) -> Result<(), Unfit> {
         let aligned = view.bytes().as_ptr().addr().is_multiple_of(view.dtype().size());
         self.moved = (!aligned).then(|| view.to_tensor());
         let readable = self.moved.as_ref().map_or(view, Tensor::view);
@@ -39,7 +48,10 @@ impl Converted {
             DataType::Bool => {
                 self.narrow.extend(view.bytes().iter().map(|&byte| i32::from(byte != 0)));
             }
-            DataType::I64 => narrow(elements(readable)?, &mut self.narrow)?,
+            DataType::I64 => {
+                let wide = elements(readable).map_err(Unfit::Other)?;
+                narrow(wide, &mut self.narrow)?;
+            }
             _ => {}
         }
         Ok(())
@@ -71,13 +83,10 @@ where
     ValueView::from_shape(shape, elements).map_err(|error| error.to_string())
 }
 
-fn narrow(wide: &[i64], narrow: &mut Vec<i32>) -> Result<(), String> {
+fn narrow(wide: &[i64], narrow: &mut Vec<i32>) -> Result<(), Unfit> {
     narrow.reserve(wide.len());
-    for (at, &element) in wide.iter().enumerate() {
-        let element = i32::try_from(element).map_err(|_| {
-            format!("holds {element} at element {at}; rten computes with integers of 32 bits")
-        })?;
-        narrow.push(element);
+    for (at, &value) in wide.iter().enumerate() {
+        narrow.push(i32::try_from(value).map_err(|_| Unfit::TooWide { at, value })?);
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use rten::{RunOptions, ThreadPool, Value, ValueOrView};
 use shapeyard_core::backend::{Outputs, Request, RunError, Session};
-use shapeyard_core::{RunReport, Signature, StageTimes, TensorView, Tier};
+use shapeyard_core::{DataType, RunReport, Signature, StageTimes, TensorView, Tier};
 
+use super::ID;
+use super::convert::{self, Unfit};
 use super::executable::LoadedGraph;
-use super::{ID, convert};
 use crate::dynamic::{self, LastShapes};
 
 /// A lane: threads of its own and buffers for inputs that are converted.
@@ -34,11 +35,11 @@ impl RtenSession {
         Self { graph, signature, threads, converted, last: LastShapes::default() }
     }
 
-    fn convert(&mut self, inputs: &[TensorView<'_>]) -> Result<(), String> {
+    fn convert(&mut self, inputs: &[TensorView<'_>]) -> Result<(), RunError> {
         for ((spec, view), converted) in
             self.signature.inputs.iter().zip(inputs).zip(&mut self.converted)
         {
-            converted.fill(*view).map_err(|reason| format!("input `{}` {reason}", spec.name))?;
+            converted.fill(*view).map_err(|unfit| refused(&spec.name, unfit))?;
         }
         Ok(())
     }
@@ -66,15 +67,15 @@ impl RtenSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut Outputs,
-    ) -> Result<StageTimes, String> {
+    ) -> Result<StageTimes, RunError> {
         let start = Instant::now();
         self.convert(inputs)?;
         let prepare = start.elapsed();
         let start = Instant::now();
-        let values = self.values(inputs)?;
+        let values = self.values(inputs).map_err(failed)?;
         let run = start.elapsed();
         let start = Instant::now();
-        self.take(&values, outputs)?;
+        self.take(&values, outputs).map_err(failed)?;
         Ok(StageTimes { prepare, run, finish: start.elapsed() })
     }
 }
@@ -83,11 +84,26 @@ impl Session for RtenSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(&self.signature)?;
         let again = self.last.replace(request.inputs());
-        let times = self.run_stages(request.inputs(), outputs).map_err(|message| {
-            self.last.forget();
-            RunError::Library { backend: ID, message }
-        })?;
+        let times =
+            self.run_stages(request.inputs(), outputs).inspect_err(|_| self.last.forget())?;
         let tier = if again { Tier::Rebind } else { Tier::Cached };
         Ok(RunReport::exact_on_host(ID, tier, times))
     }
+}
+
+fn refused(input: &str, unfit: Unfit) -> RunError {
+    match unfit {
+        Unfit::TooWide { at, value } => RunError::Unrepresentable {
+            backend: ID,
+            input: input.to_owned(),
+            at,
+            value,
+            computes_in: DataType::I32,
+        },
+        Unfit::Other(reason) => failed(format!("input `{input}` {reason}")),
+    }
+}
+
+fn failed(message: String) -> RunError {
+    RunError::Library { backend: ID, message }
 }
