@@ -1,4 +1,4 @@
-//! Encodes the lines of a text file and prints which two are most alike:
+//! Encodes the paragraphs of a text file and prints which two are most alike:
 //! `cargo run -p shapeyard-encode --example encode_text -- MODEL.onnx TOKENIZER.json FILE`
 
 use std::error::Error;
@@ -18,8 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let [model, tokenizer, file] = tiny.map(|usual| args.next().unwrap_or(usual.to_owned()));
 
-    let options = UnitOptions { chunk_lines: 1, ..UnitOptions::default() };
-    let units = collect(&[file.into()], &options)?.units;
+    let units = collect(&[file.into()], &UnitOptions::default())?.units;
     let tokenizer = TextTokenizer::open(Path::new(&tokenizer), 64)?;
     let texts: Vec<&str> = units.iter().map(|unit| unit.text.as_str()).collect();
     let tokens = tokenizer.encode_all(&texts, 2)?;

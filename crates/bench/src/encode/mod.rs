@@ -38,9 +38,6 @@ pub(crate) struct Args {
     /// Tokens that a text is cut to.
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Lines of a text.
-    #[arg(long, default_value_t = 40)]
-    chunk_lines: usize,
     /// Threads that each contender may use.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -77,8 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
 fn prepare(args: &Args, tokens: &Path) -> Result<Workload> {
     let folders = if args.corpus.is_empty() { corpus::folders()? } else { args.corpus.clone() };
-    let options = UnitOptions { chunk_lines: args.chunk_lines, ..UnitOptions::default() };
-    let collected = units::collect(&folders, &options)?.units;
+    let collected = units::collect(&folders, &UnitOptions::default())?.units;
     ensure!(args.units > 0, "--units must be at least 1");
     let n_units = args.units.min(collected.len());
     let texts: Vec<&str> =
@@ -92,7 +88,6 @@ fn prepare(args: &Args, tokens: &Path) -> Result<Workload> {
         n_units,
         n_tokens,
         max_length: args.max_length,
-        chunk_lines: args.chunk_lines,
         n_threads: args.threads,
         n_rounds: args.rounds,
     })

@@ -17,7 +17,6 @@ pub(crate) struct Workload {
     pub(crate) n_units: usize,
     pub(crate) n_tokens: usize,
     pub(crate) max_length: usize,
-    pub(crate) chunk_lines: usize,
     pub(crate) n_threads: usize,
     pub(crate) n_rounds: usize,
 }

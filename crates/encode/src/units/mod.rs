@@ -3,7 +3,7 @@
 //! What git ignores and what is hidden is passed over without a word; every other file that gives no
 //! text is listed with the reason.
 
-mod chunk;
+mod cut;
 mod error;
 mod file;
 mod folder;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cut::Cut;
 pub use error::UnitError;
 pub use skipped::{SkipReason, Skipped};
 pub use source::{Source, Span};
@@ -34,15 +35,15 @@ pub struct Unit {
 /// How files are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitOptions {
-    /// Lines a unit of a text file has; 0 makes every file one unit.
-    pub chunk_lines: usize,
+    /// Where text files are cut.
+    pub cut: Cut,
     /// Larger files are not read. Records that were named themselves have no limit.
     pub max_file_bytes: u64,
 }
 
 impl Default for UnitOptions {
     fn default() -> Self {
-        Self { chunk_lines: 40, max_file_bytes: 8 << 20 }
+        Self { cut: Cut::Blocks, max_file_bytes: 8 << 20 }
     }
 }
 
@@ -66,7 +67,7 @@ impl Collected {
 /// Cuts files and the files of folders into units.
 ///
 /// `*.jsonl` and `*.ndjson` hold one record a line, an object with a string `text`; every other file is
-/// text of so many lines a unit. What is blank makes no unit.
+/// text that is cut as the options say. What is blank makes no unit.
 ///
 /// # Errors
 ///
@@ -144,10 +145,8 @@ fn add(
             let record = record.map_err(|bad| bad.into_error(shown))?;
             push(Span::Record { index: record.index, line: record.line }, &record.text);
         }
-    } else if options.chunk_lines == 0 {
-        push(Span::Whole, text);
     } else {
-        chunk::chunks(text, options.chunk_lines).for_each(|(span, text)| push(span, text));
+        options.cut.pieces(text).into_iter().for_each(|(span, text)| push(span, text));
     }
     Ok(())
 }

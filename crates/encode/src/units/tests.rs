@@ -50,7 +50,8 @@ fn chunks_have_so_many_lines() {
     let text: String = (1..=90).map(|n| format!("line {n}\n")).collect();
     let folder = folder(&[("a.txt", text.as_bytes())]);
     let units = |chunk_lines| {
-        let options = UnitOptions { chunk_lines, ..UnitOptions::default() };
+        let cut = Cut::after_lines(chunk_lines);
+        let options = UnitOptions { cut, ..UnitOptions::default() };
         collect(&[folder.path().join("a.txt")], &options).unwrap().units
     };
     let spans: Vec<Span> = units(40).iter().map(|unit| unit.source.span).collect();
