@@ -14,7 +14,7 @@ fn tiny(max_length: usize) -> TextTokenizer {
 }
 
 /// The tiny tokenizer with some of its settings replaced.
-fn changed(changes: serde_json::Value) -> tempfile::NamedTempFile {
+fn changed(changes: &serde_json::Value) -> tempfile::NamedTempFile {
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(TINY).unwrap()).unwrap();
     for (key, value) in changes.as_object().unwrap() {
         json[key] = value.clone();
@@ -47,7 +47,7 @@ fn a_long_text_keeps_its_start_and_the_special_tokens() {
 
 #[test]
 fn truncation_is_noticed_without_special_tokens() {
-    let file = changed(serde_json::json!({"post_processor": null}));
+    let file = changed(&serde_json::json!({"post_processor": null}));
     let tokenizer = |max_length| TextTokenizer::open(file.path(), max_length).unwrap();
     let whole = tokenizer(3).encode("a b c").unwrap();
     assert_eq!((whole.ids.len(), whole.truncated), (3, false));
@@ -65,7 +65,7 @@ fn settings_of_the_file_are_not_taken() {
     let truncation = serde_json::json!({
         "direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0,
     });
-    let file = changed(serde_json::json!({"padding": padding, "truncation": truncation}));
+    let file = changed(&serde_json::json!({"padding": padding, "truncation": truncation}));
     let tokenizer = TextTokenizer::open(file.path(), 16).unwrap();
     let text = "a b c d e";
     assert_eq!(tokenizer.encode(text).unwrap(), tiny(16).encode(text).unwrap());

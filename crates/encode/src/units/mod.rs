@@ -23,6 +23,9 @@ pub use source::{Source, Span};
 
 use file::Refusal;
 
+/// What the name of a list of units ends in. A folder's lists are not read: they name texts and hold none.
+pub const LIST_END: &str = ".units.jsonl";
+
 /// A piece of text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
@@ -116,7 +119,12 @@ fn collect_folder(
                 continue;
             }
         };
-        match file::read(&found.path, options.max_file_bytes) {
+        let text = if is_list(&found.path) {
+            Err(Refusal::Content(SkipReason::UnitList))
+        } else {
+            file::read(&found.path, options.max_file_bytes)
+        };
+        match text {
             Ok(text) => add(&found.path, &found.shown, &text, options, &mut collected.units)?,
             Err(refusal) => {
                 let reason = Refusal::into_reason(refusal);
@@ -149,6 +157,10 @@ fn add(
         options.cut.pieces(text).into_iter().for_each(|(span, text)| push(span, text));
     }
     Ok(())
+}
+
+fn is_list(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(LIST_END.as_bytes()))
 }
 
 fn is_records(path: &Path) -> bool {

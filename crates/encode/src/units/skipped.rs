@@ -41,6 +41,8 @@ pub enum SkipReason {
     Link,
     /// It is neither a file nor a folder.
     NotAFile,
+    /// It is a list of units that an encoding has written.
+    UnitList,
     /// Its name is no text, so that no list could name it.
     NameNotText,
     /// It could not be read.
@@ -65,6 +67,7 @@ impl fmt::Display for SkipReason {
             Self::TooLarge { limit } => write!(f, "longer than {limit} bytes"),
             Self::Link => f.pad("a symbolic link"),
             Self::NotAFile => f.pad("neither a file nor a folder"),
+            Self::UnitList => f.pad("a list of units"),
             Self::NameNotText => f.pad("its name is not UTF-8"),
             Self::Unreadable { message } => write!(f, "cannot be read: {message}"),
         }

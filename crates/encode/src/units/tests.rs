@@ -29,6 +29,7 @@ fn a_folder_gives_its_text_by_name() {
         ("b.txt", b"one\ntwo\n"),
         ("a/z.md", b"three"),
         ("records.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \" \"}\n{\"text\": \"y\"}\n"),
+        ("e.npy.units.jsonl", b"{\"row\": 0}\n"),
         ("blank.txt", b" \n\n"),
         ("picture.png", b"\x89PNG\0"),
         ("latin.txt", b"na\xefve"),
@@ -41,7 +42,10 @@ fn a_folder_gives_its_text_by_name() {
     assert_eq!(below(folder.path(), &collected), wanted);
     let reasons: Vec<String> =
         collected.skipped.iter().map(|skipped| skipped.reason.to_string()).collect();
-    assert_eq!(reasons, ["not text: invalid UTF-8 at byte 2", "not text: a NUL at byte 4"]);
+    assert_eq!(
+        reasons,
+        ["a list of units", "not text: invalid UTF-8 at byte 2", "not text: a NUL at byte 4"]
+    );
     assert!(!collected.has_unreadable());
 }
 
@@ -126,7 +130,7 @@ fn a_file_that_cannot_be_read_does_not_stop_a_folder() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = folder(&[("a.txt", b"x"), ("b.txt", b"y")]);
     let locked = folder.path().join("a.txt");
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     // The superuser reads what nobody may.
     if fs::read(&locked).is_ok() {
         return;

@@ -7,7 +7,7 @@ use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::TextTokenizer;
-use shapeyard_encode::units::UnitOptions;
+use shapeyard_encode::units::{Cut, UnitOptions};
 
 use crate::backends::BackendArgs;
 
@@ -48,9 +48,10 @@ pub(crate) struct Args {
     /// Where embeddings go: a .npy file, or a .safetensors file with one tensor `embeddings`
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
-    /// Lines of a unit; 0 makes every file one unit
-    #[arg(long, value_name = "N", default_value_t = UnitOptions::default().chunk_lines)]
-    pub(super) chunk_lines: usize,
+    /// Lines of a unit; 0 makes every file one unit [default: cut where functions, types, sections and
+    /// paragraphs begin]
+    #[arg(long, value_name = "N")]
+    pub(super) chunk_lines: Option<usize>,
     /// Files longer than this are left out, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = UnitOptions::default().max_file_bytes)]
     pub(super) max_file_bytes: u64,
@@ -77,8 +78,9 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(super) const fn unit_options(&self) -> UnitOptions {
-        UnitOptions { chunk_lines: self.chunk_lines, max_file_bytes: self.max_file_bytes }
+    pub(super) fn unit_options(&self) -> UnitOptions {
+        let cut = self.chunk_lines.map_or(Cut::Blocks, Cut::after_lines);
+        UnitOptions { cut, max_file_bytes: self.max_file_bytes }
     }
 
     pub(super) fn encode_options(&self, tokenizer: &TextTokenizer) -> EncodeOptions {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use shapeyard_core::TensorView;
 use shapeyard_encode::Embeddings;
 use shapeyard_encode::tokens::Tokens;
-use shapeyard_encode::units::{Source, Unit};
+use shapeyard_encode::units::{LIST_END, Source, Unit};
 
 use crate::atomic_file::AtomicFile;
 use crate::exit::BadInput;
@@ -83,7 +83,7 @@ impl Destination {
 
 /// Where the list of units stands.
 pub(super) fn units_path(path: &Path) -> PathBuf {
-    beside(path, ".units.jsonl")
+    beside(path, LIST_END)
 }
 
 /// A path beside `path`: its name with `end` added.

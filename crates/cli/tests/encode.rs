@@ -1,0 +1,168 @@
+//! `shapeyard encode`, as a person calls it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+#[cfg(unix)]
+use std::time::Duration;
+
+#[cfg(unix)]
+use common::interrupt_after;
+use common::{Folder, model, read_npy_f32, run, shapeyard};
+
+/// `encode` with the tiny encoder on the engine that every machine has.
+fn encode(folder: &Folder, out: &str) -> Command {
+    let mut command = shapeyard();
+    command.arg("encode").arg(model("encoder.onnx")).arg("--tokenizer");
+    command.arg(model("tiny_tokenizer.json")).args(["--backend", "rten", "--max-length", "32"]);
+    command.arg("--out").arg(folder.path(out));
+    command
+}
+
+fn lines(folder: &Folder, name: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(folder.path(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn texts() -> Folder {
+    let folder = Folder::new();
+    folder.write("docs/a.txt", "one\ntwo\nthree\n");
+    folder.write("docs/b/records.jsonl", "{\"text\": \"x\"}\n\n{\"text\": \"y z\"}\n");
+    folder.write("docs/picture.png", b"\x89PNG\0");
+    folder
+}
+
+#[test]
+fn every_row_is_told_apart() {
+    let folder = texts();
+    let mut command = encode(&folder, "e.npy");
+    command.arg(folder.path("docs")).args([
+        "--chunk-lines",
+        "2",
+        "--normalize",
+        "--format",
+        "json",
+    ]);
+    let json = run(&mut command).done().json();
+    assert_eq!((&json["n_rows"], &json["n_dims"]), (&4.into(), &16.into()));
+    assert_eq!(json["skipped"][0]["reason"]["kind"], "not_text");
+    let (header, values) = read_npy_f32(&folder.path("e.npy"));
+    assert!(header.contains("'shape': (4, 16)"), "{header}");
+    for row in values.chunks_exact(16) {
+        let length: f32 = row.iter().map(|x| x * x).sum();
+        assert!((length - 1.0).abs() < 1e-5);
+    }
+    let lines = lines(&folder, "e.npy.units.jsonl");
+    let spans: Vec<_> = lines.iter().map(|line| line["span"].clone()).collect();
+    let wanted = serde_json::json!([
+        {"lines": {"first": 1, "last": 2}}, {"lines": {"first": 3, "last": 3}},
+        {"record": {"index": 0, "line": 1}}, {"record": {"index": 1, "line": 3}},
+    ]);
+    assert_eq!(serde_json::Value::from(spans), wanted);
+    assert_eq!(lines[3]["row"], 3);
+    assert_eq!(lines[2]["n_tokens"], 3);
+    assert!(lines[0]["path"].as_str().unwrap().ends_with("docs/a.txt"));
+    // Its own list is a `.jsonl` without texts; the next run passes it over.
+    let mut again = encode(&folder, "e.npy");
+    run(again.arg(folder.path("."))).done();
+}
+
+#[test]
+fn without_pooling_every_token_has_a_row() {
+    let folder = texts();
+    run(encode(&folder, "e.safetensors").arg(folder.path("docs")).args(["--pool", "none"])).done();
+    let lines = lines(&folder, "e.safetensors.units.jsonl");
+    let mut next = 0;
+    for line in &lines {
+        assert_eq!(line["row"], next);
+        assert_eq!(line["n_rows"], line["n_tokens"]);
+        next += line["n_rows"].as_u64().unwrap();
+    }
+    let file = fs::read(folder.path("e.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(tensors.tensor("embeddings").unwrap().shape(), [usize::try_from(next).unwrap(), 16]);
+}
+
+#[test]
+fn what_is_cut_is_counted() {
+    let folder = texts();
+    let long = folder.write("long.txt", "a ".repeat(100));
+    let ran = run(encode(&folder, "e.npy").arg(long)).done();
+    assert!(ran.stdout.contains("1 unit cut at 32 tokens"), "{}", ran.stdout);
+    assert_eq!(lines(&folder, "e.npy.units.jsonl")[0]["truncated"], true);
+}
+
+#[test]
+fn bad_input_is_named() {
+    let folder = texts();
+    let docs = folder.path("docs");
+    let empty = folder.write("empty/blank.txt", " \n");
+    let bad = folder.write("bad.jsonl", "{\"text\": 1}\n");
+    let path = |name: &str| folder.path(name);
+    let with = |command: &mut Command| run(command);
+    with(encode(&folder, "e.npy").arg(path("missing")))
+        .refused(2, &["no file or folder", "missing"]);
+    with(encode(&folder, "e.npy").arg(&empty)).refused(2, &["no text in", "blank.txt"]);
+    with(encode(&folder, "e.npy").arg(&bad)).refused(2, &["bad.jsonl:1: invalid type"]);
+    with(encode(&folder, "e.npy").arg(docs.join("picture.png"))).refused(2, &["is not UTF-8 text"]);
+    with(encode(&folder, "e.npz").arg(&docs)).refused(2, &["neither .npy nor .safetensors"]);
+    with(encode(&folder, "no/e.npy").arg(&docs)).refused(2, &["cannot be written"]);
+    with(encode(&folder, "e.npy").arg(&docs).args(["--pool", "max"]))
+        .refused(2, &["mean, cls, none"]);
+    assert_eq!(folder.names(), ["bad.jsonl", "docs", "empty"]);
+}
+
+#[test]
+fn model_and_tokenizer_must_fit() {
+    let folder = texts();
+    let with = |model_file: &str, tokenizer: &std::path::Path, more: &[&str]| {
+        let mut command = shapeyard();
+        command.arg("encode").arg(model(model_file)).arg("--tokenizer").arg(tokenizer);
+        command.args(["--backend", "rten"]).args(more).arg(folder.path("docs"));
+        run(command.arg("--out").arg(folder.path("e.npy")))
+    };
+    let tiny = model("tiny_tokenizer.json");
+    with("dense.onnx", &tiny, &[]).refused(2, &["no text encoder", "`input_ids`"]);
+    with("encoder.onnx", &model("dense.onnx"), &[]).refused(2, &["is no tokenizer"]);
+    with("encoder.onnx", &folder.path("none.json"), &[]).refused(2, &["cannot be read"]);
+    with("encoder.onnx", &tiny, &["--max-length", "2"]).refused(2, &["no room", "the least is 3"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_is_taken_up() {
+    let folder = Folder::new();
+    let records: String = (0..10_000).map(|n| format!("{{\"text\": \"a {n} b\"}}\n")).collect();
+    let records = folder.write("records.jsonl", records);
+    let command = |out: &str| {
+        let mut command = encode(&folder, out);
+        command.args(["--token-budget", "1", "--sessions", "1", "--threads", "1"]).arg(&records);
+        command
+    };
+    let code = interrupt_after(&mut command("e.npy"), Duration::from_millis(700));
+    // A machine that is done by then has nothing to take up.
+    if code == Some(130) {
+        assert!(!folder.path("e.npy").exists());
+        let kept = folder.path("e.npy.partial").exists();
+        let ran = run(command("e.npy").args(["--resume", "--format", "json"])).done();
+        assert_eq!(ran.json()["n_resumed"].as_u64().unwrap() > 0, kept);
+        assert!(!folder.path("e.npy.partial").exists(), "it is of no use any more");
+    }
+    run(&mut command("whole.npy")).done();
+    let (resumed, whole) = (folder.path("e.npy"), folder.path("whole.npy"));
+    assert!(fs::read(resumed).unwrap() == fs::read(whole).unwrap());
+}
+
+#[test]
+fn vectors_of_another_setting_are_not_taken_up() {
+    let folder = texts();
+    let partial = folder.write("e.npy.partial", "garbage");
+    let docs = folder.path("docs");
+    let resume = || run(encode(&folder, "e.npy").arg(&docs).arg("--resume"));
+    resume().refused(2, &["e.npy.partial", "delete it or leave out --resume"]);
+    fs::remove_file(partial).unwrap();
+    resume().done();
+}

@@ -1,0 +1,102 @@
+//! What holds for all commands, and the small ones.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::process::Stdio;
+
+use common::{Folder, model, run, shapeyard};
+
+#[test]
+fn help_has_examples() {
+    for command in ["", "inspect", "run", "encode", "doctor", "completions", "man"] {
+        let args = [command, "--help"];
+        let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();
+        assert!(ran.stdout.contains("Examples:\n  shapeyard "), "{command}: {}", ran.stdout);
+        let name = if command.is_empty() { "shapeyard" } else { command };
+        insta::assert_snapshot!(format!("help_{name}"), ran.stdout);
+    }
+}
+
+#[test]
+fn inspect_says_what_a_model_takes_and_gives() {
+    let inspect =
+        |name: &str, more: &[&str]| run(shapeyard().arg("inspect").arg(model(name)).args(more));
+    let text = inspect("encoder.onnx", &[]).done().stdout;
+    assert!(text.contains("input_ids: i64 [batch, sequence], an index below 128"), "{text}");
+    let json = inspect("scalars.onnx", &["--format", "json"]).done().json();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["inputs"][0]["shape"], serde_json::json!(["batch", 4]));
+    assert_eq!(json["inputs"][1]["shape"], serde_json::json!([]));
+    assert_eq!(json["symbols"], serde_json::json!(["batch"]));
+    let unnamed = inspect("unnamed_dims.onnx", &["--format", "json"]).done().json();
+    assert_eq!(unnamed["inputs"][0]["shape"], serde_json::json!([null, 4]));
+    let types = inspect("mixed_types.onnx", &[]).done().stdout;
+    for wanted in ["count: i32", "offset: i64", "flag: bool", "level: u8", "weight: f64"] {
+        assert!(types.contains(wanted), "{types}");
+    }
+    let external = inspect("external.onnx", &["--format", "json"]).done().json();
+    assert_eq!(external["external_files"][0]["location"], "external.bin");
+    assert_eq!(external["digest"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn inspect_refuses_what_is_no_model() {
+    let folder = Folder::new();
+    for (name, content) in [("empty.onnx", &b""[..]), ("garbage.onnx", b"\xff\xff\xff\xff")] {
+        let file = folder.write(name, content);
+        run(shapeyard().arg("inspect").arg(&file)).refused(2, &[name]);
+    }
+    run(shapeyard().arg("inspect").arg(folder.path("."))).refused(2, &["cannot be read"]);
+}
+
+#[test]
+fn doctor_names_every_backend_and_where_it_looked() {
+    let json = run(shapeyard().args(["doctor", "--format", "json"])).done().json();
+    let ids: Vec<&str> = json["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["backend"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["onnxruntime", "rten"]);
+    assert!(ids.contains(&json["auto"].as_str().unwrap()));
+    let named = run(shapeyard().args(["doctor", "--onnxruntime", "no/such.so"])).done().stdout;
+    assert!(named.contains("onnxruntime: not usable"), "{named}");
+    assert!(named.contains("looked at    no/such.so (the path that was given)"), "{named}");
+    assert!(named.contains("--backend auto: rten answers"), "{named}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(shapeyard().args(["completions", shell])).done().stdout;
+        assert!(script.contains("token-budget"), "{shell}");
+    }
+    let folder = Folder::new();
+    run(shapeyard().args(["man", "--out"]).arg(folder.path("man/man1"))).done();
+    assert!(folder.path("man/man1/shapeyard-encode.1").exists());
+    run(shapeyard().args(["man", "--out"]).arg(model("dense.onnx")))
+        .refused(2, &["cannot be written"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut command = shapeyard();
+    command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_wrong_command_line_is_bad_input() {
+    for args in
+        [&["fly"][..], &["run"], &["inspect", "--format", "xml", "m.onnx"], &["encode", "m.onnx"]]
+    {
+        assert_eq!(run(shapeyard().args(args)).code, 2, "{args:?}");
+    }
+}
