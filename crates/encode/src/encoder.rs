@@ -15,18 +15,13 @@ use shapeyard_core::plan::{Batch, Totals, Workload};
 use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::pool::Pooling;
-use crate::remaining::Remaining;
+use crate::remaining::{N_RUNS, Remaining};
 use crate::report::{Tried, rate};
 use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
-/// Real tokens of a calibration's first trials: some tenths of a second each for a small encoder, which a
-/// noisy machine still measures to a few percent.
-const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = 512..=4096;
-
-/// A calibration's trials take at most this share of the work, so that most of it gains from what they
-/// find.
-const TRIAL_SHARE: usize = 2;
+/// Real tokens of a calibration's first trials. Fewer say nothing; more are no more exact.
+const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = 1024..=8192;
 
 /// How texts become vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,19 +183,21 @@ struct Run<'a> {
 impl Run<'_> {
     /// Tries settings on the first part of the work; gives the one for the rest.
     fn calibrate(&mut self) -> Result<Setting, EncodeError> {
-        let candidates = self.encoder.candidates(self.options);
+        let mut candidates = self.encoder.candidates(self.options);
         let fallback = default_setting(&candidates, self.options.n_threads);
-        let share = self.remaining.n_tokens() / TRIAL_SHARE;
-        let trial_tokens = share / Search::n_tokens(candidates.len(), 1).max(1);
-        if trial_tokens < *TRIAL_TOKENS.start() {
+        let share = self.remaining.n_tokens() / Search::n_tokens(candidates.len(), 1).max(1);
+        if share < *TRIAL_TOKENS.start() {
             return Ok(fallback);
         }
+        let trial_tokens = share.min(*TRIAL_TOKENS.end());
+        // A budget that one batch of a trial's runs does not fill cannot be judged by it.
+        candidates.retain(|setting| setting.token_budget * N_RUNS <= trial_tokens);
         let started = Instant::now();
-        let mut search = Search::new(candidates, trial_tokens.min(*TRIAL_TOKENS.end()));
+        let mut search = Search::new(candidates, trial_tokens);
         while let Some(Trial { setting, n_tokens }) = search.next_trial() {
             self.warm_up(setting.split)?;
-            let items = self.remaining.sample(n_tokens);
-            let (n_real, elapsed) = self.run(setting, items)?;
+            let runs = self.remaining.sample(n_tokens);
+            let (n_real, elapsed) = self.run(setting, runs)?;
             if self.observer.stop() {
                 break;
             }
@@ -218,7 +215,7 @@ impl Run<'_> {
             return Ok(());
         }
         let one_each = self.remaining.take(2 * split.n_sessions);
-        self.run(Setting { split, token_budget: 1 }, one_each)?;
+        self.run(Setting { split, token_budget: 1 }, vec![one_each])?;
         Ok(())
     }
 
@@ -231,22 +228,23 @@ impl Run<'_> {
         if rest.is_empty() {
             return Ok(());
         }
-        let (_, elapsed) = self.run(setting, rest)?;
+        let (_, elapsed) = self.run(setting, vec![rest])?;
         self.times.run = elapsed;
         Ok(())
     }
 
-    /// Runs items with a setting; gives the real tokens done and the time taken, without that of making
-    /// sessions.
+    /// Runs items with a setting, each group packed for itself; gives the real tokens done and the time
+    /// taken, without that of making sessions.
     fn run(
         &mut self,
         setting: Setting,
-        items: Vec<usize>,
+        groups: Vec<Vec<usize>>,
     ) -> Result<(usize, Duration), EncodeError> {
         let lanes = self.lanes(setting.split)?;
         let (texts, options, layout) = (self.texts, self.options, &self.encoder.layout);
         let (lengths, observer) = (self.lengths, self.observer);
-        let batches = pack_some(lengths, items, setting.token_budget);
+        let pack = |items| pack_some(lengths, items, setting.token_budget);
+        let batches: Vec<Batch> = groups.into_iter().flat_map(pack).collect();
         let mut done = Totals::default();
         let fill = |batch: &Batch, request: &mut InferRequest| {
             let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();

@@ -2,6 +2,9 @@
 
 use std::cmp::Reverse;
 
+/// Runs of neighbours in a sample.
+pub(crate) const N_RUNS: usize = 4;
+
 /// Items not yet taken, the longest first.
 #[derive(Clone, Debug)]
 pub(crate) struct Remaining {
@@ -21,36 +24,38 @@ impl Remaining {
         self.items.iter().map(|(_, length)| length).sum()
     }
 
-    /// Takes items of about `n_tokens` tokens together, evenly over all lengths.
-    pub(crate) fn sample(&mut self, n_tokens: usize) -> Vec<usize> {
+    /// Takes items of about `n_tokens` tokens together: runs of neighbours in length, spread evenly over
+    /// the tokens that are left. Packed each for itself, they need about the padding that the whole would.
+    pub(crate) fn sample(&mut self, n_tokens: usize) -> Vec<Vec<usize>> {
         let share = n_tokens as f64 / self.n_tokens().max(1) as f64;
-        // An item is taken where the running sum of shares passes a half: the sample's longest item is
-        // then neither always nor never the longest of all.
-        let mut sum = 0.5;
-        self.take_where(|_| {
-            sum += share;
-            let taken = sum >= 1.0;
-            sum -= f64::from(taken);
-            taken
-        })
+        let n_run_tokens = n_tokens.div_ceil(N_RUNS).max(1);
+        let mut runs = vec![Vec::new()];
+        let (mut n_taken, mut due) = (0, 0.5 * n_run_tokens as f64);
+        self.items.retain(|&(item, length)| {
+            // A run begins when its tokens are due and ends when it has them.
+            let taken = n_taken > 0 || due >= n_run_tokens as f64;
+            due += share * length as f64;
+            if taken {
+                if n_taken == 0 {
+                    due -= n_run_tokens as f64;
+                    runs.push(Vec::new());
+                }
+                runs.last_mut().into_iter().for_each(|run| run.push(item));
+                n_taken += length.max(1);
+                if n_taken >= n_run_tokens {
+                    n_taken = 0;
+                }
+            }
+            !taken
+        });
+        runs.retain(|run| !run.is_empty());
+        runs
     }
 
     /// Takes up to `n` items, the shortest first.
     pub(crate) fn take(&mut self, n: usize) -> Vec<usize> {
         let from = self.items.len().saturating_sub(n);
         self.items.split_off(from).into_iter().map(|(item, _)| item).collect()
-    }
-
-    fn take_where(&mut self, mut taken: impl FnMut(usize) -> bool) -> Vec<usize> {
-        let mut sample = Vec::new();
-        self.items.retain(|&(item, _)| {
-            let take = taken(item);
-            if take {
-                sample.push(item);
-            }
-            !take
-        });
-        sample
     }
 }
 
@@ -61,15 +66,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_have_the_mix_of_the_whole() {
+    fn samples_have_the_mix_of_the_whole_in_runs_of_like_lengths() {
         let lengths: Vec<usize> = (1..=1000).collect();
         let mut remaining = Remaining::new(&lengths, (0..1000).collect());
         for _ in 0..5 {
-            let sample = remaining.sample(5000);
-            let n_tokens: usize = sample.iter().map(|&item| lengths[item]).sum();
-            assert!((4500..=5500).contains(&n_tokens), "{n_tokens}");
-            let mean = n_tokens / sample.len();
-            assert!((450..=550).contains(&mean), "{mean}");
+            let runs = remaining.sample(8000);
+            assert!((3..=5).contains(&runs.len()), "{runs:?}");
+            for run in &runs {
+                let of_run: Vec<usize> = run.iter().map(|&item| lengths[item]).collect();
+                let n_tokens: usize = of_run.iter().sum();
+                assert!((2000..3000).contains(&n_tokens), "{n_tokens}");
+                assert!(of_run[0] - of_run[of_run.len() - 1] < 60, "{of_run:?}");
+            }
+            let first = |run: &[usize]| lengths[run[0]];
+            assert!(first(&runs[0]) > 850 && first(&runs[runs.len() - 1]) < 550, "{runs:?}");
         }
     }
 
@@ -83,7 +93,7 @@ mod tests {
             let mut remaining = Remaining::new(&lengths, (0..lengths.len()).collect());
             let mut taken = remaining.take(n);
             for n_tokens in samples {
-                taken.extend(remaining.sample(n_tokens));
+                taken.extend(remaining.sample(n_tokens).concat());
             }
             taken.extend(remaining.take(usize::MAX));
             taken.sort_unstable();

@@ -83,7 +83,8 @@ fn a_calibrated_run_gives_the_same_vectors_and_says_what_it_tried() {
     let mut embeddings = encoder.embeddings(&texts, &options).unwrap();
     let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved).unwrap();
     assert_eq!(report.totals.n_items, texts.len());
-    assert_eq!(report.tried.len(), 10 + 5 + 3 + 2);
+    // Two splits and the three budgets that trials of this size can judge, halved until one is left.
+    assert_eq!(report.tried.len(), 6 + 3 + 2, "{:?}", report.tried);
     assert!(report.tried.iter().any(|tried| tried.setting == report.setting));
     assert_close(embeddings.values(), encode(&texts, &FIXED).values());
 }

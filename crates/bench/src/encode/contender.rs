@@ -66,6 +66,8 @@ pub(crate) struct Measured {
     pub(crate) tried: Vec<(Setting, f64)>,
     /// The backend, and its version.
     pub(crate) backend: String,
+    /// Numbers in a vector.
+    pub(crate) n_dims: usize,
     #[serde(skip)]
     pub(crate) vectors: Vec<f32>,
 }
@@ -125,6 +127,7 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
         setting: Some(report.setting),
         tried: report.tried.iter().map(tried).collect(),
         backend: report.backend.to_string(),
+        n_dims: embeddings.n_dims(),
         vectors: embeddings.values().to_vec(),
     })
 }

@@ -69,6 +69,7 @@ pub(crate) fn run(
         setting: None,
         tried: Vec::new(),
         backend: "onnxruntime".to_owned(),
+        n_dims: vectors.first().map_or(0, Vec::len),
         vectors: vectors.concat(),
     })
 }

@@ -17,6 +17,13 @@ use self::contender::{Kind, Measured};
 use self::record::{Contender, Record, Workload};
 use crate::corpus;
 
+/// The tokens of the texts that are measured.
+const MEASURED: &str = "measured.json";
+
+/// The tokens of the texts that ours finds its setting on, more of the same corpus.
+const CALIBRATION: &str = "calibration.json";
+const CALIBRATION_FACTOR: usize = 4;
+
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -55,14 +62,18 @@ pub(crate) struct Args {
 /// Measures every model in turn and prints a table for each.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let tokens = folder.path().join("tokens.json");
-    let workload = prepare(args, &tokens)?;
+    let workload = prepare(args, folder.path())?;
     println!(
-        "{} texts, {} tokens (cut at {}), {} threads, {} rounds",
-        workload.n_units, workload.n_tokens, args.max_length, args.threads, args.rounds
+        "{} texts, {} tokens (median {}, cut at {}), {} threads, {} rounds",
+        workload.n_units,
+        workload.n_tokens,
+        workload.median_length,
+        args.max_length,
+        args.threads,
+        args.rounds
     );
     for model in &args.models {
-        let record = measure(args, model, &tokens, &workload, folder.path())?;
+        let record = measure(args, model, &workload, folder.path())?;
         record.print();
         if let Some(path) = &args.record {
             record.append(path)?;
@@ -72,35 +83,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
-fn prepare(args: &Args, tokens: &Path) -> Result<Workload> {
+fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     let folders = if args.corpus.is_empty() { corpus::folders()? } else { args.corpus.clone() };
     let collected = units::collect(&folders, &UnitOptions::default())?.units;
     ensure!(args.units > 0, "--units must be at least 1");
     let n_units = args.units.min(collected.len());
-    let texts: Vec<&str> =
-        (0..n_units).map(|nth| collected[nth * collected.len() / n_units].text.as_str()).collect();
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
-    let encoded = tokenizer.encode_all(&texts, args.threads)?;
-    let n_tokens = encoded.iter().map(|tokens| tokens.ids.len()).sum();
-    let ids: Vec<&[u32]> = encoded.iter().map(|tokens| tokens.ids.as_slice()).collect();
-    fs::write(tokens, serde_json::to_vec(&ids)?).context("the tokens could not be written")?;
+    let write = |name: &str, n_units: usize| -> Result<Vec<usize>> {
+        let nth = |nth: usize| collected[nth * collected.len() / n_units].text.as_str();
+        let texts: Vec<&str> = (0..n_units).map(nth).collect();
+        let tokens = tokenizer.encode_all(&texts, args.threads)?;
+        let ids: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
+        fs::write(folder.join(name), serde_json::to_vec(&ids)?)?;
+        Ok(ids.iter().map(|ids| ids.len()).collect())
+    };
+    let mut lengths = write(MEASURED, n_units)?;
+    write(CALIBRATION, (CALIBRATION_FACTOR * n_units).min(collected.len()))?;
+    let n_tokens = lengths.iter().sum();
+    lengths.sort_unstable();
     Ok(Workload {
         n_units,
         n_tokens,
+        median_length: lengths[n_units / 2],
         max_length: args.max_length,
         n_threads: args.threads,
         n_rounds: args.rounds,
     })
 }
 
-fn measure(
-    args: &Args,
-    model: &Path,
-    tokens: &Path,
-    workload: &Workload,
-    folder: &Path,
-) -> Result<Record> {
+fn measure(args: &Args, model: &Path, workload: &Workload, folder: &Path) -> Result<Record> {
     let start = |kind: &Kind| -> Result<Measured> {
+        let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
+        let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
         let output = Command::new(std::env::current_exe()?)
             .arg("encode-contender")
@@ -124,6 +138,7 @@ fn measure(
     let setting = calibrated.setting.context("the calibration found no setting")?;
     let mut contenders: Vec<Contender> =
         kinds(setting, args.threads).into_iter().map(Contender::new).collect();
+    let mut reference = Vec::new();
     for round in 0..args.rounds {
         for contender in &mut contenders {
             eprintln!(
@@ -134,7 +149,10 @@ fn measure(
                 contender.name()
             );
             let measured = start(contender.kind())?;
-            contender.add(&measured, &calibrated.vectors);
+            contender.add(&measured, &reference);
+            if reference.is_empty() {
+                reference = measured.vectors;
+            }
         }
     }
     Ok(Record::new(model, workload.clone(), &calibrated, setting, contenders))

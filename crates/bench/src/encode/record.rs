@@ -16,6 +16,7 @@ use crate::measure::{median, spread};
 pub(crate) struct Workload {
     pub(crate) n_units: usize,
     pub(crate) n_tokens: usize,
+    pub(crate) median_length: usize,
     pub(crate) max_length: usize,
     pub(crate) n_threads: usize,
     pub(crate) n_rounds: usize,
@@ -29,7 +30,7 @@ pub(crate) struct Contender {
     cpu_seconds: Vec<f64>,
     peak_memory_bytes: u64,
     n_padded_tokens: usize,
-    /// The least cosine between its vectors and those of the calibration's run.
+    /// The least cosine between its vectors and those of the first contender's first run.
     least_cosine: f64,
 }
 
@@ -60,13 +61,17 @@ impl Contender {
         }
     }
 
+    /// Takes one round's measurement. `reference` is empty for the first, which is then the reference.
     pub(crate) fn add(&mut self, measured: &Measured, reference: &[f32]) {
         self.wall_seconds.push(measured.wall.as_secs_f64());
         self.cpu_seconds.push(measured.cpu.as_secs_f64());
         self.peak_memory_bytes = self.peak_memory_bytes.max(measured.peak_memory);
         self.n_padded_tokens = measured.n_padded_tokens;
-        let cosine = least_cosine(&measured.vectors, reference, 384);
-        self.least_cosine = self.least_cosine.min(cosine);
+        if !reference.is_empty() {
+            let n_dims = measured.n_dims;
+            let cosine = least_cosine(&measured.vectors, reference, n_dims);
+            self.least_cosine = self.least_cosine.min(cosine);
+        }
     }
 
     fn wall(&self) -> f64 {

@@ -46,7 +46,7 @@ impl std::fmt::Display for Setting {
 }
 
 /// Budgets worth trying: from one item a batch to where larger batches leave the processor's caches.
-pub const TOKEN_BUDGETS: [usize; 5] = [1, 512, 1024, 2048, 4096];
+pub const TOKEN_BUDGETS: [usize; 5] = [1, 256, 512, 1024, 2048];
 
 /// Every way to share out `n_threads` evenly with none left over.
 #[must_use]
