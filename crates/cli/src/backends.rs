@@ -39,7 +39,8 @@ impl BackendArgs {
         }
         let opened = registry(global).open(&self.backend, &LoadJob::of(model))?;
         for passed in &opened.passed_over {
-            output.note(format_args!("{} does not serve: {}", passed.backend, passed.reason));
+            let instead = opened.backend.id();
+            output.note(format_args!("{}; {instead} answers instead", passed.reason));
         }
         Ok(opened)
     }

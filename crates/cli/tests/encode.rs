@@ -96,6 +96,20 @@ fn what_is_cut_is_counted() {
 }
 
 #[test]
+fn more_tokens_than_the_model_has_positions_are_explained() {
+    let folder = texts();
+    let long = folder.write("long.txt", "a ".repeat(100));
+    let mut command = encode(&folder, "e.npy");
+    let ran = run(command.arg(long).args(["--chunk-lines", "0", "--token-budget", "1"]));
+    assert_eq!(ran.code, 0, "32 tokens fit into 64 positions");
+    let mut command = shapeyard();
+    command.arg("encode").arg(model("encoder.onnx")).arg("--tokenizer");
+    command.arg(model("tiny_tokenizer.json")).args(["--backend", "rten"]);
+    let ran = run(command.arg(folder.path("long.txt")).arg("--out").arg(folder.path("f.npy")));
+    ran.refused(3, &["if the model takes fewer than 102 tokens, lower --max-length"]);
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = texts();
     let docs = folder.path("docs");

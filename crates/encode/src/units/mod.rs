@@ -69,8 +69,9 @@ impl Collected {
 
 /// Cuts files and the files of folders into units.
 ///
-/// `*.jsonl` and `*.ndjson` hold one record a line, an object with a string `text`; every other file is
-/// text that is cut as the options say. What is blank makes no unit.
+/// `*.jsonl` and `*.ndjson` hold one record a line, an object with a string `text`, and every record is a
+/// unit, also one whose text is empty. Every other file is text that is cut as the options say, and there
+/// what is blank makes no unit.
 ///
 /// # Errors
 ///
@@ -143,10 +144,8 @@ fn add(
     units: &mut Vec<Unit>,
 ) -> Result<(), UnitError> {
     let mut push = |span: Span, text: &str| {
-        if !text.trim().is_empty() {
-            let source = Source { path: shown.to_owned(), span };
-            units.push(Unit { source, text: text.to_owned() });
-        }
+        let source = Source { path: shown.to_owned(), span };
+        units.push(Unit { source, text: text.to_owned() });
     };
     if is_records(path) {
         for record in records::parse(text) {
@@ -154,7 +153,10 @@ fn add(
             push(Span::Record { index: record.index, line: record.line }, &record.text);
         }
     } else {
-        options.cut.pieces(text).into_iter().for_each(|(span, text)| push(span, text));
+        let pieces = options.cut.pieces(text).into_iter();
+        pieces
+            .filter(|(_, text)| !text.trim().is_empty())
+            .for_each(|(span, text)| push(span, text));
     }
     Ok(())
 }

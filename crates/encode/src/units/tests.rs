@@ -38,7 +38,8 @@ fn a_folder_gives_its_text_by_name() {
         ("ignored.txt", b"no"),
     ]);
     let collected = collect_one(folder.path()).unwrap();
-    let wanted = ["a/z.md:1-1", "b.txt:1-2", "records.jsonl:1", "records.jsonl:4"];
+    let wanted =
+        ["a/z.md:1-1", "b.txt:1-2", "records.jsonl:1", "records.jsonl:3", "records.jsonl:4"];
     assert_eq!(below(folder.path(), &collected), wanted);
     let reasons: Vec<String> =
         collected.skipped.iter().map(|skipped| skipped.reason.to_string()).collect();

@@ -19,8 +19,8 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json . --sessions 2 --token-budget 512 --out e.npy
 
 A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
-file is cut into units of --chunk-lines lines. A .jsonl or .ndjson file has a record a line, an object
-with a string `text`. Each unit has its row in OUT; OUT.units.jsonl says, a line a unit, which row that is
+file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A
+.jsonl or .ndjson file has a record a line, an object with a string `text`. Each unit has its row in OUT; OUT.units.jsonl says, a line a unit, which row that is
 and where the unit came from.
 
 Batches and sessions are chosen on the job: the first part of the work is done with different settings,
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// Scale every vector to length 1
     #[arg(long)]
     pub(super) normalize: bool,
-    /// Keep what an interrupted run has done, and go on from there
+    /// Go on from what an interrupted run of the same command has kept
     #[arg(long)]
     pub(super) resume: bool,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use anyhow::Result;
 use shapeyard_core::Model;
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, Collected};
-use shapeyard_encode::{Embeddings, Encoder};
+use shapeyard_encode::{Embeddings, EncodeError, Encoder};
 
 pub(crate) use self::args::Args;
 use self::destination::{Destination, units_path};
@@ -56,7 +56,11 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         stopped => {
             let left = keep(&partial, &collected, &embeddings)?;
             return Err(stopped.map_or_else(
-                |error| anyhow::Error::from(error).context(format!("not all was encoded; {left}")),
+                |error| {
+                    let remedy = remedy(&error);
+                    anyhow::Error::from(error)
+                        .context(format!("not all was encoded; {left}{remedy}"))
+                },
                 |_| Interrupted { left: left.clone().into() }.into(),
             ));
         }
@@ -82,6 +86,16 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         report: &encoded,
     })?;
     Ok(if collected.has_unreadable() { Code::No } else { Code::Done })
+}
+
+/// A model that has fewer positions than a unit has tokens fails inside the engine.
+fn remedy(error: &EncodeError) -> String {
+    match error {
+        EncodeError::Batch { length, .. } => {
+            format!("; if the model takes fewer than {length} tokens, lower --max-length")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Keeps what is done for a later run, and says so.
