@@ -75,7 +75,6 @@ enum AxisKey {
 impl Key {
     /// A key of a model's content for a backend; `backend_version` is that of the backend's own code
     /// that decides what is compiled.
-    #[must_use]
     pub fn builder(
         model: Digest,
         backend: BackendId,
