@@ -173,7 +173,6 @@ impl MigraphxRoot {
     }
 
     /// Makes cargo run tests, examples and programs inside the root.
-    #[allow(dead_code, reason = "called by `cargo xtask test` once that runs the tests inside")]
     pub(crate) fn apply<'a>(&self, cargo: &'a mut Command) -> &'a mut Command {
         cargo.env(RUNNER_VARIABLE, self.runner())
     }

@@ -5,10 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::availability::Availability;
 use crate::fixtures::{self, Mode};
+use crate::migraphx_root::{self, Content, MigraphxRoot};
 use crate::paths::{self, Layout};
 use crate::runtime::Runtime;
 use crate::{process, terminal};
+
+/// The packages whose tests call the real MIGraphX.
+const INSIDE_MIGRAPHX: [&str; 1] = ["migraphx-sys"];
 
 /// Where a test that cannot run here appends a line `name: reason`.
 const SKIP_LOG_VARIABLE: &str = "SHAPEYARD_SKIP_LOG";
@@ -52,9 +57,10 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut lacks = runtime.lacks();
     let checked = fixtures::tiny_models(layout, Mode::Check)?;
     lacks.extend(checked.lack("the check of the tiny models"));
+    let migraphx = migraphx_root::prepare(layout, Content::Reference)?;
+    lacks.extend(migraphx.lack("the tests against the real MIGraphX"));
     let log = SkipLog::create(layout)?;
-    terminal::heading("test: cargo test");
-    let tested = cargo_test(layout, &runtime, args, &log);
+    let tested = cargo_tests(layout, &runtime, &migraphx, args, &log);
     lacks.extend(log.lines()?);
     summarise(&lacks);
     tested?;
@@ -64,17 +70,40 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn cargo_test(layout: &Layout, runtime: &Runtime, args: &Args, log: &SkipLog) -> Result<()> {
-    let mut command = process::cargo();
-    command.current_dir(layout.root()).arg("test");
-    if !names_packages(&args.more) {
-        command.arg("--workspace");
+/// Runs the packages that need the real MIGraphX inside its root, and all others as they are.
+fn cargo_tests(
+    layout: &Layout,
+    runtime: &Runtime,
+    migraphx: &Availability<MigraphxRoot>,
+    args: &Args,
+    log: &SkipLog,
+) -> Result<()> {
+    let cargo_test = |selection: &[&str], root: Option<&MigraphxRoot>| {
+        terminal::heading(format_args!("test: cargo test {}", selection.join(" ")));
+        let mut command = process::cargo();
+        command.current_dir(layout.root()).arg("test").args(selection);
+        if args.release {
+            command.arg("--release");
+        }
+        command.args(["--all-features", "--no-fail-fast"]).args(&args.more);
+        if let Some(root) = root {
+            root.apply(&mut command);
+        }
+        process::run(runtime.apply(&mut command).env(SKIP_LOG_VARIABLE, &log.path))
+    };
+    let root = match migraphx {
+        Availability::Ready(root) => Some(root),
+        Availability::Missing(_) => None,
+    };
+    if names_packages(&args.more) {
+        let named = |package: &&str| args.more.iter().any(|arg| arg.ends_with(*package));
+        return cargo_test(&[], root.filter(|_| INSIDE_MIGRAPHX.iter().any(|it| named(&it))));
     }
-    if args.release {
-        command.arg("--release");
-    }
-    command.args(["--all-features", "--no-fail-fast"]).args(&args.more);
-    process::run(runtime.apply(&mut command).env(SKIP_LOG_VARIABLE, &log.path))
+    let excluded: Vec<&str> = INSIDE_MIGRAPHX.iter().flat_map(|it| ["--exclude", it]).collect();
+    let inside: Vec<&str> = INSIDE_MIGRAPHX.iter().flat_map(|it| ["--package", it]).collect();
+    // Both run in any case; the first error is the one that is told.
+    let outside = cargo_test(&[&["--workspace"], excluded.as_slice()].concat(), None);
+    outside.and(cargo_test(&inside, root))
 }
 
 /// Cargo would take `--workspace` over a package that the user named.

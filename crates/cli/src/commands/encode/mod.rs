@@ -17,7 +17,7 @@ use shapeyard_encode::{Embeddings, EncodeError, Encoder};
 pub(crate) use self::args::Args;
 use self::destination::{Destination, units_path};
 use self::partial::Partial;
-use self::report::Finished;
+use self::report::{Finished, Seconds};
 use self::watch::Watch;
 use crate::cli::Global;
 use crate::exit::{Code, Interrupted};
@@ -31,15 +31,15 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     tokenizer.check_fits(model.signature())?;
     let destination = Destination::new(&args.out)?;
-    let collected = units::collect(&args.paths, &args.unit_options())?;
+    let mut seconds = Seconds::default();
+    let collected = timed(&mut seconds.read, || units::collect(&args.paths, &args.unit_options()))?;
     note_skipped(&collected, output);
 
     let interrupt = Interrupt::listen()?;
-    let started = Instant::now();
     let texts: Vec<&str> = collected.units.iter().map(|unit| unit.text.as_str()).collect();
-    let tokens = tokenizer.encode_all(&texts, args.backend.n_threads())?;
-    let tokenize_seconds = started.elapsed().as_secs_f64();
-    let opened = args.backend.open(global, &model, output)?;
+    let n_threads = args.backend.n_threads();
+    let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
+    let opened = timed(&mut seconds.load, || args.backend.open(global, &model, output))?;
     let encoder = Encoder::new(opened.executable)?;
     let options = args.encode_options(&tokenizer);
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         }
     };
 
-    destination.write(&embeddings, &collected.units, &tokens)?;
+    timed(&mut seconds.write, || destination.write(&embeddings, &collected.units, &tokens))?;
     partial.remove();
     output.beside(&Finished {
         out: args.out.display().to_string(),
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         max_length: args.max_length,
         passed_over: &opened.passed_over,
         skipped: &collected.skipped,
-        tokenize_seconds,
+        seconds,
         tokens_per_second: encoded.tokens_per_second(),
         items_per_second: encoded.items_per_second(),
         report: &encoded,
@@ -96,6 +96,14 @@ fn remedy(error: &EncodeError) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// Does some work and adds the time that it took.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *seconds += started.elapsed().as_secs_f64();
+    result
 }
 
 /// Keeps what is done for a later run, and says so.

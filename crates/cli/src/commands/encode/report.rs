@@ -11,6 +11,15 @@ use shapeyard_encode::units::Skipped;
 use crate::human;
 use crate::output::Report;
 
+/// Time spent outside the encoder.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Seconds {
+    pub(super) read: f64,
+    pub(super) tokenize: f64,
+    pub(super) load: f64,
+    pub(super) write: f64,
+}
+
 /// What was encoded, by whom, and how long it took.
 #[derive(Serialize)]
 pub(super) struct Finished<'a> {
@@ -26,7 +35,7 @@ pub(super) struct Finished<'a> {
     pub(super) max_length: usize,
     pub(super) passed_over: &'a [PassedOver],
     pub(super) skipped: &'a [Skipped],
-    pub(super) tokenize_seconds: f64,
+    pub(super) seconds: Seconds,
     pub(super) tokens_per_second: f64,
     pub(super) items_per_second: f64,
     #[serde(flatten)]
@@ -60,13 +69,39 @@ impl Report for Finished<'_> {
         let padding = 100.0 * totals.padding_share();
         let batches = totals.n_batches;
         writeln!(out, "batches  {batches}, {padding:.1} % of their tokens padding")?;
-        let (calibrate, run) = (report.times.calibrate, report.times.run);
-        let whole = human::time(calibrate + run);
-        let tokenize = human::time(Duration::from_secs_f64(self.tokenize_seconds));
-        writeln!(out, "time     {whole} to encode, {tokenize} to tokenize")?;
+        self.write_times(out)?;
         let (tokens, items) = (self.tokens_per_second, self.items_per_second);
         writeln!(out, "speed    {tokens:.0} tokens/s, {items:.1} units/s")?;
         writeln!(out, "output   {} x {} in {}", self.n_rows, self.n_dims, self.out)?;
         writeln!(out, "         rows are listed in {}", self.units_file)
+    }
+}
+
+impl Finished<'_> {
+    fn write_times(&self, out: &mut dyn Write) -> io::Result<()> {
+        let inside = &self.report.times;
+        let seconds = |seconds| human::time(Duration::from_secs_f64(seconds));
+        let Seconds { read, tokenize, load, write } = self.seconds;
+        writeln!(
+            out,
+            "time     {} to read, {} to tokenize, {} to load the model, {} to try settings,",
+            seconds(read),
+            seconds(tokenize),
+            seconds(load),
+            human::time(inside.calibrate)
+        )?;
+        writeln!(
+            out,
+            "         {} for the rest, {} to write",
+            human::time(inside.run),
+            seconds(write)
+        )?;
+        writeln!(
+            out,
+            "         in all sessions: {} in the model, {} moving tensors; {} for batches and pooling",
+            human::time(inside.model),
+            human::time(inside.transfer),
+            human::time(inside.pool)
+        )
     }
 }
