@@ -97,7 +97,7 @@ fn cargo_tests(
     };
     if names_packages(&args.more) {
         let named = |package: &&str| args.more.iter().any(|arg| arg.ends_with(*package));
-        return cargo_test(&[], root.filter(|_| INSIDE_MIGRAPHX.iter().any(|it| named(&it))));
+        return cargo_test(&[], root.filter(|_| INSIDE_MIGRAPHX.iter().any(named)));
     }
     let excluded: Vec<&str> = INSIDE_MIGRAPHX.iter().flat_map(|it| ["--exclude", it]).collect();
     let inside: Vec<&str> = INSIDE_MIGRAPHX.iter().flat_map(|it| ["--package", it]).collect();

@@ -7,7 +7,7 @@
 //!          /locks/<digest>.lock                      held by who makes that artifact
 //!          /failures/<digest>.json                   what could not be made, for a while
 //!          /quarantine/<digest>-<random>/            damaged entries, each with reason.json
-//!          /digests/<2 hex>/<digest>.json            contents of files that have not changed since
+//!          /digests/<digest>.json                    contents of files that have not changed since
 //! ```
 
 use std::fs::DirBuilder;
@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use shapeyard_core::model::Digest;
 
 use crate::error::{OpenError, StorageError};
-use crate::folder::{FOLDER_MODE, Folder};
+use crate::folder::Folder;
 use crate::lock;
+use crate::staging::Modes;
 
 /// The version of the layout. It changes together with that of the manifest.
 const VERSION: &str = "v1";
@@ -69,6 +70,7 @@ pub(crate) struct Layer {
     pub(crate) root: PathBuf,
     pub(crate) kind: LayerKind,
     pub(crate) locking: Locking,
+    pub(crate) modes: Modes,
 }
 
 impl Layer {
@@ -89,12 +91,13 @@ impl Layer {
 
     /// A folder of the layout, made where it is missing.
     pub(crate) fn make_folder(&self, name: &str) -> Result<Folder, StorageError> {
-        self.make_root()?.make_folder(VERSION, FOLDER_MODE)?.make_folder(name, FOLDER_MODE)
+        let mode = self.modes.folder;
+        self.make_root()?.make_folder(VERSION, mode)?.make_folder(name, mode)
     }
 
     /// The folder with the entries whose digests start alike, made where it is missing.
     pub(crate) fn make_shard(&self, digest: &Digest) -> Result<Folder, StorageError> {
-        self.make_folder(ENTRIES)?.make_folder(&shard_name(digest), FOLDER_MODE)
+        self.make_folder(ENTRIES)?.make_folder(&shard_name(digest), self.modes.folder)
     }
 
     /// Whether locks may be asked for on the file system of a folder.
@@ -117,7 +120,7 @@ impl Layer {
             opened => return opened,
         }
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(FOLDER_MODE);
+        builder.recursive(true).mode(self.modes.folder);
         builder
             .create(&self.root)
             .map_err(|error| StorageError::new("create", &self.root, error))?;

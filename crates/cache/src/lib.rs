@@ -1,13 +1,17 @@
 //! Compiled programs on disk.
 
+mod bundle;
 mod checksum;
 mod clock;
+mod collect;
 mod counters;
+mod digests;
 mod entry;
 mod error;
 mod failure;
 mod flight;
 mod folder;
+mod inspect;
 mod key;
 mod layer;
 mod lock;
@@ -19,12 +23,17 @@ mod quarantine;
 mod sealed;
 mod staging;
 mod store;
+mod walk;
 mod warning;
 
+pub use bundle::{BundleError, BundleReport};
+pub use collect::{CollectReport, Collected, Limits};
 pub use counters::Counters;
+pub use digests::Digests;
 pub use entry::{Entry, Place};
 pub use error::{CacheError, FailureOrigin, OpenError, StorageError};
 pub use failure::{Failure, FailureRecord, Produced};
+pub use inspect::{DamagedEntry, EntryInfo, Explanation, Near, VerifyReport};
 pub use key::{Difference, Environment, EnvironmentRule, KEY_VERSION, Key, KeyBuilder};
 pub use layer::{LayerKind, Locking, SharedRoots};
 pub use lock::Holder;

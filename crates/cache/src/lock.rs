@@ -170,6 +170,20 @@ impl Drop for KeyLock {
     }
 }
 
+/// Removes the lock files of processes that ended while they held them; gives how many.
+///
+/// Each is held while it is removed, as by its holder, so that nobody can come to hold it unnamed.
+pub(crate) fn remove_unheld(folder: &Folder) -> Result<usize, StorageError> {
+    let mut n_removed = 0;
+    for name in folder.names()? {
+        let Ok(file) = folder.file(&name) else { continue };
+        if matches!(try_exclusive(&file), Ok(Tried::Taken)) && folder.still_is(&name, &file) {
+            n_removed += usize::from(folder.remove_file(&name).is_ok());
+        }
+    }
+    Ok(n_removed)
+}
+
 #[derive(Debug)]
 pub(crate) enum TryKeyLock {
     Taken(KeyLock),

@@ -16,11 +16,11 @@ use crate::flight::Ticket;
 use crate::key::Key;
 use crate::layer::{FAILURES, LOCKS, Layer};
 use crate::lock::KeyLock;
-use crate::manifest::{Damage, PAYLOAD};
+use crate::manifest::{Damage, Manifest, PAYLOAD};
 use crate::patience::{Ask, Patience};
 use crate::private::Room;
 use crate::quarantine;
-use crate::staging::{self, Complete, Modes, Staging};
+use crate::staging::{self, Complete, Staging};
 use crate::store::{Outcome, Served, Store};
 use crate::warning::Warning;
 
@@ -225,7 +225,7 @@ impl<'a> Call<'a> {
         staging::check_room(&shard, self.store.reserve_bytes)?;
         let may_lock = layer.may_lock(&shard);
         let _ = staging::sweep(&shard, may_lock);
-        let staging = Staging::new(shard, Modes::OWN, may_lock)?;
+        let staging = Staging::new(shard, layer.modes, may_lock)?;
         let produced = self.run_producer(&staging.payload_path());
         let notes = match produced {
             Ok(produced) => produced.notes,
@@ -240,7 +240,8 @@ impl<'a> Call<'a> {
             }
         };
         staging.check_place()?;
-        let Some(complete) = staging.complete(self.key, notes)? else {
+        let describe = |payload| Manifest::new(self.key, payload, notes);
+        let Some(complete) = staging.complete(describe)? else {
             return Err(Trouble::Failed(nothing_written()));
         };
         self.publish(layer, staging, complete)
@@ -256,7 +257,7 @@ impl<'a> Call<'a> {
             match staging.publish(&complete) {
                 Ok(true) => {
                     let path = layer.entry_path(&self.digest).join(PAYLOAD);
-                    let Complete { file, manifest } = complete;
+                    let Complete { file, manifest, .. } = complete;
                     return Ok(Entry::new(file, path, manifest, Place::Writable, None));
                 }
                 Ok(false) => {}

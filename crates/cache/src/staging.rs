@@ -4,7 +4,6 @@
 //! synced and read back, the manifest is written last, and one rename makes both an entry. So an entry
 //! is there as a whole or not at all, whoever is killed whenever.
 
-use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::{self, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +18,6 @@ use crate::checksum;
 use crate::clock;
 use crate::error::StorageError;
 use crate::folder::{FILE_MODE, FOLDER_MODE, Folder, TEMPORARY, last_name};
-use crate::key::Key;
 use crate::lock::{self, Tried};
 use crate::manifest::{MANIFEST, Manifest, PAYLOAD, Payload};
 
@@ -86,13 +84,12 @@ impl Staging {
         self.folder.remove_file("probe")
     }
 
-    /// Syncs the payload, reads it back and writes the manifest.
+    /// Syncs the payload, reads it back and writes the manifest that `describe` makes of it.
     ///
     /// `Ok(None)` when there is no payload.
     pub(crate) fn complete(
         &self,
-        key: &Key,
-        notes: BTreeMap<String, String>,
+        describe: impl FnOnce(Payload) -> Manifest,
     ) -> Result<Option<Complete>, StorageError> {
         let file = match self.folder.file(PAYLOAD) {
             Ok(file) => file,
@@ -111,9 +108,9 @@ impl Staging {
             return Err(error("read back", reason));
         }
         self.remove_what_else_was_written()?;
-        let manifest = Manifest::new(key, payload, notes);
+        let manifest = describe(payload);
         self.folder.put(MANIFEST, &manifest.to_bytes(), self.modes.file)?;
-        Ok(Some(Complete { file, manifest }))
+        Ok(Some(Complete { file, payload, manifest }))
     }
 
     /// Makes the complete work an entry. `Ok(false)` when one stands there already.
@@ -153,6 +150,8 @@ impl Staging {
 #[derive(Debug)]
 pub(crate) struct Complete {
     pub(crate) file: File,
+    /// What was read back.
+    pub(crate) payload: Payload,
     pub(crate) manifest: Manifest,
 }
 

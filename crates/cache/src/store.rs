@@ -16,6 +16,7 @@ use crate::layer::{self, Layer, LayerKind, Locking, SharedRoots};
 use crate::obtain::Call;
 use crate::patience::Ask;
 use crate::private::{self, Private};
+use crate::staging::Modes;
 use crate::warning::{Notices, OnWarning, Warning};
 
 /// Where a store keeps things, and how.
@@ -129,7 +130,7 @@ impl StoreOptions {
                         .give(Warning::SharedRoot { path: root.clone(), why }, &mut Vec::new()),
                 }
             }
-            Ok(Layer { root, kind, locking: self.locking })
+            Ok(Layer { root, kind, locking: self.locking, modes: Modes::OWN })
         };
         let writable = self.root.map(|root| layer(root, LayerKind::Writable)).transpose()?;
         let mut bases = Vec::with_capacity(self.bases.len());
@@ -141,6 +142,8 @@ impl StoreOptions {
         Ok(Store {
             writable,
             bases,
+            shared_roots: self.shared_roots,
+            locking: self.locking,
             private_places: self.private,
             reserve_bytes: self.reserve_bytes,
             remember_failures: self.remember_failures,
@@ -159,6 +162,8 @@ impl StoreOptions {
 pub struct Store {
     pub(crate) writable: Option<Layer>,
     pub(crate) bases: Vec<Layer>,
+    pub(crate) shared_roots: SharedRoots,
+    pub(crate) locking: Locking,
     pub(crate) private_places: Vec<PathBuf>,
     pub(crate) reserve_bytes: u64,
     pub(crate) remember_failures: Duration,
