@@ -22,7 +22,7 @@ pub(crate) struct BackendArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: Choice,
     /// Threads to use in all [default: one for each processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = up_to_a_thousand)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -43,6 +43,15 @@ impl BackendArgs {
             output.note(format_args!("{}; {instead} answers instead", passed.reason));
         }
         Ok(opened)
+    }
+}
+
+/// A number of threads or sessions. No machine has more than some hundred processors, and an engine that
+/// is told to starts every thread.
+pub(crate) fn up_to_a_thousand(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(n) if n.get() <= 1000 => Ok(n),
+        _ => Err("expected is a whole number from 1 to 1000".to_owned()),
     }
 }
 

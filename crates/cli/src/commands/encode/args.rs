@@ -9,7 +9,7 @@ use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{Cut, UnitOptions};
 
-use crate::backends::BackendArgs;
+use crate::backends::{BackendArgs, up_to_a_thousand};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     pub(super) token_budget: Option<NonZeroUsize>,
     /// Sessions that run side by side and share the threads [default: found on the job]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = up_to_a_thousand)]
     pub(super) sessions: Option<NonZeroUsize>,
     /// How a unit's token vectors become one: mean, cls (the first) or none (all are kept)
     #[arg(long, value_name = "HOW", default_value_t)]
