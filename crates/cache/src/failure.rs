@@ -21,6 +21,8 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 /// What a producer made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Produced {
+    /// How long the file is, for producers that know: a file of another length was cut off.
+    pub n_bytes: Option<u64>,
     /// What to keep in the manifest, such as the compiler's log.
     pub notes: BTreeMap<String, String>,
 }

@@ -127,7 +127,7 @@ impl<'a> Call<'a> {
             // A base may have it, but then the damage would stay.
             Some((_, Look::Damaged(_))) if !has_lock => return None,
             Some((layer, Look::Damaged(damage))) => self.set_aside(layer, damage),
-            Some((layer, Look::Unreadable(error))) => self.unreadable(layer, &error),
+            Some((layer, Look::Unreadable(error))) => self.degraded(layer, &error),
             Some((_, Look::Absent)) | None => {}
         }
         self.look_into_bases().map(|entry| (entry, Served::Hit))
@@ -141,7 +141,10 @@ impl<'a> Call<'a> {
                     let path = layer.entry_path(&self.digest);
                     self.warn(Warning::DamagedBase { path, damage });
                 }
-                Look::Unreadable(error) => self.unreadable(layer, &error),
+                Look::Unreadable(error) => {
+                    let path = layer.entry_path(&self.digest);
+                    self.warn(Warning::UnreadableBase { path, reason: error.line() });
+                }
                 Look::Absent => {}
             }
         }
@@ -227,19 +230,19 @@ impl<'a> Call<'a> {
         let _ = staging::sweep(&shard, may_lock);
         let staging = Staging::new(shard, layer.modes, may_lock)?;
         let produced = self.run_producer(&staging.payload_path());
-        let notes = match produced {
-            Ok(produced) => produced.notes,
+        let Produced { n_bytes, notes } = match produced {
+            Ok(produced) => produced,
             Err(Failure::Cancelled) => return Err(Trouble::Failed(Failure::Cancelled)),
             Err(Failure::Storage(error)) => {
                 let path = staging.payload_path();
                 return Err(StorageError::new("write", path, error).into());
             }
             Err(failure) => {
-                staging.check_place()?;
+                staging.check_place(None)?;
                 return Err(Trouble::Failed(failure));
             }
         };
-        staging.check_place()?;
+        staging.check_place(n_bytes)?;
         let describe = |payload| Manifest::new(self.key, payload, notes);
         let Some(complete) = staging.complete(describe)? else {
             return Err(Trouble::Failed(nothing_written()));
@@ -299,7 +302,7 @@ impl<'a> Call<'a> {
         }
         match self.run_producer(&room.payload_path()) {
             Ok(produced) => {
-                room.check_place()?;
+                room.check_place(produced.n_bytes)?;
                 let entry = room.adopt(self.key, produced.notes)?;
                 entry.ok_or_else(|| Trouble::Failed(nothing_written()))
             }
@@ -308,7 +311,7 @@ impl<'a> Call<'a> {
             }
             Err(Failure::Cancelled) => Err(Trouble::Failed(Failure::Cancelled)),
             Err(failure) => {
-                room.check_place()?;
+                room.check_place(None)?;
                 Err(Trouble::Failed(failure))
             }
         }
@@ -356,11 +359,6 @@ impl<'a> Call<'a> {
             Ok(None) => {}
             Err(error) => self.degraded(layer, &error),
         }
-    }
-
-    fn unreadable(&mut self, layer: &Layer, error: &StorageError) {
-        let path = layer.entry_path(&self.digest);
-        self.warn(Warning::Unreadable { path, reason: error.line() });
     }
 
     fn degraded(&mut self, layer: &Layer, error: &StorageError) {

@@ -47,8 +47,8 @@ impl Room {
     }
 
     /// Whether the place still has room, now that a producer has come back.
-    pub(crate) fn check_place(&self) -> Result<(), StorageError> {
-        staging::check_room(&Folder::open_root(self.0.path())?, 1)
+    pub(crate) fn check_place(&self, n_bytes: Option<u64>) -> Result<(), StorageError> {
+        staging::check_written(&Folder::open_root(self.0.path())?, n_bytes)
     }
 
     /// Takes over what the producer wrote; `Ok(None)` when there is nothing.

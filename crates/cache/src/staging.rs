@@ -77,9 +77,8 @@ impl Staging {
 
     /// Whether the place can still be written to, now that a producer has come back. A producer that
     /// failed here may have had no other reason, and one that succeeded may not have noticed.
-    pub(crate) fn check_place(&self) -> Result<(), StorageError> {
-        self.folder.metadata("")?;
-        check_room(&self.folder, SUSPICIOUS_BYTES)?;
+    pub(crate) fn check_place(&self, n_bytes: Option<u64>) -> Result<(), StorageError> {
+        check_written(&self.folder, n_bytes)?;
         self.folder.put("probe", &[0; 4096], FILE_MODE)?;
         self.folder.remove_file("probe")
     }
@@ -163,6 +162,20 @@ pub(crate) fn read_whole(mut file: &File) -> io::Result<Payload> {
     Ok(Payload { n_bytes, checksum })
 }
 
+/// Fails where a payload may have been cut off: by the end of the room, by a limit on the length of
+/// files, or to another length than its producer gave.
+pub(crate) fn check_written(folder: &Folder, n_bytes: Option<u64>) -> Result<(), StorageError> {
+    folder.metadata("")?;
+    check_room(folder, SUSPICIOUS_BYTES)?;
+    let Ok(metadata) = folder.metadata(PAYLOAD) else { return Ok(()) };
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    let is_cut = n_bytes.is_some_and(|n_bytes| n_bytes != metadata.len());
+    if is_cut || limit.is_some_and(|limit| metadata.len() >= limit) {
+        return Err(folder.error("write", PAYLOAD, io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(())
+}
+
 /// Fails when less than so much room is left where a folder lies.
 pub(crate) fn check_room(folder: &Folder, n_bytes: u64) -> Result<(), StorageError> {
     match fs4::available_space(folder.path()) {
@@ -191,10 +204,12 @@ fn is_taken(error: &StorageError) -> bool {
 /// Removes what was left by processes that ended in the middle; gives how many things.
 pub(crate) fn sweep(folder: &Folder, may_lock: bool) -> Result<usize, StorageError> {
     let mut n_swept = 0;
-    for name in folder.names()? {
-        if name.starts_with(TEMPORARY) && is_abandoned(folder, &name, may_lock) {
-            let removed = match folder.remove_file(&name) {
-                Err(_) => folder.remove_tree(&name),
+    for name in folder.names()?.iter().filter(|name| name.starts_with(TEMPORARY)) {
+        // Its lock is held until it is gone: whoever has just made it and not locked it yet finds it
+        // taken, and makes another.
+        if let Some(_lock) = claim_abandoned(folder, name, may_lock) {
+            let removed = match folder.remove_file(name) {
+                Err(_) => folder.remove_tree(name),
                 removed => removed,
             };
             n_swept += usize::from(removed.is_ok());
@@ -203,19 +218,19 @@ pub(crate) fn sweep(folder: &Folder, may_lock: bool) -> Result<usize, StorageErr
     Ok(n_swept)
 }
 
-fn is_abandoned(folder: &Folder, name: &str, may_lock: bool) -> bool {
-    let is_old = || {
-        folder.metadata(name).is_ok_and(|metadata| {
-            let age = clock::now_ms().saturating_sub(clock::modified_ms(&metadata));
-            age > clock::millis(ABANDONED_AFTER)
-        })
+/// The right to remove unfinished work: its lock, or its age where there is no lock.
+fn claim_abandoned(folder: &Folder, name: &str, may_lock: bool) -> Option<Option<Folder>> {
+    let by_age = || {
+        let modified_ms = clock::modified_ms(&folder.metadata(name).ok()?);
+        let age_ms = clock::now_ms().saturating_sub(modified_ms);
+        (age_ms > clock::millis(ABANDONED_AFTER)).then_some(None)
     };
     match folder.folder(name) {
         Ok(unfinished) if may_lock => match lock::try_exclusive(unfinished.handle()) {
-            Ok(Tried::Taken) => true,
-            Ok(Tried::Busy) => false,
-            Ok(Tried::Unsupported) | Err(_) => is_old(),
+            Ok(Tried::Taken) => Some(Some(unfinished)),
+            Ok(Tried::Busy) => None,
+            Ok(Tried::Unsupported) | Err(_) => by_age(),
         },
-        _ => is_old(),
+        _ => by_age(),
     }
 }

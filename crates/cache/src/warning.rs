@@ -14,16 +14,17 @@ use crate::manifest::Damage;
 #[serde(rename_all = "snake_case", tag = "warning")]
 #[non_exhaustive]
 pub enum Warning {
-    /// Nothing is kept: artifacts are made in a private folder, for this process only.
+    /// The cache cannot be read or written: artifacts are made in a private folder, for this process
+    /// only.
     Degraded {
         /// The cache's root.
         root: PathBuf,
-        /// Why nothing can be written there.
+        /// What cannot be done there, and why.
         reason: String,
     },
-    /// Entries are there and cannot be read.
-    Unreadable {
-        /// The entry or folder.
+    /// An entry of a read-only base cannot be read; it is passed over.
+    UnreadableBase {
+        /// The entry.
         path: PathBuf,
         /// Why.
         reason: String,
@@ -66,7 +67,7 @@ impl Warning {
     fn kind(&self) -> String {
         match self {
             Self::Degraded { .. } => "degraded".to_owned(),
-            Self::Unreadable { .. } => "unreadable".to_owned(),
+            Self::UnreadableBase { .. } => "unreadable".to_owned(),
             Self::NoLocks { .. } => "no locks".to_owned(),
             Self::FailureNotKept { .. } => "failure".to_owned(),
             Self::DamagedBase { path, .. }
@@ -80,10 +81,10 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Degraded { root, reason } => {
-                write!(f, "nothing is kept in the cache `{}`: {reason}", root.display())
+                write!(f, "the cache `{}` is done without: {reason}", root.display())
             }
-            Self::Unreadable { path, reason } => {
-                write!(f, "the cached `{}` cannot be read: {reason}", path.display())
+            Self::UnreadableBase { path, reason } => {
+                write!(f, "the shipped entry `{}` is passed over: {reason}", path.display())
             }
             Self::NoLocks { root } => write!(
                 f,

@@ -45,6 +45,13 @@ impl Scene {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// In memory where there is such a place: for tests of what is in the files and not of the disk,
+    /// which would wait for thousands of syncs.
+    pub(crate) fn in_memory() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { folder: folder.unwrap() }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

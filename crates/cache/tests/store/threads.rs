@@ -22,7 +22,7 @@ fn what_was_produced_is_a_hit_for_this_store_and_the_next() {
         std::fs::write(path.with_file_name("beside"), "of no use").unwrap();
         std::fs::write(path, content(&key, SMALL))?;
         let notes = [("log".to_owned(), "took long".to_owned())];
-        Ok(Produced { notes: notes.into_iter().collect() })
+        Ok(Produced { notes: notes.into_iter().collect(), ..Produced::default() })
     });
     let made = made.unwrap();
     assert_eq!((made.served, made.entry.place()), (Served::Produced, Place::Writable));
