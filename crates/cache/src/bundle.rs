@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shapeyard_core::model::Digest;
@@ -58,13 +58,7 @@ impl Store {
     ///
     /// [`BundleError`]. Entries that are missing or damaged are no error; the report names them.
     pub fn export(&self, digests: &[Digest], folder: &Path) -> Result<BundleReport, BundleError> {
-        let bundle = Layer {
-            root: folder.to_owned(),
-            kind: LayerKind::Writable,
-            locking: self.locking,
-            modes: Modes::SHIPPED,
-        };
-        self.allow(&bundle)?;
+        let bundle = self.bundle(folder.to_owned(), LayerKind::Writable)?;
         let mut report = BundleReport::default();
         for digest in digests {
             let mut is_known = false;
@@ -91,9 +85,7 @@ impl Store {
         let root = folder
             .canonicalize()
             .map_err(|error| OpenError::Base(StorageError::new("open", folder, error)))?;
-        let bundle =
-            Layer { root, kind: LayerKind::Base, locking: self.locking, modes: Modes::SHIPPED };
-        self.allow(&bundle)?;
+        let bundle = self.bundle(root, LayerKind::Base)?;
         let mut report = BundleReport::default();
         for standing in walk::standing(&bundle)? {
             match standing.digest() {
@@ -107,16 +99,18 @@ impl Store {
     }
 
     /// A bundle that others can write to is treated like such a root.
-    fn allow(&self, bundle: &Layer) -> Result<(), BundleError> {
-        let Some(why) = layer::who_else_writes(&bundle.root, bundle.kind)? else { return Ok(()) };
-        let path = bundle.root.clone();
-        match self.shared_roots {
-            SharedRoots::Refuse => Err(OpenError::Shared { path, why }.into()),
-            SharedRoots::Warn => {
-                self.notices.give(Warning::SharedRoot { path, why }, &mut Vec::new());
-                Ok(())
+    fn bundle(&self, root: PathBuf, kind: LayerKind) -> Result<Layer, OpenError> {
+        if let Some(why) = layer::who_else_writes(&root, kind)? {
+            let path = root.clone();
+            match self.shared_roots {
+                SharedRoots::Refuse => return Err(OpenError::Shared { path, why }),
+                SharedRoots::Warn => {
+                    self.notices.give(Warning::SharedRoot { path, why }, &mut Vec::new());
+                }
             }
         }
+        let (locking, shared_roots) = (self.locking, self.shared_roots);
+        Ok(Layer { root, kind, locking, modes: Modes::SHIPPED, shared_roots })
     }
 }
 
@@ -171,6 +165,6 @@ fn copy(found: &Found, to: &Layer, digest: &Digest) -> Result<bool, StorageError
     }
 }
 
-fn refuse(layer: &Layer, path: std::path::PathBuf, damage: Damage, report: &mut BundleReport) {
+fn refuse(layer: &Layer, path: PathBuf, damage: Damage, report: &mut BundleReport) {
     report.damaged.push(DamagedEntry { path, layer: layer.kind, damage, quarantined: None });
 }

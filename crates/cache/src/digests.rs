@@ -175,3 +175,58 @@ fn file_name(what: &str, parts: &[Part]) -> String {
     }
     format!("{}.json", checksum::derived(&format!("shapeyard cache remembered {what} 1"), &bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remembered_digest_costs_no_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let part = Part {
+            location: String::new(),
+            device: 1,
+            inode: 2,
+            n_bytes: 3,
+            modified: (4, 5),
+            changed: (6, 7),
+        };
+        let ask = |parts: &[Part], read: Option<Digest>| {
+            let take = || Ok::<_, ()>((read.ok_or(())?, parts.to_vec()));
+            store.digests().remembered("file", parts.to_vec(), take)
+        };
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let parts = [part.clone()];
+        assert_eq!(ask(&parts, Some(one)), Ok(one));
+        assert_eq!(ask(&parts, None), Ok(one), "not read again");
+        let changes: [fn(&mut Part); 6] = [
+            |part| part.device += 1,
+            |part| part.inode += 1,
+            |part| part.n_bytes += 1,
+            |part| part.modified.1 += 1,
+            |part| part.changed.1 += 1,
+            |part| part.location.push('a'),
+        ];
+        for change in changes {
+            let mut changed = part.clone();
+            change(&mut changed);
+            let changed = [changed];
+            assert_eq!(ask(&changed, None), Err(()), "{changed:?} has to be read");
+        }
+        assert_eq!(ask(&[part.clone(), part], Some(other)), Ok(other));
+        assert_eq!(ask(&parts, None), Ok(one));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let before = Part::of("", folder.path()).unwrap();
+        let after = Part { n_bytes: before.n_bytes + 1, ..before.clone() };
+        let take = || Ok::<_, ()>((Digest::of(b"torn"), vec![after]));
+        store.digests().remembered("file", vec![before.clone()], take).unwrap();
+        let nothing = || Err::<(Digest, Vec<Part>), _>(());
+        assert_eq!(store.digests().remembered("file", vec![before], nothing), Err(()));
+    }
+}

@@ -1,16 +1,7 @@
-//! A root and what lies where below it.
-//!
-//! ```text
-//! <root>/v1/entries/<2 hex>/<digest>/payload         the artifact
-//!                                   /manifest.json   what it is; stamped when it is used
-//!          /entries/<2 hex>/.tmp-<random>/           unfinished work
-//!          /locks/<digest>.lock                      held by who makes that artifact
-//!          /failures/<digest>.json                   what could not be made, for a while
-//!          /quarantine/<digest>-<random>/            damaged entries, each with reason.json
-//!          /digests/<digest>.json                    contents of files that have not changed since
-//! ```
+//! A root, and what lies where below it; the crate's documentation shows the whole.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Metadata};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -71,12 +62,13 @@ pub(crate) struct Layer {
     pub(crate) kind: LayerKind,
     pub(crate) locking: Locking,
     pub(crate) modes: Modes,
+    pub(crate) shared_roots: SharedRoots,
 }
 
 impl Layer {
     /// `<root>/v1`, where it is there.
     fn top(&self) -> Result<Folder, StorageError> {
-        Folder::open_root(&self.root)?.folder(VERSION)
+        self.open_root()?.folder(VERSION)
     }
 
     /// A folder of the layout, where it is there.
@@ -115,7 +107,7 @@ impl Layer {
     }
 
     fn make_root(&self) -> Result<Folder, StorageError> {
-        match Folder::open_root(&self.root) {
+        match self.open_root() {
             Err(error) if error.is_not_found() => {}
             opened => return opened,
         }
@@ -124,7 +116,20 @@ impl Layer {
         builder
             .create(&self.root)
             .map_err(|error| StorageError::new("create", &self.root, error))?;
-        Folder::open_root(&self.root)
+        self.open_root()
+    }
+
+    /// Looked at every time: it may have been made by somebody else since the store was opened.
+    fn open_root(&self) -> Result<Folder, StorageError> {
+        let root = Folder::open_root(&self.root)?;
+        if self.shared_roots == SharedRoots::Refuse {
+            let metadata = root.handle().metadata();
+            let metadata = metadata.map_err(|error| root.error("look at", "", error))?;
+            if let Some(why) = others_who_write(&metadata, self.kind) {
+                return Err(root.error("trust", "", io::Error::other(why)));
+            }
+        }
+        Ok(root)
     }
 }
 
@@ -146,13 +151,15 @@ pub(crate) fn who_else_writes(root: &Path, kind: LayerKind) -> Result<Option<Str
     if !metadata.is_dir() {
         return Err(OpenError::NotAFolder { path: root.to_owned() });
     }
+    Ok(others_who_write(&metadata, kind))
+}
+
+fn others_who_write(metadata: &Metadata, kind: LayerKind) -> Option<String> {
     let mode = metadata.mode() & 0o777;
     if mode & 0o022 != 0 {
-        return Ok(Some(format!("its mode is {mode:03o}")));
+        return Some(format!("its mode is {mode:03o}"));
     }
     let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if kind == LayerKind::Writable && owner != me && owner != 0 {
-        return Ok(Some(format!("it belongs to user {owner}, and this is user {me}")));
-    }
-    Ok(None)
+    let is_foreign = kind == LayerKind::Writable && owner != me && owner != 0;
+    is_foreign.then(|| format!("it belongs to user {owner}, and this is user {me}"))
 }

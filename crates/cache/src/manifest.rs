@@ -145,3 +145,67 @@ impl fmt::Display for Damage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shapeyard_core::BackendId;
+
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let key = Key::builder(Digest::of(b"model"), BackendId::new("test"), "1")
+            .bucket([("batch", 4)].into_iter().collect())
+            .build();
+        let payload = Payload { n_bytes: 3, checksum: Digest::of(b"abc") };
+        let notes = [("log".to_owned(), "\"quoted\" \u{1f600}".to_owned())];
+        Manifest::new(&key, payload, notes.into_iter().collect())
+    }
+
+    #[test]
+    fn a_manifest_reads_back_in_its_own_place_only() {
+        let manifest = manifest();
+        let bytes = manifest.to_bytes();
+        assert_eq!(Manifest::from_bytes(&bytes, &manifest.digest), Ok(manifest.clone()));
+        let elsewhere = Manifest::from_bytes(&bytes, &Digest::of(b"another"));
+        assert_eq!(elsewhere, Err(Damage::Misplaced { belongs_to: manifest.digest }));
+    }
+
+    #[test]
+    fn a_manifest_that_was_sealed_again_still_has_to_fit() {
+        let digest = manifest().digest;
+        let changes: [fn(&mut Manifest); 3] = [
+            |manifest| manifest.schema = 2,
+            |manifest| manifest.digest = Digest::of(b"another"),
+            |manifest| {
+                let key = Key::builder(Digest::of(b"model"), BackendId::new("test"), "2");
+                manifest.key = key.build();
+            },
+        ];
+        for change in changes {
+            let mut changed = manifest();
+            change(&mut changed);
+            assert!(Manifest::from_bytes(&changed.to_bytes(), &digest).is_err());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn no_edit_of_a_manifest_is_believed(
+            cut in any::<proptest::sample::Index>(),
+            removed in 0usize..40,
+            added in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let (bytes, digest) = (manifest().to_bytes(), manifest().digest);
+            let at = cut.index(bytes.len());
+            let end = bytes.len().min(at + removed);
+            let edited = [&bytes[..at], &added, &bytes[end..]].concat();
+            if let Ok(believed) = Manifest::from_bytes(&edited, &digest) {
+                prop_assert_eq!(edited, believed.to_bytes());
+                prop_assert_eq!(at + added.len(), end);
+            }
+        }
+    }
+}

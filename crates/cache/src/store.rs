@@ -130,7 +130,8 @@ impl StoreOptions {
                         .give(Warning::SharedRoot { path: root.clone(), why }, &mut Vec::new()),
                 }
             }
-            Ok(Layer { root, kind, locking: self.locking, modes: Modes::OWN })
+            let (locking, shared_roots) = (self.locking, self.shared_roots);
+            Ok(Layer { root, kind, locking, modes: Modes::OWN, shared_roots })
         };
         let writable = self.root.map(|root| layer(root, LayerKind::Writable)).transpose()?;
         let mut bases = Vec::with_capacity(self.bases.len());

@@ -26,7 +26,7 @@ pub use environment::{Environment, EnvironmentRule};
 /// The version of the record and of its encoding.
 ///
 /// Whoever adds, removes or renames a field, or changes how one is encoded, counts this up, and the
-/// number in [`CONTEXT`] with it. A test holds the digests of fixed keys still.
+/// number in the context of the hash with it. A test holds the digests of fixed keys still.
 pub const KEY_VERSION: u32 = 1;
 
 /// Sets this digest apart from every other use of the same hash.

@@ -100,7 +100,7 @@ fn pitfall_23_others_load_while_entries_are_removed() {
             }
             n_removed
         });
-        let loaded: Vec<_> = loaders.into_iter().map(|loader| loader.join()).collect();
+        let loaded: Vec<_> = loaders.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         done.store(true, SeqCst);
         assert!(collector.join().unwrap() > 10);
         assert!(loaded.iter().all(Result::is_ok));

@@ -52,6 +52,25 @@ fn pitfall_25_a_root_that_others_can_write_to_is_refused_or_warned_about() {
 }
 
 #[test]
+fn a_root_that_somebody_else_made_meanwhile_is_not_trusted() {
+    let (scene, planter, key) = (Scene::new(), Scene::new(), key("model"));
+    let store = scene.options().private_places([scene.folder().to_owned()]).open().unwrap();
+    planter
+        .store()
+        .get_or_produce(&key, &Ask::new(), |path| {
+            fs::write(path, "malicious")?;
+            Ok(shapeyard_cache::Produced::default())
+        })
+        .unwrap();
+    fs::rename(planter.root(), scene.root()).unwrap();
+    fs::set_permissions(scene.root(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(store.get(&key).is_none());
+    let made = store.get_or_produce(&key, &Ask::new(), |path| produce(&key, path)).unwrap();
+    assert_eq!(made.served, Served::ProducedPrivately);
+    assert!(format!("{:?}", made.warnings).contains("its mode is 777"), "{:?}", made.warnings);
+}
+
+#[test]
 fn a_root_of_another_user_is_refused() {
     let scene = Scene::new();
     fs::create_dir(scene.root()).unwrap();

@@ -139,8 +139,7 @@ fn pitfall_19_waiting_is_bounded_cancellable_and_says_for_whom() {
 #[test]
 fn pitfall_20_a_failure_is_shared_remembered_and_retried() {
     let (scene, key, produced) = (Scene::new(), key("model"), AtomicUsize::new(0));
-    let options = scene.options().remember_failures(Duration::from_millis(400));
-    let store = options.open().unwrap();
+    let store = scene.store();
     let fail = |_: &std::path::Path| {
         produced.fetch_add(1, SeqCst);
         thread::sleep(Duration::from_millis(20));
@@ -181,11 +180,11 @@ fn pitfall_20_a_failure_is_shared_remembered_and_retried() {
 #[test]
 fn a_failure_expires() {
     let (scene, key) = (Scene::new(), key("model"));
-    let store = scene.options().remember_failures(Duration::from_millis(50)).open().unwrap();
+    let store = scene.options().remember_failures(Duration::from_millis(500)).open().unwrap();
     let fail = |_: &std::path::Path| Err(Failure::permanent("no"));
     store.get_or_produce(&key, &Ask::new(), fail).unwrap_err();
     store.get_or_produce(&key, &Ask::new(), never).unwrap_err();
-    thread::sleep(Duration::from_millis(60));
+    thread::sleep(Duration::from_millis(550));
     let made = store.get_or_produce(&key, &Ask::new(), |path| produce(&key, path));
     assert_eq!(made.unwrap().served, Served::Produced);
 }
