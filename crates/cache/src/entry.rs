@@ -21,7 +21,8 @@ use crate::manifest::{self, Damage, MANIFEST, Manifest, PAYLOAD};
 /// A verified artifact, open and marked as in use for as long as this or a clone of it lives.
 ///
 /// Collection, by whatever process, leaves it where it is. The file stays readable through
-/// [`Entry::file`] even if somebody removes it by hand.
+/// [`Entry::file`] even if somebody removes it by hand. A child that is forked without `exec` shares
+/// the mark and keeps it until it ends.
 #[derive(Clone, Debug)]
 pub struct Entry(Arc<Held>);
 

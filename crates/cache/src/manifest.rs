@@ -89,7 +89,7 @@ impl Manifest {
 pub enum Damage {
     /// Something that is no folder stands in its place, or a link.
     NotAFolder,
-    /// It has no manifest.
+    /// It has no manifest, or something that cannot be one stands in its place.
     NoManifest,
     /// Its manifest is not as it was written.
     Manifest {

@@ -49,6 +49,7 @@ pub(crate) struct Staging {
     folder: Folder,
     temporary: TempDir,
     modes: Modes,
+    may_lock: bool,
 }
 
 impl Staging {
@@ -64,7 +65,7 @@ impl Staging {
             let is_ours =
                 !may_lock || !matches!(lock::try_exclusive(folder.handle()), Ok(Tried::Busy));
             if is_ours && shard.still_is(&name, folder.handle()) {
-                return Ok(Self { shard, folder, temporary, modes });
+                return Ok(Self { shard, folder, temporary, modes, may_lock });
             }
         }
         Err(shard.error("create a folder in", "", io::ErrorKind::ResourceBusy.into()))
@@ -120,7 +121,9 @@ impl Staging {
         let handle = self.folder.handle();
         handle.set_permissions(permissions).map_err(|error| self.folder.error("own", "", error))?;
         // Before it can be found, so that collection never finds it unmarked.
-        let _ = lock::try_shared(&complete.file);
+        if self.may_lock {
+            let _ = lock::try_shared(&complete.file);
+        }
         match self.shard.rename(&name, &self.shard, &digest) {
             Ok(()) => {
                 // It is there for everybody. Were the rename lost in a crash, it would be made again.
