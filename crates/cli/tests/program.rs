@@ -94,9 +94,10 @@ fn a_closed_pipe_is_no_error() {
 
 #[test]
 fn a_wrong_command_line_is_bad_input() {
-    for args in
-        [&["fly"][..], &["run"], &["inspect", "--format", "xml", "m.onnx"], &["encode", "m.onnx"]]
-    {
+    // A hundred thousand threads would stop the machine.
+    let threads = ["run", "m.onnx", "--out", "y.npy", "--threads", "100000"];
+    let format = ["inspect", "--format", "xml", "m.onnx"];
+    for args in [&["fly"][..], &["run"], &format, &["encode", "m.onnx"], &threads] {
         assert_eq!(run(shapeyard().args(args)).code, 2, "{args:?}");
     }
 }
