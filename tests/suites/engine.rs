@@ -110,6 +110,21 @@ fn dropping_the_engine_with_work_in_flight_neither_hangs_nor_crashes() {
 }
 
 #[test]
+fn closing_a_shared_engine_answers_what_was_accepted() {
+    for backend in usable_backends("closing_a_shared_engine_answers_what_was_accepted") {
+        let engine = Arc::new(engine(&load(backend.as_ref()), N_REQUESTS));
+        let tickets: Vec<_> = (0..20).map(|n| engine.submit(request(n)).unwrap()).collect();
+        let service: Arc<dyn InferenceService> = Arc::clone(&engine) as _;
+        service.close();
+        assert_eq!(engine.stats().n_answered, 20);
+        assert_eq!(engine.submit(request(0)).unwrap_err().rejection, Rejection::Stopped);
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_bad_request_is_answered_and_the_next_one_too() {
     for backend in usable_backends("a_bad_request_is_answered_and_the_next_one_too") {
         let engine = engine(&load(backend.as_ref()), 4);

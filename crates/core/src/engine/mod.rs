@@ -6,14 +6,14 @@
 //! * A full queue is a typed error that hands the request back.
 //! * A request whose [`Ticket`] was dropped before its turn is not run.
 //! * A session that panics answers with an error and is replaced.
-//! * [`Engine::shutdown`] answers all that was accepted; dropping the engine answers what runs and refuses
-//!   what waits. Both join every thread.
+//! * [`Engine::close`] answers all that was accepted, also while others hold the engine; dropping the engine
+//!   answers what runs and refuses what waits. Both join every thread.
 
 mod service;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub enum Rejection {
         /// How many may wait.
         capacity: usize,
     },
-    /// No session is left to answer: the engine is shutting down, or none could be replaced.
+    /// No session is left to answer: the engine was closed, or none could be replaced.
     #[error("the engine has stopped")]
     Stopped,
 }
@@ -158,9 +158,24 @@ struct Counters {
 /// What the engine and its threads share.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Where requests go in; none once the engine accepts no more.
+    queue: RwLock<Option<Sender<Job>>>,
     /// Set when waiting requests are to be refused instead of run.
     refusing: AtomicBool,
     counters: Counters,
+}
+
+impl Shared {
+    /// The queue, if the engine still accepts. Threads live on while anybody holds it, so what is counted
+    /// before it is dropped is seen by whoever joined them.
+    fn queue(&self) -> Option<Sender<Job>> {
+        self.queue.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets nobody else hand a request in. What waits stays, and whoever holds the queue may still use it.
+    fn stop_accepting(&self) {
+        *self.queue.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 struct Job {
@@ -172,8 +187,7 @@ struct Job {
 /// Sessions of one executable behind a bounded queue.
 #[derive(Debug)]
 pub struct Engine {
-    queue: Option<Sender<Job>>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
     signature: Arc<Signature>,
     queue_capacity: usize,
     shared: Arc<Shared>,
@@ -192,9 +206,8 @@ impl Engine {
         let queue_capacity = options.queue_capacity.max(1);
         let (queue, jobs) = bounded(queue_capacity);
         let signature = Arc::clone(executable.signature());
-        let shared = Arc::new(Shared::default());
-        let mut engine =
-            Self { queue: Some(queue), workers: Vec::new(), signature, queue_capacity, shared };
+        let shared = Arc::new(Shared { queue: RwLock::new(Some(queue)), ..Shared::default() });
+        let engine = Self { workers: Mutex::default(), signature, queue_capacity, shared };
         for lane in 0..options.n_sessions.max(1) {
             let worker = Worker {
                 session: executable.session(&options.session)?,
@@ -210,7 +223,7 @@ impl Engine {
                     what: "start a session's thread",
                     message: error.to_string(),
                 })?;
-            engine.workers.push(handle);
+            engine.workers().push(handle);
         }
         Ok(engine)
     }
@@ -228,7 +241,7 @@ impl Engine {
     /// [`Rejected`] with the request, when the queue is full or the engine has stopped.
     pub fn submit(&self, request: InferRequest) -> Result<Ticket, Rejected> {
         let (job, ticket) = job(request);
-        let Some(queue) = &self.queue else { return Err(stopped(job)) };
+        let Some(queue) = self.shared.queue() else { return Err(stopped(job)) };
         match queue.try_send(job) {
             Ok(()) => Ok(self.accepted(ticket)),
             Err(TrySendError::Full(job)) => {
@@ -247,7 +260,7 @@ impl Engine {
     /// [`Rejected`] with the request, when the engine has stopped.
     pub fn submit_wait(&self, request: InferRequest) -> Result<Ticket, Rejected> {
         let (job, ticket) = job(request);
-        let Some(queue) = &self.queue else { return Err(stopped(job)) };
+        let Some(queue) = self.shared.queue() else { return Err(stopped(job)) };
         match queue.send(job) {
             Ok(()) => Ok(self.accepted(ticket)),
             Err(refused) => Err(stopped(refused.into_inner())),
@@ -274,18 +287,28 @@ impl Engine {
         }
     }
 
-    /// Answers every accepted request, then ends every thread.
-    pub fn shutdown(mut self) -> EngineStats {
-        self.join();
-        self.stats()
-    }
-
-    fn join(&mut self) {
-        self.queue = None;
-        for worker in self.workers.drain(..) {
+    /// Accepts no more, answers all that was accepted, and ends every thread. Blocks meanwhile; does nothing
+    /// the second time.
+    ///
+    /// A [`Self::submit_wait`] that blocks already counts as accepted.
+    pub fn close(&self) {
+        self.shared.stop_accepting();
+        // Held to the end, so that a second caller returns no sooner than the first.
+        for worker in self.workers().drain(..) {
             // A worker catches its backend's panics; one of its own leaves nothing to be done here.
             let _ = worker.join();
         }
+    }
+
+    /// [`Self::close`], for who owns the engine and wants to know what it has done.
+    #[must_use]
+    pub fn shutdown(self) -> EngineStats {
+        self.close();
+        self.stats()
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,7 +316,7 @@ impl Drop for Engine {
     /// Lets what runs finish, refuses what waits, and ends every thread. Blocks meanwhile.
     fn drop(&mut self) {
         self.shared.refusing.store(true, Ordering::Relaxed);
-        self.join();
+        self.close();
     }
 }
 

@@ -17,6 +17,12 @@ pub trait InferenceService: Send + Sync {
     ///
     /// [`InferError`]; a full queue is an error at once, not a wait.
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, InferError>;
+
+    /// Accepts no more, answers all that was accepted, and frees what runs requests. Does nothing the second
+    /// time.
+    ///
+    /// Blocks meanwhile: an async caller does this on a thread that may block.
+    fn close(&self);
 }
 
 #[async_trait]
@@ -30,5 +36,9 @@ impl InferenceService for Engine {
             Ok(ticket) => ticket.answer().await,
             Err(rejected) => Err(rejected.rejection.into()),
         }
+    }
+
+    fn close(&self) {
+        Self::close(self);
     }
 }

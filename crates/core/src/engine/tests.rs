@@ -1,7 +1,6 @@
 //! The engine's promises about queues and threads, on a double that can be held up and made to panic at a
 //! given moment, which no real engine can. `tests/` proves the same engine on the real ones.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
@@ -80,7 +79,7 @@ fn result(answer: Answer) -> i32 {
 
 /// Waits until the engine's one session is busy and the queue is empty.
 fn until_running(engine: &Engine) {
-    while engine.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+    while engine.shared.queue().is_some_and(|queue| !queue.is_empty()) {
         std::thread::yield_now();
     }
 }
@@ -140,6 +139,58 @@ fn shutdown_answers_what_was_accepted() {
     for (x, ticket) in (0..).zip(tickets) {
         assert_eq!(result(ticket.wait()), 2 * x);
     }
+}
+
+#[test]
+fn a_shared_engine_is_closed_by_any_of_its_holders() {
+    let (engine, permit) = held(1, 4);
+    let engine = Arc::new(engine);
+    let tickets = [1, 2, 3].map(|x| engine.submit(request(x)).unwrap());
+    let closers = [(); 2].map(|()| {
+        let engine = Arc::clone(&engine);
+        std::thread::spawn(move || {
+            InferenceService::close(&*engine);
+            engine.stats().n_answered
+        })
+    });
+    while engine.shared.queue().is_some() {
+        std::thread::yield_now();
+    }
+    for rejected in [engine.submit(request(4)), engine.submit_wait(request(4))] {
+        let rejected = rejected.unwrap_err();
+        assert_eq!(rejected.rejection, Rejection::Stopped);
+        assert_eq!(rejected.request.inputs[0].as_slice::<i32>().unwrap(), [4]);
+    }
+    drop(permit);
+    // Neither closer returns before all is answered.
+    assert_eq!(closers.map(|closer| closer.join().unwrap()), [3, 3]);
+    assert_eq!(tickets.map(|ticket| result(ticket.wait())), [2, 4, 6]);
+    engine.close();
+    assert!(engine.workers().is_empty());
+}
+
+#[test]
+fn who_waits_for_room_when_the_engine_is_closed_is_answered() {
+    let (engine, permit) = held(1, 1);
+    let running = engine.submit(request(1)).unwrap();
+    until_running(&engine);
+    let waiting = engine.submit(request(2)).unwrap();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| engine.submit_wait(request(3)).map(Ticket::wait));
+        std::thread::sleep(Duration::from_millis(20));
+        let closer = scope.spawn(|| engine.close());
+        std::thread::sleep(Duration::from_millis(20));
+        drop(permit);
+        closer.join().unwrap();
+        match blocked.join().unwrap() {
+            Ok(answer) => assert_eq!(result(answer), 6),
+            // On a busy machine it may come too late to be waiting yet.
+            Err(rejected) => assert_eq!(rejected.rejection, Rejection::Stopped),
+        }
+    });
+    assert_eq!([running, waiting].map(|ticket| result(ticket.wait())), [2, 4]);
+    let stats = engine.shutdown();
+    assert_eq!(stats.n_accepted, stats.n_answered);
 }
 
 #[test]
