@@ -5,14 +5,17 @@
 //!
 //! * A full queue is a typed error that hands the request back.
 //! * A request whose [`Ticket`] was dropped before its turn is not run.
-//! * A session that panics answers with an error and is replaced.
+//! * A session is made, used and dropped on its own thread: the device that a runtime calls current belongs
+//!   to a thread.
+//! * A session that panics answers with an error and is replaced. Where that fails its lane ends; the last
+//!   one refuses what waits.
 //! * [`Engine::close`] answers all that was accepted, also while others hold the engine; dropping the engine
 //!   answers what runs and refuses what waits. Both join every thread.
 
 mod service;
 mod worker;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +26,7 @@ pub use service::InferenceService;
 
 use crate::backend::{BackendError, Executable, SessionOptions};
 use crate::{Outputs, RunError, RunReport, Signature, Tensor};
-use worker::Worker;
+use worker::Lane;
 
 /// How an engine is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +96,7 @@ pub enum InferError {
     /// It ran and failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The backend panicked while it ran; its session was replaced.
+    /// The backend panicked while it ran; its session is replaced.
     #[error("the backend panicked: {message}")]
     Panicked {
         /// The panic's message.
@@ -141,7 +144,7 @@ pub struct EngineStats {
     pub n_failed: u64,
     /// Requests given up by their callers before they ran.
     pub n_cancelled: u64,
-    /// Requests refused because the engine was dropped before their turn.
+    /// Requests refused because the engine was dropped, or its last session lost, before their turn.
     pub n_refused: u64,
 }
 
@@ -162,6 +165,8 @@ struct Shared {
     queue: RwLock<Option<Sender<Job>>>,
     /// Set when waiting requests are to be refused instead of run.
     refusing: AtomicBool,
+    /// Lanes that can still answer.
+    n_lanes: AtomicUsize,
     counters: Counters,
 }
 
@@ -194,38 +199,48 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes the sessions and starts their threads.
+    /// Starts the threads, each of which makes its session, and waits for the sessions.
     ///
     /// # Errors
     ///
-    /// [`BackendError`] when a session cannot be made.
+    /// The first [`BackendError`] when a session cannot be made; every thread has ended then.
     pub fn start(
         executable: &Arc<dyn Executable>,
         options: &EngineOptions,
     ) -> Result<Self, BackendError> {
         let queue_capacity = options.queue_capacity.max(1);
+        let n_sessions = options.n_sessions.max(1);
         let (queue, jobs) = bounded(queue_capacity);
         let signature = Arc::clone(executable.signature());
         let shared = Arc::new(Shared { queue: RwLock::new(Some(queue)), ..Shared::default() });
         let engine = Self { workers: Mutex::default(), signature, queue_capacity, shared };
-        for lane in 0..options.n_sessions.max(1) {
-            let worker = Worker {
-                session: executable.session(&options.session)?,
-                executable: Arc::clone(executable),
-                options: options.session,
-                jobs: jobs.clone(),
-                shared: Arc::clone(&engine.shared),
-            };
-            let thread = std::thread::Builder::new().name(format!("shapeyard-{lane}"));
-            let handle =
-                thread.spawn(move || worker.serve()).map_err(|error| BackendError::Library {
-                    backend: executable.backend(),
-                    what: "start a session's thread",
-                    message: error.to_string(),
-                })?;
-            engine.workers().push(handle);
+        let (made, outcomes) = bounded(n_sessions);
+        for number in 0..n_sessions {
+            let lane = Lane::new(executable, options.session, &jobs, &engine.shared);
+            engine.spawn(number, lane, made.clone())?;
         }
+        drop(made);
+        // On an error the engine is dropped, which joins its threads.
+        outcomes.into_iter().collect::<Result<(), _>>()?;
         Ok(engine)
+    }
+
+    fn spawn(
+        &self,
+        number: usize,
+        lane: Lane,
+        made: Sender<Result<(), BackendError>>,
+    ) -> Result<(), BackendError> {
+        let backend = lane.backend();
+        let thread = std::thread::Builder::new().name(format!("shapeyard-{number}"));
+        let handle =
+            thread.spawn(move || lane.serve(made)).map_err(|error| BackendError::Library {
+                backend,
+                what: "start a session's thread",
+                message: error.to_string(),
+            })?;
+        self.workers().push(handle);
+        Ok(())
     }
 
     /// Inputs and outputs, in the order that requests and answers have.

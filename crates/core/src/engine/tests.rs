@@ -1,7 +1,9 @@
 //! The engine's promises about queues and threads, on a double that can be held up and made to panic at a
 //! given moment, which no real engine can. `tests/` proves the same engine on the real ones.
 
+use std::sync::Barrier;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::ThreadId;
 
 use super::*;
 use crate::backend::{Artifact, BackendId, Domain, Request, Session};
@@ -13,10 +15,32 @@ const DOUBLE: BackendId = BackendId::new("double");
 struct HeldDouble {
     signature: Arc<Signature>,
     permits: Arc<Mutex<Receiver<()>>>,
+    making: Making,
 }
 
 struct HeldSession {
     permits: Arc<Mutex<Receiver<()>>>,
+    owner: ThreadId,
+    n_alive: Arc<AtomicUsize>,
+}
+
+/// How making sessions goes.
+#[derive(Clone, Default)]
+struct Making {
+    /// So many are made; then it fails.
+    limit: Option<usize>,
+    /// It fails with a panic instead of an error.
+    panics: bool,
+    n_made: Arc<AtomicUsize>,
+    n_alive: Arc<AtomicUsize>,
+    /// Each session waits until so many are being made.
+    together: Option<Arc<Barrier>>,
+}
+
+impl Making {
+    fn at_most(limit: usize, panics: bool) -> Self {
+        Self { limit: Some(limit), panics, ..Self::default() }
+    }
 }
 
 impl Executable for HeldDouble {
@@ -30,7 +54,21 @@ impl Executable for HeldDouble {
         Domain::Any
     }
     fn session(&self, _: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(HeldSession { permits: Arc::clone(&self.permits) }))
+        let making = &self.making;
+        if let Some(together) = &making.together {
+            together.wait();
+        }
+        let n_before = making.n_made.fetch_add(1, Ordering::SeqCst);
+        if making.limit.is_some_and(|limit| n_before >= limit) {
+            assert!(!making.panics, "panicked while making a session");
+            return Err(BackendError::Unsupported { backend: DOUBLE, what: "make another" });
+        }
+        making.n_alive.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(HeldSession {
+            permits: Arc::clone(&self.permits),
+            owner: std::thread::current().id(),
+            n_alive: Arc::clone(&making.n_alive),
+        }))
     }
     fn admit(&self, _: &Artifact) -> Result<(), BackendError> {
         Err(BackendError::Unsupported { backend: DOUBLE, what: "take artifacts" })
@@ -39,6 +77,7 @@ impl Executable for HeldDouble {
 
 impl Session for HeldSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        assert_eq!(self.owner, std::thread::current().id());
         // A dropped sender lifts the hold for good.
         let _ = self.permits.lock().map(|permits| permits.recv());
         let input = request.inputs()[0].as_slice::<i32>().unwrap();
@@ -49,7 +88,23 @@ impl Session for HeldSession {
     }
 }
 
+impl Drop for HeldSession {
+    fn drop(&mut self) {
+        assert_eq!(self.owner, std::thread::current().id());
+        self.n_alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn held(n_sessions: usize, queue_capacity: usize) -> (Engine, Sender<()>) {
+    let (engine, permit) = making(&Making::default(), n_sessions, queue_capacity);
+    (engine.unwrap(), permit)
+}
+
+fn making(
+    making: &Making,
+    n_sessions: usize,
+    queue_capacity: usize,
+) -> (Result<Engine, BackendError>, Sender<()>) {
     let (permit, permits) = channel();
     let spec = |name: &str| TensorSpec {
         name: name.to_owned(),
@@ -62,10 +117,11 @@ fn held(n_sessions: usize, queue_capacity: usize) -> (Engine, Sender<()>) {
     let executable: Arc<dyn Executable> = Arc::new(HeldDouble {
         signature: Arc::new(signature),
         permits: Arc::new(Mutex::new(permits)),
+        making: making.clone(),
     });
     let session = SessionOptions::threads(1);
     let options = EngineOptions { n_sessions, session, queue_capacity };
-    (Engine::start(&executable, &options).unwrap(), permit)
+    (Engine::start(&executable, &options), permit)
 }
 
 fn request(x: i32) -> InferRequest {
@@ -202,6 +258,65 @@ fn a_panic_is_an_error_and_the_next_request_is_answered() {
     let panicked = panicked.unwrap_err();
     assert!(panicked.to_string().contains("asked to panic"), "{panicked}");
     assert_eq!(result(next), 10);
+}
+
+#[test]
+fn sessions_are_made_at_the_same_time() {
+    let together = Some(Arc::new(Barrier::new(3)));
+    let sessions = Making { together, ..Making::default() };
+    let (engine, permit) = making(&sessions, 3, 4);
+    drop(permit);
+    assert_eq!(result(engine.unwrap().submit(request(1)).unwrap().wait()), 2);
+    assert_eq!(sessions.n_alive.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_session_that_cannot_be_made_is_the_error_of_the_start() {
+    for (panics, reason) in
+        [(false, "double does not make another"), (true, "panicked while making a session")]
+    {
+        let sessions = Making::at_most(2, panics);
+        let error = making(&sessions, 3, 4).0.unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+        // All threads have ended: all have tried, and nothing is left of what they made.
+        assert_eq!(sessions.n_made.load(Ordering::SeqCst), 3);
+        assert_eq!(sessions.n_alive.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn when_no_session_is_left_what_waits_is_refused() {
+    for panics in [false, true] {
+        let (engine, permit) = making(&Making::at_most(2, panics), 2, 8);
+        let engine = engine.unwrap();
+        let tickets = [-1, -1, 3, 4].map(|x| engine.submit(request(x)).unwrap());
+        drop(permit);
+        let [first, second, third, fourth] = tickets.map(|ticket| ticket.wait().unwrap_err());
+        for panicked in [first, second] {
+            assert!(matches!(panicked, InferError::Panicked { .. }), "{panicked}");
+        }
+        for refused in [third, fourth] {
+            assert!(matches!(refused, InferError::Rejected(Rejection::Stopped)), "{refused}");
+        }
+        let rejected = engine.submit(request(5)).unwrap_err();
+        assert_eq!(rejected.rejection, Rejection::Stopped);
+        let stats = engine.shutdown();
+        assert_eq!((stats.n_accepted, stats.n_failed, stats.n_refused), (4, 2, 2));
+    }
+}
+
+#[test]
+fn a_replacement_is_made_after_the_old_session_was_dropped() {
+    let sessions = Making::default();
+    let (engine, permit) = making(&sessions, 1, 4);
+    let engine = engine.unwrap();
+    drop(permit);
+    for _ in 0..3 {
+        engine.submit(request(-1)).unwrap().wait().unwrap_err();
+        assert_eq!(result(engine.submit(request(1)).unwrap().wait()), 2);
+        assert_eq!(sessions.n_alive.load(Ordering::SeqCst), 1);
+    }
+    assert_eq!(sessions.n_made.load(Ordering::SeqCst), 4);
 }
 
 #[test]
