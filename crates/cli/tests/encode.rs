@@ -5,6 +5,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::process::Command;
 #[cfg(unix)]
 use std::time::Duration;
@@ -132,7 +135,7 @@ fn bad_input_is_named() {
 #[test]
 fn model_and_tokenizer_must_fit() {
     let folder = texts();
-    let with = |model_file: &str, tokenizer: &std::path::Path, more: &[&str]| {
+    let with = |model_file: &str, tokenizer: &Path, more: &[&str]| {
         let mut command = shapeyard();
         command.arg("encode").arg(model(model_file)).arg("--tokenizer").arg(tokenizer);
         command.args(["--backend", "rten"]).args(more).arg(folder.path("docs"));
@@ -168,6 +171,66 @@ fn an_interrupted_run_is_taken_up() {
     run(&mut command("whole.npy")).done();
     let (resumed, whole) = (folder.path("e.npy"), folder.path("whole.npy"));
     assert!(fs::read(resumed).unwrap() == fs::read(whole).unwrap());
+}
+
+/// The same command where no file may have more than so many blocks, as on a disk that is full.
+#[cfg(unix)]
+fn limited(command: &Command, n_blocks: usize) -> Command {
+    let mut limited = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {n_blocks}; exec \"$@\"");
+    limited.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// Records below a name so long that their list takes more room than what is kept of them.
+#[cfg(unix)]
+fn records_with_a_long_list(folder: &Folder, n: usize) -> PathBuf {
+    let records: String = (0..n).map(|n| format!("{{\"text\": \"a {n} b\"}}\n")).collect();
+    folder.write(&format!("{0}/{0}/records.jsonl", "long".repeat(50)), records)
+}
+
+/// Too few for the list of 400 such records, and enough for what is kept of 800.
+#[cfg(unix)]
+const N_BLOCKS: usize = 180;
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_written_is_kept() {
+    let folder = Folder::new();
+    let records = records_with_a_long_list(&folder, 400);
+    let mut command = encode(&folder, "e.npy");
+    command.arg(&records);
+    let ran = run(&mut limited(&command, N_BLOCKS));
+    ran.refused(2, &["e.npy.units.jsonl", "400 of 400 units are kept", "--resume goes on"]);
+    assert_eq!(folder.names()[0], "e.npy.partial", "no temporary file is left");
+    let ran = run(command.args(["--resume", "--format", "json"])).done();
+    assert_eq!(ran.json()["n_resumed"], 400);
+
+    let mut command = encode(&folder, "f.npy");
+    let ran = run(&mut limited(command.arg(&records), 1));
+    ran.refused(2, &["f.npy.units.jsonl` cannot be written", "f.npy.partial` cannot"]);
+    let first = ran.stderr.find("units.jsonl` cannot").unwrap();
+    assert!(first < ran.stderr.find("what was done could not be kept").unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_an_earlier_run_kept_outlives_a_run_that_did_not_take_it_up() {
+    let folder = Folder::new();
+    let records = records_with_a_long_list(&folder, 400);
+    let other = folder.write(&format!("{0}/{0}/other.jsonl", "long".repeat(50)), {
+        (400..800).map(|n| format!("{{\"text\": \"a {n} b\"}}\n")).collect::<String>()
+    });
+    let command = |records: &Path| {
+        let mut command = encode(&folder, "e.npy");
+        command.arg(records);
+        command
+    };
+    for records in [&records, &other] {
+        run(&mut limited(&command(records), N_BLOCKS)).refused(2, &["are kept"]);
+    }
+    let ran = run(command(&records).args(["--resume", "--format", "json"])).done();
+    assert_eq!(ran.json()["n_resumed"], 400);
 }
 
 #[test]

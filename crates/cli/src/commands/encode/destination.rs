@@ -1,6 +1,6 @@
 //! The two files of an encoding: vectors, and what each row is.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -63,7 +63,8 @@ impl Destination {
         let n_rows = embeddings.values().len().checked_div(n_dims).unwrap_or(0);
         let shape = [n_rows, n_dims];
         let vectors = TensorView::from_slice(&shape, embeddings.values())?;
-        tensor_files::write_named(&mut self.vectors, self.kind, &[(TENSOR, vectors)])?;
+        tensor_files::write_named(&mut self.vectors, self.kind, &[(TENSOR, vectors)])
+            .with_context(|| refused(&self.path))?;
         for (item, (unit, tokens)) in units.iter().zip(tokens).enumerate() {
             let rows = embeddings.rows(item);
             let line = Line {
@@ -73,12 +74,16 @@ impl Destination {
                 n_tokens: tokens.ids.len(),
                 truncated: tokens.truncated,
             };
-            serde_json::to_writer(&mut self.units, &line)?;
-            self.units.write_all(b"\n")?;
+            write_line(&mut self.units, &line).with_context(|| refused(&units_path(&self.path)))?;
         }
         self.units.commit().with_context(|| refused(&units_path(&self.path)))?;
         self.vectors.commit().with_context(|| refused(&self.path))
     }
+}
+
+fn write_line(units: &mut AtomicFile, line: &Line<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *units, line)?;
+    units.write_all(b"\n")
 }
 
 /// Where the list of units stands.

@@ -8,7 +8,7 @@ mod watch;
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use shapeyard_core::Model;
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, Collected};
@@ -51,22 +51,19 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let watch = Watch { progress: &progress, interrupt: &interrupt };
     let encoded = encoder.encode(&tokens, &options, &mut embeddings, &watch);
     progress.finish();
+    let kept = || keep(&partial, &collected, &embeddings);
     let encoded = match encoded {
-        Ok(encoded) if !encoded.interrupted => encoded,
-        stopped => {
-            let left = keep(&partial, &collected, &embeddings)?;
-            return Err(stopped.map_or_else(
-                |error| {
-                    let remedy = remedy(&error);
-                    anyhow::Error::from(error)
-                        .context(format!("not all was encoded; {left}{remedy}"))
-                },
-                |_| Interrupted { left: left.clone().into() }.into(),
-            ));
+        Ok(encoded) if encoded.interrupted => return Err(interrupted(kept()).into()),
+        Ok(encoded) => encoded,
+        Err(error) => {
+            let what = format!("not all was encoded{}", remedy(&error));
+            return Err(failed(error.into(), &what, kept()));
         }
     };
 
-    timed(&mut seconds.write, || destination.write(&embeddings, &collected.units, &tokens))?;
+    let written =
+        timed(&mut seconds.write, || destination.write(&embeddings, &collected.units, &tokens));
+    written.map_err(|error| failed(error, "the embeddings were not written", kept()))?;
     partial.remove();
     output.beside(&Finished {
         out: args.out.display().to_string(),
@@ -118,6 +115,25 @@ fn keep(partial: &Partial, collected: &Collected, embeddings: &Embeddings) -> Re
             )
         }
     })
+}
+
+/// What the person at the keyboard stopped, and what became of it.
+fn interrupted(kept: Result<String>) -> Interrupted {
+    let left = kept.unwrap_or_else(|lost| not_kept(&lost));
+    Interrupted { left: left.into() }
+}
+
+/// An error, and what became of the work before it. The error itself comes first where there are two.
+fn failed(error: Error, what: &str, kept: Result<String>) -> Error {
+    let message = match kept {
+        Ok(left) => format!("{what}; {left}"),
+        Err(lost) => format!("{what}: {error:#}; {}", not_kept(&lost)),
+    };
+    error.context(message)
+}
+
+fn not_kept(lost: &Error) -> String {
+    format!("what was done could not be kept: {lost:#}")
 }
 
 /// Names what could not be read, and counts what was not text.

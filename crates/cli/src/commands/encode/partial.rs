@@ -43,29 +43,45 @@ impl Partial {
         Ok(Self { path: beside(&args.out, ".partial"), made_by })
     }
 
-    /// Keeps the vectors of all units that are done; says of how many.
+    /// Keeps the vectors of all units that are done, beside those that an earlier run has kept there; says
+    /// of how many units there are vectors now.
     pub(super) fn keep(&self, units: &[Unit], embeddings: &Embeddings) -> Result<usize> {
-        let done: Vec<usize> = (0..units.len()).filter(|&item| embeddings.is_done(item)).collect();
-        if done.is_empty() {
-            return Ok(0);
+        let keys: Vec<TextKey> = units.iter().map(key).collect();
+        let before = self.kept_before(embeddings.n_dims());
+        let mut all: HashMap<TextKey, &[f32]> =
+            before.iter().flat_map(|kept| kept.iter(embeddings.n_dims())).collect();
+        let done = (0..units.len()).filter(|&item| embeddings.is_done(item));
+        let done: Vec<_> = done.map(|item| (keys[item], embeddings.vectors(item))).collect();
+        all.extend(done.iter().copied());
+        // What an earlier run has kept stays as it is where there is nothing to add.
+        if !done.is_empty() {
+            let bytes = self.bytes(&all, embeddings.n_dims())?;
+            self.write(&bytes)
+                .with_context(|| format!("`{}` cannot be written", self.path.display()))?;
         }
+        Ok(keys.iter().filter(|key| all.contains_key(*key)).count())
+    }
+
+    /// What an earlier run of the same command has kept. It may have come further than one that was not
+    /// told to go on from there. What cannot be taken up is of no use to this command, and is replaced.
+    fn kept_before(&self, n_dims: usize) -> Option<Kept> {
+        let bytes = fs::read(&self.path).ok()?;
+        self.read(&bytes, n_dims).ok()
+    }
+
+    fn bytes(&self, all: &HashMap<TextKey, &[f32]>, n_dims: usize) -> Result<Vec<u8>> {
         let n_rows: Vec<u64> =
-            done.iter().map(|&item| embeddings.rows(item).len() as u64).collect();
-        let texts: Vec<u8> = done.iter().flat_map(|&item| key(&units[item])).collect();
-        let vectors: Vec<f32> =
-            done.iter().flat_map(|&item| embeddings.vectors(item)).copied().collect();
-        let n_dims = embeddings.n_dims();
-        let vectors = Tensor::from_slice(&[vectors.len() / n_dims, n_dims], &vectors)?;
-        let shape = [done.len(), size_of::<TextKey>()];
+            all.values().map(|vectors| (vectors.len() / n_dims.max(1)) as u64).collect();
+        let texts: Vec<u8> = all.keys().flatten().copied().collect();
+        let vectors: Vec<f32> = all.values().copied().flatten().copied().collect();
+        let vectors = Tensor::from_slice(&[vectors.len() / n_dims.max(1), n_dims], &vectors)?;
+        let shape = [all.len(), size_of::<TextKey>()];
         let tensors = [
             ("n_rows", TensorView::from_slice(&shape[..1], &n_rows)?),
             ("texts", TensorView::from_slice(&shape, &texts)?),
             ("vectors", vectors.view()),
         ];
-        let bytes = tensor_files::to_safetensors(&tensors, Some(self.made_by.clone()))?;
-        self.write(&bytes)
-            .with_context(|| format!("`{}` cannot be written", self.path.display()))?;
-        Ok(done.len())
+        Ok(tensor_files::to_safetensors(&tensors, Some(self.made_by.clone()))?)
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -82,8 +98,8 @@ impl Partial {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error).with_context(|| self.refused()),
         };
-        let kept = self.read(&bytes).with_context(|| self.refused())?;
         let n_dims = embeddings.n_dims();
+        let kept = self.read(&bytes, n_dims).with_context(|| self.refused())?;
         let mut n_restored = 0;
         for (item, unit) in units.iter().enumerate() {
             if let Some(rows) = kept.rows.get(&key(unit)) {
@@ -100,7 +116,7 @@ impl Partial {
         BadInput::new(format!("`{path}` cannot be taken up; delete it or leave out --resume"))
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<Kept> {
+    fn read(&self, bytes: &[u8], n_dims: usize) -> Result<Kept> {
         let (tensors, made_by) = tensor_files::of_safetensors(&self.path, bytes)?;
         for (name, value) in &self.made_by {
             let found = made_by.get(name).map_or("nothing", String::as_str);
@@ -111,6 +127,8 @@ impl Partial {
             found.map(|(_, tensor)| tensor).ok_or_else(|| anyhow!("it has no `{name}`"))
         };
         let (n_rows, texts, vectors) = (tensor("n_rows")?, tensor("texts")?, tensor("vectors")?);
+        let known = vectors.shape().get(1);
+        ensure!(known == Some(&n_dims), "its vectors do not have {n_dims} numbers");
         let mut rows = HashMap::new();
         let mut start = 0_usize;
         for (text, &n_rows) in
@@ -144,4 +162,13 @@ fn key(unit: &Unit) -> TextKey {
 struct Kept {
     rows: HashMap<TextKey, Range<usize>>,
     vectors: Vec<f32>,
+}
+
+impl Kept {
+    fn iter(&self, n_dims: usize) -> impl Iterator<Item = (TextKey, &[f32])> {
+        self.rows.iter().filter_map(move |(key, rows)| {
+            let vectors = self.vectors.get(rows.start * n_dims..rows.end * n_dims)?;
+            Some((*key, vectors))
+        })
+    }
 }
