@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::LoadJob;
@@ -27,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tokenizer.check_fits(model.signature())?;
     let registry = Registry::new(shapeyard_cpu::backends(&shapeyard_cpu::CpuOptions::default()));
     let opened = registry.open(&Choice::Auto, &LoadJob::of(&model))?;
-    let encoder = Encoder::new(opened.executable)?;
+    let encoder = Encoder::new(opened.backend, Arc::new(model), opened.executable)?;
     let options = EncodeOptions {
         pooling: Pooling::Mean,
         normalise: true,

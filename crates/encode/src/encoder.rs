@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shapeyard_core::Signature;
-use shapeyard_core::backend::Executable;
+use shapeyard_core::backend::{Backend, Executable};
 use shapeyard_core::engine::{InferRequest, InferResponse};
 use shapeyard_core::plan::calibrate::{
     Search, Setting, Split, TOKEN_BUDGETS, Trial, settings, splits,
 };
-use shapeyard_core::plan::token_budget::{pack_some, totals};
-use shapeyard_core::plan::{Batch, Totals, Workload};
+use shapeyard_core::plan::token_budget::totals;
+use shapeyard_core::plan::{Batch, PlanOptions, Totals, Workload};
+use shapeyard_core::{Model, Signature};
 
 use crate::lanes::Lanes;
 use crate::layout::Layout;
@@ -21,7 +21,15 @@ use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
 /// Real tokens of a calibration's first trials. Fewer say nothing; more are no more exact.
-const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = 1024..=8192;
+const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = N_RUNS * USUAL_BUDGET..=8192;
+
+/// The budget where none was named or found: large enough to fill vector units, small enough that a batch's
+/// activations stay in a processor's caches.
+const USUAL_BUDGET: usize = 512;
+
+/// Sessions that are tried at most. Each holds the model's weights or a share of them, and what more of
+/// them gain, threads inside a session gain as well.
+const MOST_SESSIONS: usize = 4;
 
 /// How texts become vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +70,8 @@ impl Observer for Unobserved {}
 /// A loaded model that takes tokens and gives vectors.
 #[derive(Clone)]
 pub struct Encoder {
+    backend: Arc<dyn Backend>,
+    model: Arc<Model>,
     executable: Arc<dyn Executable>,
     layout: Layout,
 }
@@ -78,9 +88,13 @@ impl Encoder {
     /// # Errors
     ///
     /// [`EncodeError::NotAnEncoder`], naming what is missing or cannot be given.
-    pub fn new(executable: Arc<dyn Executable>) -> Result<Self, EncodeError> {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        model: Arc<Model>,
+        executable: Arc<dyn Executable>,
+    ) -> Result<Self, EncodeError> {
         let layout = Layout::of(executable.signature())?;
-        Ok(Self { executable, layout })
+        Ok(Self { backend, model, executable, layout })
     }
 
     /// Numbers in a vector.
@@ -89,12 +103,26 @@ impl Encoder {
         self.layout.n_dims
     }
 
-    /// The work that `lengths` (tokens a text) are, for [`shapeyard_core::Backend::plan`].
-    #[must_use]
-    pub fn workload(&self, lengths: Vec<usize>) -> Workload {
+    /// The batches that the backend plans for some of the texts.
+    fn plan(
+        &self,
+        lengths: &[usize],
+        items: &[usize],
+        token_budget: usize,
+    ) -> Result<Vec<Batch>, EncodeError> {
         let signature: &Signature = self.executable.signature();
         let name = |symbol| signature.symbol_name(symbol).to_owned();
-        Workload { rows: name(self.layout.batch), length: name(self.layout.sequence), lengths }
+        let workload = Workload {
+            rows: name(self.layout.batch),
+            length: name(self.layout.sequence),
+            lengths: items.iter().map(|&item| lengths[item]).collect(),
+        };
+        let plan = self.backend.plan(&self.model, &workload, &PlanOptions { token_budget })?;
+        let of_all = |batch: Batch| Batch {
+            items: batch.items.into_iter().map(|position| items[position]).collect(),
+            ..batch
+        };
+        Ok(plan.batches.into_iter().map(of_all).collect())
     }
 
     /// Room for the vectors of `texts`.
@@ -126,13 +154,14 @@ impl Encoder {
         observer: &dyn Observer,
     ) -> Result<EncodeReport, EncodeError> {
         let lengths = lengths(texts);
-        let todo = (0..texts.len()).filter(|&item| !embeddings.is_done(item)).collect();
+        let todo: Vec<usize> = (0..texts.len()).filter(|&item| !embeddings.is_done(item)).collect();
         let mut run = Run {
             encoder: self,
             texts,
             options,
             embeddings,
             observer,
+            n_todo: todo.len(),
             remaining: Remaining::new(&lengths, todo),
             lengths: &lengths,
             lanes: Vec::new(),
@@ -149,7 +178,11 @@ impl Encoder {
     fn candidates(&self, options: &EncodeOptions) -> Vec<Setting> {
         let splits = match options.split {
             Some(split) => vec![split],
-            None => splits(options.n_threads.max(1)),
+            None => {
+                let mut splits = splits(options.n_threads.max(1));
+                splits.retain(|split| split.n_sessions <= MOST_SESSIONS);
+                splits
+            }
         };
         let budgets = match options.token_budget {
             // Without a mask, padding would be taken for text.
@@ -173,6 +206,7 @@ struct Run<'a> {
     embeddings: &'a mut Embeddings,
     observer: &'a dyn Observer,
     lengths: &'a [usize],
+    n_todo: usize,
     remaining: Remaining,
     lanes: Vec<Lanes>,
     totals: Totals,
@@ -184,21 +218,26 @@ impl Run<'_> {
     /// Tries settings on the first part of the work; gives the one for the rest.
     fn calibrate(&mut self) -> Result<Setting, EncodeError> {
         let mut candidates = self.encoder.candidates(self.options);
-        let fallback = default_setting(&candidates, self.options.n_threads);
-        let share = self.remaining.n_tokens() / Search::n_tokens(candidates.len(), 1).max(1);
-        if share < *TRIAL_TOKENS.start() {
+        let fallback = self.usual_setting(&candidates);
+        let share = |n: usize| self.remaining.n_tokens() / Search::n_tokens(n, 1).max(1);
+        let trial_tokens = share(candidates.len()).min(*TRIAL_TOKENS.end());
+        if trial_tokens < *TRIAL_TOKENS.start() {
             return Ok(fallback);
         }
-        let trial_tokens = share.min(*TRIAL_TOKENS.end());
-        // A budget that one batch of a trial's runs does not fill cannot be judged by it.
-        candidates.retain(|setting| setting.token_budget * N_RUNS <= trial_tokens);
+        if self.options.token_budget.is_none() {
+            // A budget that one batch of a trial's runs does not fill cannot be judged by it.
+            candidates.retain(|setting| setting.token_budget * N_RUNS <= trial_tokens);
+        }
+        let trial_tokens = share(candidates.len()).min(*TRIAL_TOKENS.end());
         let started = Instant::now();
         let mut search = Search::new(candidates, trial_tokens);
         while let Some(Trial { setting, n_tokens }) = search.next_trial() {
+            self.keep_lanes(|split| search.may_use(split));
             self.warm_up(setting.split)?;
             let runs = self.remaining.sample(n_tokens);
             let (n_real, elapsed) = self.run(setting, runs)?;
-            if self.observer.stop() {
+            // What is left is too little to go on, or not wanted any more.
+            if 2 * n_real < n_tokens || self.observer.stop() {
                 break;
             }
             search.record(n_real, elapsed);
@@ -219,11 +258,28 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs what is left.
-    fn finish(&mut self, setting: Setting) -> Result<(), EncodeError> {
-        for lanes in self.lanes.extract_if(.., |lanes| lanes.split != setting.split) {
+    /// Ends the sessions of other splits, which hold memory.
+    fn keep_lanes(&mut self, keep: impl Fn(Split) -> bool) {
+        for lanes in self.lanes.extract_if(.., |lanes| !keep(lanes.split)) {
             self.times.add(&lanes.spent);
         }
+    }
+
+    /// What serves where nothing is tried: as many sessions as there is work for, and small batches.
+    fn usual_setting(&self, candidates: &[Setting]) -> Setting {
+        let n_threads = self.options.n_threads.max(1);
+        let n_batches = self.remaining.n_tokens().div_ceil(USUAL_BUDGET).min(self.remaining.len());
+        let n_sessions = n_threads.min(MOST_SESSIONS).min(n_batches).max(1);
+        let split = Split { n_sessions, n_threads: n_threads / n_sessions };
+        let split = self.options.split.unwrap_or(split);
+        let budgets = candidates.iter().map(|it| it.token_budget);
+        let token_budget = budgets.min_by_key(|budget| budget.abs_diff(USUAL_BUDGET));
+        Setting { split, token_budget: token_budget.unwrap_or(1) }
+    }
+
+    /// Runs what is left.
+    fn finish(&mut self, setting: Setting) -> Result<(), EncodeError> {
+        self.keep_lanes(|split| split == setting.split);
         let rest = self.remaining.take(usize::MAX);
         if rest.is_empty() {
             return Ok(());
@@ -240,11 +296,13 @@ impl Run<'_> {
         setting: Setting,
         groups: Vec<Vec<usize>>,
     ) -> Result<(usize, Duration), EncodeError> {
+        let mut batches = Vec::new();
+        for items in groups {
+            batches.extend(self.encoder.plan(self.lengths, &items, setting.token_budget)?);
+        }
         let lanes = self.lanes(setting.split)?;
         let (texts, options, layout) = (self.texts, self.options, &self.encoder.layout);
         let (lengths, observer) = (self.lengths, self.observer);
-        let pack = |items| pack_some(lengths, items, setting.token_budget);
-        let batches: Vec<Batch> = groups.into_iter().flat_map(pack).collect();
         let mut done = Totals::default();
         let fill = |batch: &Batch, request: &mut InferRequest| {
             let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();
@@ -284,21 +342,12 @@ impl Run<'_> {
         EncodeReport {
             backend: self.encoder.executable.backend(),
             setting,
-            interrupted: self.totals.n_items < self.texts.len() && self.observer.stop(),
+            interrupted: self.totals.n_items < self.n_todo,
             tried: self.tried,
             totals: self.totals,
             times: self.times,
         }
     }
-}
-
-/// What serves where nothing was tried: one session a thread and small batches, which keep a batch's
-/// activations in the processor's caches.
-fn default_setting(candidates: &[Setting], n_threads: usize) -> Setting {
-    let split = Split { n_sessions: n_threads.max(1), n_threads: 1 };
-    let usual = Setting { split, token_budget: 512 };
-    let score = |it: &Setting| (it.split == usual.split, it.token_budget == usual.token_budget);
-    candidates.iter().copied().max_by_key(score).unwrap_or(usual)
 }
 
 fn collect(
@@ -315,7 +364,8 @@ fn collect(
         Ok(hidden) if tensor.shape() == wanted => hidden,
         _ => {
             let (found, wanted) = (tensor.shape().to_vec(), wanted.to_vec());
-            return Err(EncodeError::Output { output: layout.output.to_string(), found, wanted });
+            let output = layout.output_name.clone();
+            return Err(EncodeError::Output { output, found, wanted });
         }
     };
     let n_row_values = batch.length * layout.n_dims;

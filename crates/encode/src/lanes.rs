@@ -52,22 +52,42 @@ impl Lanes {
     }
 
     /// Runs batches in order: `fill` writes a batch's inputs, `take` reads its answer, and both run while
-    /// sessions work. Stops early, with nothing left running, when `stop` says so or at an error.
+    /// sessions work. Stops early when `stop` says so or at an error; what runs by then is taken.
     pub(crate) fn run<'a>(
         &mut self,
         batches: &'a [Batch],
         stop: &dyn Fn() -> bool,
-        mut fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
+        fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
         mut take: impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let n_in_flight = 2 * self.split.n_sessions;
         let mut in_flight = VecDeque::with_capacity(n_in_flight);
+        let submitted =
+            self.submit_all(batches, n_in_flight, &mut in_flight, stop, fill, &mut take);
+        // What is on its way is taken also after an error: it is work done.
+        let mut result = submitted;
+        while !in_flight.is_empty() {
+            let taken = self.take_first(&mut in_flight, &mut take);
+            result = result.and(taken);
+        }
+        result
+    }
+
+    fn submit_all<'a>(
+        &mut self,
+        batches: &'a [Batch],
+        n_in_flight: usize,
+        in_flight: &mut VecDeque<InFlight<'a>>,
+        stop: &dyn Fn() -> bool,
+        mut fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
+        take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         for batch in batches {
             if stop() {
                 break;
             }
             if in_flight.len() == n_in_flight {
-                self.take_first(&mut in_flight, &mut take)?;
+                self.take_first(in_flight, take)?;
             }
             let mut request = self.spare.pop().unwrap_or_default();
             let started = Instant::now();
@@ -76,9 +96,6 @@ impl Lanes {
             let submitted = self.engine.submit_wait(request);
             let ticket = submitted.map_err(|rejected| failed(batch, rejected.rejection.into()))?;
             in_flight.push_back(InFlight { batch, ticket });
-        }
-        while !in_flight.is_empty() {
-            self.take_first(&mut in_flight, &mut take)?;
         }
         Ok(())
     }
@@ -89,7 +106,7 @@ impl Lanes {
         take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let Some(InFlight { batch, ticket }) = in_flight.pop_front() else { return Ok(()) };
-        let response = ticket.wait().map_err(|source| failed(batch, source))?;
+        let response = ticket.wait().map_err(|lost| failed(batch, lost.error))?;
         self.spent.model += response.report.times.run;
         self.spent.transfer += response.report.times.prepare + response.report.times.finish;
         self.spent.queued += response.queued;

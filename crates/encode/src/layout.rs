@@ -29,6 +29,7 @@ pub(crate) struct Layout {
     pub(crate) sequence: SymbolId,
     /// Which output holds one vector a token, `[batch, sequence, dims]`.
     pub(crate) output: usize,
+    pub(crate) output_name: String,
     /// Numbers in a vector.
     pub(crate) n_dims: usize,
 }
@@ -63,7 +64,8 @@ impl Layout {
             let reason = "it has no f32 output with one vector a token";
             return Err(not(format!("{reason} ([batch, sequence, a fixed extent])")));
         };
-        Ok(Self { inputs, batch: *batch, sequence: *sequence, output, n_dims })
+        let output_name = signature.outputs[output].name.clone();
+        Ok(Self { inputs, batch: *batch, sequence: *sequence, output, output_name, n_dims })
     }
 
     /// Whether texts of different lengths may stand in one batch: the model must be told what is padding.

@@ -19,6 +19,11 @@ impl Remaining {
         Self { items }
     }
 
+    /// Items that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Tokens of what is left.
     pub(crate) fn n_tokens(&self) -> usize {
         self.items.iter().map(|(_, length)| length).sum()

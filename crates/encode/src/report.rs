@@ -21,8 +21,8 @@ pub struct Tried {
     pub tokens_per_second: f64,
 }
 
-/// Where the time of an encoding went. The first three are wall-clock time and do not overlap; the others
-/// are parts of the first two, summed over sessions.
+/// Where the time of an encoding went. `calibrate` and `run` are wall-clock time and do not overlap; the
+/// others are parts of those two, summed over sessions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct EncodeTimes {
     /// Trying settings, on real work.
@@ -55,7 +55,7 @@ impl EncodeTimes {
 pub struct EncodeReport {
     /// The backend that answered.
     pub backend: BackendId,
-    /// The setting that most of the work ran with.
+    /// The setting that the work ran with after calibration.
     pub setting: Setting,
     /// What a calibration tried, in order; empty where the setting was given or the work too small.
     pub tried: Vec<Tried>,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -105,7 +106,7 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
     let n_threads = setting.map_or(args.threads, |setting| setting.split.n_threads);
     let job = LoadJob::of(&model).for_sessions(SessionOptions::threads(n_threads));
     let opened = registry.open(&choice, &job)?;
-    let encoder = Encoder::new(opened.executable)?;
+    let encoder = Encoder::new(opened.backend, Arc::new(model), opened.executable)?;
     let options = EncodeOptions {
         pooling: Pooling::Mean,
         normalise: true,

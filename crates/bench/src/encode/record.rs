@@ -81,7 +81,7 @@ impl Contender {
 
 /// The least of the cosines of rows of length 1; NaN where the rows do not match.
 fn least_cosine(a: &[f32], b: &[f32], n_dims: usize) -> f64 {
-    if a.len() != b.len() || a.is_empty() {
+    if a.len() != b.len() || a.is_empty() || !a.iter().chain(b).all(|x| x.is_finite()) {
         return f64::NAN;
     }
     let dot = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum();

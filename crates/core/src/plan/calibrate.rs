@@ -87,8 +87,12 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Infinite for a candidate that has done nothing.
     fn seconds_a_token(&self) -> f64 {
-        self.elapsed.as_secs_f64() / self.n_tokens.max(1) as f64
+        match self.n_tokens {
+            0 => f64::INFINITY,
+            n_tokens => self.elapsed.as_secs_f64() / n_tokens as f64,
+        }
     }
 }
 
@@ -135,6 +139,12 @@ impl Search {
         self.candidates.truncate(self.candidates.len().div_ceil(2));
         self.next = 0;
         self.n_trial_tokens *= 2;
+    }
+
+    /// Whether a split may still win.
+    #[must_use]
+    pub fn may_use(&self, split: Split) -> bool {
+        self.candidates.iter().any(|candidate| candidate.setting.split == split)
     }
 
     /// The real tokens that all trials of a search take together.
@@ -184,6 +194,16 @@ mod tests {
             assert_eq!(best, Some(*fastest));
             assert_eq!(spent, Search::n_tokens(15, 100));
         }
+    }
+
+    #[test]
+    fn a_trial_without_work_never_wins() {
+        let candidates = settings(&splits(2), &[512]);
+        let mut search = Search::new(candidates.clone(), 100);
+        search.record(100, Duration::from_secs(1));
+        search.record(0, Duration::from_nanos(1));
+        assert_eq!(search.best(), Some(candidates[0]));
+        assert!(search.may_use(candidates[0].split) && !search.may_use(candidates[1].split));
     }
 
     #[test]
