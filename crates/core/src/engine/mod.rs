@@ -1,7 +1,7 @@
 //! The engine: owner threads, one a session, behind a bounded queue.
 //!
 //! Sessions block, so each belongs to a thread of its own; this is where callers that must not block
-//! begin. A request's buffers come back with its answer, so that a caller can use them again.
+//! begin. A request's buffers come back with its answer or its error, so that a caller can use them again.
 //!
 //! * A full queue is a typed error that hands the request back.
 //! * A request whose [`Ticket`] was dropped before its turn is not run.
@@ -15,6 +15,8 @@
 mod service;
 mod worker;
 
+use std::error::Error;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -104,29 +106,63 @@ pub enum InferError {
     },
 }
 
+/// A request that has no answer, with its buffers.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: InferError,
+    /// The request, unless it was lost with the thread that had it. Its inputs are as they were; what its
+    /// outputs hold is unspecified.
+    pub request: Option<InferRequest>,
+}
+
+impl Failed {
+    /// Boxed, so that answers stay small.
+    fn boxed(error: impl Into<InferError>, request: Option<InferRequest>) -> Box<Self> {
+        Box::new(Self { error: error.into(), request })
+    }
+
+    fn lost() -> Box<Self> {
+        Self::boxed(Rejection::Stopped, None)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Failed {
+    /// The error's own source: this type only adds the request, nothing to be said.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
 /// The answer to come. Dropping it gives the request up: if its turn has not come, it never runs.
 #[derive(Debug)]
 pub struct Ticket(oneshot::Receiver<Answer>);
 
-type Answer = Result<InferResponse, InferError>;
+type Answer = Result<InferResponse, Box<Failed>>;
 
 impl Ticket {
     /// Blocks until the answer is there.
     ///
     /// # Errors
     ///
-    /// [`InferError`].
+    /// [`Failed`], with the request.
     pub fn wait(self) -> Answer {
-        self.0.recv().unwrap_or(Err(InferError::Rejected(Rejection::Stopped)))
+        self.0.recv().unwrap_or_else(|_| Err(Failed::lost()))
     }
 
     /// The answer, for callers that must not block. Works under any async runtime.
     ///
     /// # Errors
     ///
-    /// [`InferError`].
+    /// [`Failed`], with the request.
     pub async fn answer(self) -> Answer {
-        self.0.await.unwrap_or(Err(InferError::Rejected(Rejection::Stopped)))
+        self.0.await.unwrap_or_else(|_| Err(Failed::lost()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Engine, InferError, InferRequest, InferResponse};
+use super::{Engine, Failed, InferRequest, InferResponse};
 use crate::Signature;
 
 /// Something that answers requests without blocking its callers; object-safe.
@@ -15,8 +15,8 @@ pub trait InferenceService: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`InferError`]; a full queue is an error at once, not a wait.
-    async fn infer(&self, request: InferRequest) -> Result<InferResponse, InferError>;
+    /// [`Failed`], with the request; a full queue is an error at once, not a wait.
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Box<Failed>>;
 
     /// Accepts no more, answers all that was accepted, and frees what runs requests. Does nothing the second
     /// time.
@@ -31,10 +31,10 @@ impl InferenceService for Engine {
         Self::signature(self)
     }
 
-    async fn infer(&self, request: InferRequest) -> Result<InferResponse, InferError> {
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Box<Failed>> {
         match self.submit(request) {
             Ok(ticket) => ticket.answer().await,
-            Err(rejected) => Err(rejected.rejection.into()),
+            Err(rejected) => Err(Failed::boxed(rejected.rejection, Some(rejected.request))),
         }
     }
 

@@ -133,6 +133,11 @@ fn result(answer: Answer) -> i32 {
     answer.unwrap().outputs.tensors()[0].as_slice::<i32>().unwrap()[0]
 }
 
+/// The input of a request that came back with an error.
+fn input(failed: &Failed) -> i32 {
+    failed.request.as_ref().unwrap().inputs[0].as_slice::<i32>().unwrap()[0]
+}
+
 /// Waits until the engine's one session is busy and the queue is empty.
 fn until_running(engine: &Engine) {
     while engine.shared.queue().is_some_and(|queue| !queue.is_empty()) {
@@ -181,7 +186,8 @@ fn dropping_the_engine_answers_everyone() {
     permit.send(()).unwrap();
     assert_eq!(result(running.wait()), 2);
     let refused = waiting.wait().unwrap_err();
-    assert!(matches!(refused, InferError::Rejected(Rejection::Stopped)), "{refused}");
+    assert!(matches!(refused.error, InferError::Rejected(Rejection::Stopped)), "{refused}");
+    assert_eq!(input(&refused), 2);
     dropper.join().unwrap();
 }
 
@@ -257,6 +263,7 @@ fn a_panic_is_an_error_and_the_next_request_is_answered() {
     let [panicked, next] = answers;
     let panicked = panicked.unwrap_err();
     assert!(panicked.to_string().contains("asked to panic"), "{panicked}");
+    assert_eq!(input(&panicked), -1);
     assert_eq!(result(next), 10);
 }
 
@@ -293,10 +300,10 @@ fn when_no_session_is_left_what_waits_is_refused() {
         drop(permit);
         let [first, second, third, fourth] = tickets.map(|ticket| ticket.wait().unwrap_err());
         for panicked in [first, second] {
-            assert!(matches!(panicked, InferError::Panicked { .. }), "{panicked}");
+            assert!(matches!(panicked.error, InferError::Panicked { .. }), "{panicked}");
         }
         for refused in [third, fourth] {
-            assert!(matches!(refused, InferError::Rejected(Rejection::Stopped)), "{refused}");
+            assert!(matches!(refused.error, InferError::Rejected(Rejection::Stopped)), "{refused}");
         }
         let rejected = engine.submit(request(5)).unwrap_err();
         assert_eq!(rejected.rejection, Rejection::Stopped);
@@ -323,8 +330,27 @@ fn a_replacement_is_made_after_the_old_session_was_dropped() {
 fn a_request_that_does_not_bind_is_answered_with_the_reason() {
     let (engine, permit) = held(1, 4);
     drop(permit);
-    let error = engine.submit(InferRequest::default()).unwrap().wait().unwrap_err();
-    assert_eq!(error.to_string(), "input `x` (i32) is missing");
+    let mut outputs = Outputs::new();
+    outputs.slots(1)[0] = Tensor::from_slice(&[1], &[7]).unwrap();
+    let request = InferRequest { inputs: vec![], outputs };
+    let failed = engine.submit(request).unwrap().wait().unwrap_err();
+    assert_eq!(failed.to_string(), "input `x` (i32) is missing");
+    // The memory for the outputs comes back too.
+    assert_eq!(failed.request.unwrap().outputs.tensors().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_finds_the_queue_full_comes_back() {
+    let (engine, permit) = held(1, 1);
+    let running = engine.submit(request(1)).unwrap();
+    until_running(&engine);
+    let waiting = engine.submit(request(2)).unwrap();
+    let failed = engine.infer(request(3)).await.unwrap_err();
+    let full = Rejection::QueueFull { capacity: 1 };
+    assert!(matches!(failed.error, InferError::Rejected(found) if found == full), "{failed}");
+    assert_eq!(input(&failed), 3);
+    drop(permit);
+    assert_eq!([running, waiting].map(|ticket| result(ticket.wait())), [2, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use smallvec::SmallVec;
 
-use super::{Answer, InferError, InferResponse, Job, Rejection, Shared};
+use super::{Answer, Failed, InferError, InferRequest, InferResponse, Job, Rejection, Shared};
 use crate::backend::{BackendError, BackendId, Executable, Request, Session, SessionOptions};
 use crate::{Outputs, RunReport, Tensor, TensorView};
 
@@ -89,10 +89,12 @@ impl Lane {
         let queued = job.submitted.elapsed();
         let (inputs, mut outputs) = (job.request.inputs, job.request.outputs);
         let run = AssertUnwindSafe(|| run(&self.executable, session, &inputs, &mut outputs));
-        let (answer, usable): (Answer, bool) = match catch_unwind(run) {
-            Ok(Ok(report)) => (Ok(InferResponse { inputs, outputs, report, queued }), true),
-            Ok(Err(error)) => (Err(error), true),
-            Err(panic) => (Err(InferError::Panicked { message: panic_message(&*panic) }), false),
+        let outcome = catch_unwind(run)
+            .unwrap_or_else(|panic| Err(InferError::Panicked { message: panic_message(&*panic) }));
+        let usable = !matches!(outcome, Err(InferError::Panicked { .. }));
+        let answer: Answer = match outcome {
+            Ok(report) => Ok(InferResponse { inputs, outputs, report, queued }),
+            Err(error) => Err(Failed::boxed(error, Some(InferRequest { inputs, outputs }))),
         };
         count(if answer.is_ok() { &counters.answered } else { &counters.failed });
         let _ = job.reply.send(answer);
@@ -102,7 +104,7 @@ impl Lane {
     fn refuse(&self, job: Job) {
         count(&self.shared.counters.refused);
         // The caller may have left meanwhile; then nobody wants the answer.
-        let _ = job.reply.send(Err(InferError::Rejected(Rejection::Stopped)));
+        let _ = job.reply.send(Err(Failed::boxed(Rejection::Stopped, Some(job.request))));
     }
 }
 
