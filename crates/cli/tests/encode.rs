@@ -234,7 +234,7 @@ fn what_an_earlier_run_kept_outlives_a_run_that_did_not_take_it_up() {
 }
 
 #[test]
-fn vectors_of_another_setting_are_not_taken_up() {
+fn a_damaged_file_is_not_taken_up() {
     let folder = texts();
     let partial = folder.write("e.npy.partial", "garbage");
     let docs = folder.path("docs");
@@ -242,4 +242,42 @@ fn vectors_of_another_setting_are_not_taken_up() {
     resume().refused(2, &["e.npy.partial", "delete it or leave out --resume"]);
     fs::remove_file(partial).unwrap();
     resume().done();
+}
+
+/// A file of an interrupted run that says something else about itself than it did.
+#[cfg(unix)]
+fn rewrite_metadata(path: &Path, name: &str, value: &str) {
+    let file = fs::read(path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    assert!(metadata.insert(name.to_owned(), value.to_owned()).is_some(), "{metadata:?}");
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    fs::write(path, safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap()).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn vectors_of_another_setting_are_not_taken_up() {
+    let folder = Folder::new();
+    let records = records_with_a_long_list(&folder, 400);
+    let command = |more: &[&str]| {
+        let mut command = encode(&folder, "e.npy");
+        command.arg(&records).args(more);
+        command
+    };
+    run(&mut limited(&command(&[]), N_BLOCKS)).refused(2, &["400 of 400 units are kept"]);
+    for (more, differs) in [
+        (&["--pool", "cls"][..], "it was made with pool mean, this run has cls"),
+        (&["--normalize"], "it was made with normalize false, this run has true"),
+        (&["--token-budget", "64"], "this run has 64"),
+    ] {
+        run(command(more).arg("--resume")).refused(2, &[differs, "leave out --resume"]);
+    }
+    let partial = folder.path("e.npy.partial");
+    let kept = fs::read(&partial).unwrap();
+    rewrite_metadata(&partial, "backend", "rten of tomorrow");
+    run(command(&[]).arg("--resume")).refused(2, &["made with backend rten of tomorrow"]);
+    fs::write(&partial, kept).unwrap();
+    let ran = run(command(&["--resume", "--format", "json"]).arg("--quiet")).done();
+    assert_eq!(ran.json()["n_resumed"], 400);
 }

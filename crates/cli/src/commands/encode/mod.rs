@@ -40,11 +40,11 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let n_threads = args.backend.n_threads();
     let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
     let opened = timed(&mut seconds.load, || args.backend.open(global, &model, output))?;
+    let partial = Partial::of(&model, args, &opened.backend.probe())?;
     let encoder = Encoder::new(opened.executable)?;
     let options = args.encode_options(&tokenizer);
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
 
-    let partial = Partial::of(&model, args)?;
     let n_resumed =
         if args.resume { partial.restore(&collected.units, &mut embeddings)? } else { 0 };
     let progress = Progress::of(output, tokens.len() - n_resumed, "units");

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use shapeyard_core::backend::{Probe, Status};
 use shapeyard_core::model::Digest;
 use shapeyard_core::{Model, Tensor, TensorView};
 use shapeyard_encode::Embeddings;
@@ -29,7 +30,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    pub(super) fn of(model: &Model, args: &Args) -> Result<Self> {
+    pub(super) fn of(model: &Model, args: &Args, probe: &Probe) -> Result<Self> {
         let unreadable = || BadInput::new(format!("`{}` cannot be read", args.tokenizer.display()));
         let tokenizer = Digest::of(&fs::read(&args.tokenizer).with_context(unreadable)?);
         let made_by = [
@@ -38,6 +39,12 @@ impl Partial {
             ("max-length", args.max_length.to_string()),
             ("pool", args.pool.to_string()),
             ("normalize", args.normalize.to_string()),
+            ("backend", engine(probe)),
+            // A model that is quantised dynamically gives a text other vectors in another batch.
+            (
+                "token-budget",
+                args.token_budget.map_or("found on the job".to_owned(), |n| n.to_string()),
+            ),
         ];
         let made_by = made_by.map(|(name, value)| (name.to_owned(), value)).into();
         Ok(Self { path: beside(&args.out, ".partial"), made_by })
@@ -151,6 +158,14 @@ impl Partial {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The engine, so exactly that another version of it is another engine.
+fn engine(probe: &Probe) -> String {
+    match &probe.status {
+        Status::Usable { fingerprint, .. } => format!("{} {fingerprint}", probe.backend),
+        Status::Unusable { .. } => probe.backend.to_string(),
     }
 }
 
