@@ -286,12 +286,13 @@ impl Signature {
                 Dim::Fixed(wanted) if wanted != extent => {
                     return Err(BindError::FixedDimension { found: here(), wanted });
                 }
-                Dim::Symbol(symbol) => match extents.0[symbol.0].replace(extent) {
-                    Some(bound) if bound != extent => {
+                // A symbol that the signature does not have binds nothing.
+                Dim::Symbol(symbol) => {
+                    let bound = extents.0.get_mut(symbol.0).and_then(|it| it.replace(extent));
+                    if bound.is_some_and(|bound| bound != extent) {
                         return Err(self.conflict(symbol, inputs, here()));
                     }
-                    _ => {}
-                },
+                }
                 Dim::Fixed(_) | Dim::Unnamed => {}
             }
         }

@@ -175,6 +175,32 @@ fn nesting_without_end_is_refused() {
 }
 
 #[test]
+fn small_files_that_ask_for_much_work_are_read_at_once() {
+    let string = |number, text: &str| message(number, text.as_bytes());
+    let node = |operator: &str, input: &str, output: &str| {
+        let parts = [string(1, "table"), string(1, input), string(2, output), string(4, operator)];
+        let alias = [string(1, input), string(2, output), string(4, operator)];
+        message(1, &if operator == "Gather" { parts.concat() } else { alias.concat() })
+    };
+    // A chain of aliases as long as the look-ups are many.
+    let chain = (0..20_000).map(|n| node("Identity", &format!("n{n}"), &format!("n{}", n + 1)));
+    let gathers = (0..20_000).map(|n| node("Gather", "n20000", &format!("g{n}")));
+    let output = [string(1, "y"), message(2, &message(1, &[8, 1]))].concat();
+    let graph: Vec<u8> = chain.chain(gathers).flatten().chain(message(12, &output)).collect();
+    let file = [message(8, &[16, 17]), message(7, &graph)].concat();
+    let model = onnx::read(Cursor::new(file)).unwrap();
+    assert_eq!(model.operators["Gather"], 20_000);
+
+    let dimension = message(1, &string(2, "n"));
+    let shape = message(2, &dimension.repeat(100));
+    let value = [string(1, "x"), message(2, &message(1, &[vec![8, 1], shape].concat()))].concat();
+    let error = onnx::read(Cursor::new(message(7, &message(11, &value)))).unwrap_err();
+    assert!(error.to_string().contains("too many axes"), "{error}");
+    let error = onnx::read(Cursor::new(vec![0; 100])).unwrap_err();
+    assert!(matches!(error, OnnxError::Malformed { .. }), "{error:?}");
+}
+
+#[test]
 fn every_truncation_of_a_model_is_an_error() {
     let whole = fs::read(models().join("mixed_types.onnx")).unwrap();
     let full = onnx::read(Cursor::new(&whole)).unwrap();

@@ -3,8 +3,8 @@
 mod digest;
 pub mod onnx;
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
@@ -113,11 +113,15 @@ impl Model {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ModelError> {
         let path = path.into();
         let unreadable = |source| ModelError::Unreadable { path: path.clone(), source };
-        let file = File::open(&path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
+        // Asked of the path first: opening a pipe would wait for its writer.
+        let metadata = fs::metadata(&path).map_err(unreadable)?;
         if metadata.is_dir() {
             return Err(unreadable(io::ErrorKind::IsADirectory.into()));
         }
+        if !metadata.is_file() {
+            return Err(unreadable(io::Error::other("it is a device or a pipe, not a file")));
+        }
+        let file = File::open(&path).map_err(unreadable)?;
         let onnx = onnx::read(file).map_err(|source| match source {
             OnnxError::Read(source) => unreadable(source),
             source => ModelError::Onnx { path: path.clone(), source },
@@ -243,25 +247,35 @@ fn external_files(model: &Path, onnx: &OnnxFile) -> Result<Vec<ExternalFile>, Mo
 }
 
 fn signature(inputs: Vec<OnnxValue>, outputs: Vec<OnnxValue>) -> Signature {
-    let mut symbols = Vec::new();
+    let mut symbols = Symbols::default();
     let mut specs = |values: Vec<OnnxValue>| -> Vec<TensorSpec> {
         values.into_iter().map(|value| spec(value, &mut symbols)).collect()
     };
     let (inputs, outputs) = (specs(inputs), specs(outputs));
-    Signature { inputs, outputs, symbols }
+    Signature { inputs, outputs, symbols: symbols.names }
 }
 
-fn spec(value: OnnxValue, symbols: &mut Vec<String>) -> TensorSpec {
+/// Symbols in the order in which they are first named.
+#[derive(Default)]
+struct Symbols {
+    names: Vec<String>,
+    known: HashMap<String, SymbolId>,
+}
+
+impl Symbols {
+    fn id(&mut self, name: String) -> SymbolId {
+        *self.known.entry(name).or_insert_with_key(|name| {
+            self.names.push(name.clone());
+            SymbolId(self.names.len() - 1)
+        })
+    }
+}
+
+fn spec(value: OnnxValue, symbols: &mut Symbols) -> TensorSpec {
     let mut dim = |dim| match dim {
         OnnxDim::Fixed(extent) => Dim::Fixed(extent),
         OnnxDim::Unnamed => Dim::Unnamed,
-        OnnxDim::Named(name) => {
-            let known = symbols.iter().position(|symbol| *symbol == name);
-            Dim::Symbol(SymbolId(known.unwrap_or_else(|| {
-                symbols.push(name);
-                symbols.len() - 1
-            })))
-        }
+        OnnxDim::Named(name) => Dim::Symbol(symbols.id(name)),
     };
     TensorSpec {
         name: value.name,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, Seek};
+use std::sync::Arc;
 
 use super::wire::{Field, Span, Value, Wire};
 use super::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
@@ -30,8 +31,9 @@ struct Reader {
     has_graph: bool,
     /// Constants of the main graph, with their extents.
     initializers: HashMap<String, Vec<u64>>,
-    /// Outputs of nodes that hand on the elements of their first input, with that input.
-    aliases: HashMap<String, String>,
+    /// Outputs of nodes that hand on the elements of their first input, with where those come from. Nodes
+    /// stand in the order of their work, so that is known when a node is read.
+    aliases: HashMap<String, Arc<str>>,
     gathers: Vec<Gather>,
 }
 
@@ -187,7 +189,11 @@ impl Reader {
                 if let (Some(input), Some(output)) =
                     (inputs.next(), node.outputs.into_iter().next())
                 {
-                    self.aliases.insert(output, input);
+                    let origin = match self.aliases.get(&input) {
+                        Some(origin) => Arc::clone(origin),
+                        None => input.into(),
+                    };
+                    self.aliases.insert(output, origin);
                 }
             }
             "Gather" => {
@@ -355,15 +361,7 @@ impl Reader {
     }
 
     fn origin<'a>(&'a self, name: &'a str) -> &'a str {
-        let mut name = name;
-        // A damaged graph may hold a cycle: no chain is longer than the number of its links.
-        for _ in 0..=self.aliases.len() {
-            match self.aliases.get(name) {
-                Some(source) => name = source,
-                None => break,
-            }
-        }
-        name
+        self.aliases.get(name).map_or(name, |origin| origin)
     }
 }
 
@@ -482,6 +480,9 @@ fn tensor_shape<R: Read + Seek>(wire: &mut Wire<R>, span: Span) -> Result<Vec<On
     wire.fields(span, |wire, field| {
         if field.number == 1 {
             dims.push(dimension(wire, field.value.span("a dimension")?)?);
+        }
+        if dims.len() > MAX_RANK {
+            return Err(OnnxError::Malformed { what: "a shape (it has too many axes)" });
         }
         Ok(())
     })?;

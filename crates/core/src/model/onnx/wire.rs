@@ -105,6 +105,9 @@ impl<R: Read + Seek> Wire<R> {
 
     fn field(&mut self, end: u64) -> Result<Field, OnnxError> {
         let key = self.varint(end)?;
+        if key >> 3 == 0 {
+            return Err(OnnxError::Malformed { what: "a field's number" });
+        }
         let value = match key & 7 {
             0 => Value::Varint(self.varint(end)?),
             1 => self.fixed(8, end)?,
