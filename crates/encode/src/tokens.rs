@@ -129,7 +129,7 @@ impl TextTokenizer {
         parallel::map(texts, n_threads, |text| self.encode(text.as_ref()))
     }
 
-    /// Checks that every id that this tokenizer gives is a row of the model's embedding table.
+    /// Checks that every id that this tokenizer gives, or that fills short rows, is a row of the model's embedding table.
     ///
     /// # Errors
     ///
@@ -137,12 +137,11 @@ impl TextTokenizer {
     pub fn check_fits(&self, signature: &Signature) -> Result<(), TokenizeError> {
         let ids = ID_INPUTS.iter().find_map(|name| signature.input_index(name));
         let n_rows = ids.and_then(|index| signature.inputs[index].index_limit);
+        let largest_id = self.largest_id.max(self.pad_id);
         match n_rows {
-            Some(n_rows) if self.largest_id as usize >= n_rows => Err(TokenizeError::DoesNotFit {
-                path: self.path.clone(),
-                largest_id: self.largest_id,
-                n_rows,
-            }),
+            Some(n_rows) if largest_id as usize >= n_rows => {
+                Err(TokenizeError::DoesNotFit { path: self.path.clone(), largest_id, n_rows })
+            }
             _ => Ok(()),
         }
     }

@@ -104,14 +104,28 @@ fn other_files_are_refused() {
     }
 }
 
+fn signature(index_limit: Option<usize>) -> Signature {
+    let shape = Some(vec![Dim::Unnamed, Dim::Unnamed]);
+    let name = "input_ids".to_owned();
+    let ids = TensorSpec { name, dtype: DataType::I64, shape, index_limit };
+    Signature { inputs: vec![ids], ..Signature::default() }
+}
+
+#[test]
+fn a_padding_id_outside_the_table_is_found() {
+    let padding = serde_json::json!({
+        "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 500, "pad_type_id": 0, "pad_token": "[PAD]",
+    });
+    let file = changed(&serde_json::json!({"padding": padding}));
+    let tokenizer = TextTokenizer::open(file.path(), 16).unwrap();
+    let error = tokenizer.check_fits(&signature(Some(128))).unwrap_err();
+    assert!(matches!(error, TokenizeError::DoesNotFit { largest_id: 500, n_rows: 128, .. }));
+    assert!(tokenizer.check_fits(&signature(Some(501))).is_ok());
+}
+
 #[test]
 fn a_table_with_too_few_rows_is_found() {
-    let signature = |index_limit| {
-        let shape = Some(vec![Dim::Unnamed, Dim::Unnamed]);
-        let name = "input_ids".to_owned();
-        let ids = TensorSpec { name, dtype: DataType::I64, shape, index_limit };
-        Signature { inputs: vec![ids], ..Signature::default() }
-    };
     let tokenizer = tiny(16);
     assert_eq!(tokenizer.largest_id(), 127);
     assert!(tokenizer.check_fits(&signature(Some(128))).is_ok());
