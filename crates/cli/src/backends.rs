@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::Result;
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Backend as _, BackendError, LoadJob, Probe, Status};
+use shapeyard_core::backend::{Backend as _, BackendError, LoadJob, Probe, SessionOptions, Status};
 use shapeyard_core::registry::{Choice, Opened, Registry};
 use shapeyard_cpu::{CpuOptions, OnnxRuntime};
 
@@ -32,12 +32,20 @@ impl BackendArgs {
         self.threads.unwrap_or_else(all).get()
     }
 
-    /// Loads a model on the backend that was chosen, and says which others did not serve.
-    pub(crate) fn open(&self, global: &Global, model: &Model, output: &Output) -> Result<Opened> {
+    /// Loads a model on the backend that was chosen, and says which others did not serve. `sessions` are
+    /// those that will be asked for: a backend that makes one to load the model makes it so.
+    pub(crate) fn open(
+        &self,
+        global: &Global,
+        model: &Model,
+        sessions: SessionOptions,
+        output: &Output,
+    ) -> Result<Opened> {
         if global.onnxruntime.is_some() && self.backend == Choice::Auto {
             check_named_library(global)?;
         }
-        let opened = registry(global).open(&self.backend, &LoadJob::of(model))?;
+        let opened =
+            registry(global).open(&self.backend, &LoadJob::of(model).for_sessions(sessions))?;
         for passed in &opened.passed_over {
             let instead = opened.backend.id();
             output.note(format_args!("{}; {instead} answers instead", passed.reason));

@@ -98,6 +98,7 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     codes! {
         BadInput => |_| Code::BadInput,
+        StdoutError => |_| Code::BadInput,
         Interrupted => |_| Code::Interrupted,
         TensorFileError => |_| Code::BadInput,
         UnitError => |_| Code::BadInput,

@@ -234,6 +234,18 @@ fn what_an_earlier_run_kept_outlives_a_run_that_did_not_take_it_up() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_named() {
+    let folder = texts();
+    folder.write("docs/large.txt", "a long line\n".repeat(10));
+    let mut command = encode(&folder, "e.npy");
+    let ran = run(command.arg(folder.path("docs")).args(["--max-file-bytes", "50"]));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let large = "docs/large.txt: longer than 50 bytes; raise --max-file-bytes";
+    assert!(ran.stderr.contains(large), "{ran:?}");
+    assert!(ran.stderr.contains("left out: 1 non-text file; --format json"), "{ran:?}");
+}
+
+#[test]
 fn a_damaged_file_is_not_taken_up() {
     let folder = texts();
     let partial = folder.write("e.npy.partial", "garbage");

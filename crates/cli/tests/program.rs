@@ -92,12 +92,25 @@ fn a_closed_pipe_is_no_error() {
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stdout_is_no_fault_of_the_program() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let child = shapeyard().arg("doctor").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("stdout cannot be written"), "{stderr}");
+}
+
 #[test]
 fn a_wrong_command_line_is_bad_input() {
     // A hundred thousand threads would stop the machine.
     let threads = ["run", "m.onnx", "--out", "y.npy", "--threads", "100000"];
     let format = ["inspect", "--format", "xml", "m.onnx"];
-    for args in [&["fly"][..], &["run"], &format, &["encode", "m.onnx"], &threads] {
+    // The time of every run is kept.
+    let repeat = ["run", "m.onnx", "--out", "y.npy", "--repeat", "18446744073709551615"];
+    for args in [&["fly"][..], &["run"], &format, &["encode", "m.onnx"], &threads, &repeat] {
         assert_eq!(run(shapeyard().args(args)).code, 2, "{args:?}");
     }
 }

@@ -40,7 +40,7 @@ pub struct Unit {
 pub struct UnitOptions {
     /// Where text files are cut.
     pub cut: Cut,
-    /// Larger files are not read. Records that were named themselves have no limit.
+    /// Larger files are not read. Records have no limit.
     pub max_file_bytes: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Whether something could not be read, as opposed to not being text.
+    /// Whether something could not be read or was too large, as opposed to not being text.
     #[must_use]
     pub fn has_unreadable(&self) -> bool {
         self.skipped.iter().any(|skipped| skipped.reason.is_failure())
@@ -101,8 +101,8 @@ fn collect_named(
     if path.to_str().is_none() {
         return Err(UnitError::NameNotText { path: path.to_owned() });
     }
-    let limit = if is_records(path) { u64::MAX } else { options.max_file_bytes };
-    let text = file::read(path, limit).map_err(|refusal| refusal.into_error(path))?;
+    let text =
+        file::read(path, limit(path, options)).map_err(|refusal| refusal.into_error(path))?;
     add(path, path, &text, options, units)
 }
 
@@ -123,7 +123,7 @@ fn collect_folder(
         let text = if is_list(&found.path) {
             Err(Refusal::Content(SkipReason::UnitList))
         } else {
-            file::read(&found.path, options.max_file_bytes)
+            file::read(&found.path, limit(&found.path, options))
         };
         match text {
             Ok(text) => add(&found.path, &found.shown, &text, options, &mut collected.units)?,
@@ -159,6 +159,11 @@ fn add(
             .for_each(|(span, text)| push(span, text));
     }
     Ok(())
+}
+
+/// Records have no limit: a collection of texts in one file is long as a matter of course.
+fn limit(path: &Path, options: &UnitOptions) -> u64 {
+    if is_records(path) { u64::MAX } else { options.max_file_bytes }
 }
 
 fn is_list(path: &Path) -> bool {

@@ -53,10 +53,10 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
-    /// Whether something went wrong, as opposed to the file not being text to encode.
+    /// Whether text may be missing, as opposed to the file not being text to encode.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        matches!(self, Self::Unreadable { .. } | Self::NameNotText)
+        matches!(self, Self::Unreadable { .. } | Self::NameNotText | Self::TooLarge { .. })
     }
 }
 

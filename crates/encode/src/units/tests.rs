@@ -77,7 +77,7 @@ fn a_file_that_is_named_must_be_text() {
 }
 
 #[test]
-fn the_limit_is_for_text_and_for_what_a_folder_holds() {
+fn records_have_no_limit_and_other_files_are_missed() {
     let folder =
         folder(&[("a.txt", b"123456789"), ("b.jsonl", b"{\"text\": \"1\"}"), ("c", b"ok")]);
     let options = UnitOptions { max_file_bytes: 8, ..UnitOptions::default() };
@@ -85,8 +85,10 @@ fn the_limit_is_for_text_and_for_what_a_folder_holds() {
     assert!(matches!(named("a.txt").unwrap_err(), UnitError::TooLarge { limit: 8, .. }));
     assert_eq!(named("b.jsonl").unwrap().units.len(), 1);
     let collected = collect(&[folder.path().to_owned()], &options).unwrap();
-    assert_eq!(below(folder.path(), &collected), ["c:1-1"]);
-    assert_eq!(collected.skipped.len(), 2);
+    assert_eq!(below(folder.path(), &collected), ["b.jsonl:1", "c:1-1"]);
+    let reasons: Vec<_> = collected.skipped.iter().map(|skipped| &skipped.reason).collect();
+    assert_eq!(reasons, [&SkipReason::TooLarge { limit: 8 }]);
+    assert!(collected.has_unreadable());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
@@ -31,7 +32,8 @@ quantisation takes one scale for a whole batch, so that units of a batch move ea
 After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and the same command with
 --resume goes on from there.
 
-Ends with 1 if files of a folder could not be read; what could is encoded.";
+Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes.
+What could be read is encoded.";
 
 /// Turn text files, folders and records into embeddings
 #[derive(Debug, clap::Args)]
@@ -52,7 +54,7 @@ pub(crate) struct Args {
     /// paragraphs begin]
     #[arg(long, value_name = "N")]
     pub(super) chunk_lines: Option<usize>,
-    /// Files longer than this are left out, in bytes
+    /// Files longer than this are left out, in bytes; records have no limit
     #[arg(long, value_name = "BYTES", default_value_t = UnitOptions::default().max_file_bytes)]
     pub(super) max_file_bytes: u64,
     /// Tokens of a unit, special ones included; what is longer is cut off and counted
@@ -83,18 +85,28 @@ impl Args {
         UnitOptions { cut, max_file_bytes: self.max_file_bytes }
     }
 
-    pub(super) fn encode_options(&self, tokenizer: &TextTokenizer) -> EncodeOptions {
+    /// How threads are shared out, where that was said.
+    fn split(&self) -> Option<Split> {
         let n_threads = self.backend.n_threads();
-        let split = |sessions: NonZeroUsize| Split {
+        self.sessions.map(|sessions| Split {
             n_sessions: sessions.get(),
             n_threads: (n_threads / sessions.get()).max(1),
-        };
+        })
+    }
+
+    /// What sessions will be asked for, as far as that is known before settings are tried.
+    pub(super) fn session_options(&self) -> SessionOptions {
+        let n_threads = self.split().map_or(self.backend.n_threads(), |split| split.n_threads);
+        SessionOptions::threads(n_threads)
+    }
+
+    pub(super) fn encode_options(&self, tokenizer: &TextTokenizer) -> EncodeOptions {
         EncodeOptions {
             pooling: self.pool,
             normalise: self.normalize,
             pad_id: tokenizer.pad_id(),
-            n_threads,
-            split: self.sessions.map(split),
+            n_threads: self.backend.n_threads(),
+            split: self.split(),
             token_budget: self.token_budget.map(NonZeroUsize::get),
         }
     }

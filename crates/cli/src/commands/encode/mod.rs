@@ -9,9 +9,10 @@ mod watch;
 use std::time::Instant;
 
 use anyhow::{Error, Result};
-use shapeyard_core::Model;
+use shapeyard_core::engine::InferError;
+use shapeyard_core::{Model, RunError};
 use shapeyard_encode::tokens::TextTokenizer;
-use shapeyard_encode::units::{self, Collected};
+use shapeyard_encode::units::{self, Collected, SkipReason, Skipped};
 use shapeyard_encode::{Embeddings, EncodeError, Encoder};
 
 pub(crate) use self::args::Args;
@@ -39,7 +40,11 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let texts: Vec<&str> = collected.units.iter().map(|unit| unit.text.as_str()).collect();
     let n_threads = args.backend.n_threads();
     let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
-    let opened = timed(&mut seconds.load, || args.backend.open(global, &model, output))?;
+    interrupt.check("nothing was written")?;
+    let opened = timed(&mut seconds.load, || {
+        args.backend.open(global, &model, args.session_options(), output)
+    })?;
+    interrupt.check("nothing was written")?;
     let partial = Partial::of(&model, args, &opened.backend.probe())?;
     let encoder = Encoder::new(opened.executable)?;
     let options = args.encode_options(&tokenizer);
@@ -88,7 +93,9 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
 /// A model that has fewer positions than a unit has tokens fails inside the engine.
 fn remedy(error: &EncodeError) -> String {
     match error {
-        EncodeError::Batch { length, .. } => {
+        EncodeError::Batch {
+            length, source: InferError::Run(RunError::Library { .. }), ..
+        } => {
             format!("; if the model takes fewer than {length} tokens, lower --max-length")
         }
         _ => String::new(),
@@ -138,13 +145,35 @@ fn not_kept(lost: &Error) -> String {
 
 /// Names what could not be read, and counts what was not text.
 fn note_skipped(collected: &Collected, output: &Output) {
-    let (unreadable, other): (Vec<_>, Vec<_>) =
-        collected.skipped.iter().partition(|skipped| skipped.reason.is_failure());
-    for skipped in unreadable {
-        output.note(skipped);
+    for skipped in &collected.skipped {
+        match skipped.reason {
+            SkipReason::TooLarge { .. } => {
+                output.note(format_args!("{skipped}; raise --max-file-bytes"));
+            }
+            _ if skipped.reason.is_failure() => output.note(skipped),
+            _ => {}
+        }
     }
-    if !other.is_empty() {
-        let files = human::count(other.len(), "file");
-        output.note(format_args!("{files} left out that hold no text; --format json lists them"));
+    let left_out = left_out(&collected.skipped);
+    if !left_out.is_empty() {
+        output.note(format_args!("left out: {left_out}; --format json lists them"));
     }
+}
+
+/// Whether a reason is of one kind.
+type IsReason = fn(&SkipReason) -> bool;
+
+/// How many files of which kind hold no text to encode.
+fn left_out(skipped: &[Skipped]) -> String {
+    let kinds: [(&str, IsReason); 4] = [
+        ("non-text file", |it| matches!(it, SkipReason::NotText { .. })),
+        ("link", |it| matches!(it, SkipReason::Link)),
+        ("special file", |it| matches!(it, SkipReason::NotAFile)),
+        ("unit list", |it| matches!(it, SkipReason::UnitList)),
+    ];
+    let count = |(noun, is): (&str, IsReason)| {
+        let n = skipped.iter().filter(|skipped| is(&skipped.reason)).count();
+        (n > 0).then(|| human::count(n, noun))
+    };
+    kinds.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")
 }

@@ -4,11 +4,11 @@ mod destination;
 mod inputs;
 mod report;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::value_parser;
 use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::{Model, Outputs, Request, RunReport, Session, TensorView};
 
@@ -32,6 +32,9 @@ Examples:
 Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never
 converted: what the model takes as f32 has to be f32.";
 
+/// The time of every run is kept, and more of them say nothing new.
+const MOST_REPEATS: i64 = 1_000_000;
+
 /// Run a model on tensors from files
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -51,8 +54,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     backend: BackendArgs,
     /// Run so many times and report the times; outputs are those of the last run
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
-    repeat: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=MOST_REPEATS))]
+    repeat: u32,
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
@@ -60,13 +63,13 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let inputs = Inputs::read(model.signature(), &args.input, &args.inputs)?;
     let destination = Destination::new(&args.out, model.signature())?;
     let interrupt = Interrupt::listen()?;
-    let opened = args.backend.open(global, &model, output)?;
+    let options = SessionOptions::threads(args.backend.n_threads());
+    let opened = args.backend.open(global, &model, options, output)?;
     interrupt.check("nothing was written")?;
 
     let signature = opened.executable.signature();
     let views = inputs.views();
     let request = Request::bind(signature, &views).map_err(|error| inputs.explain(&error))?;
-    let options = SessionOptions::threads(args.backend.n_threads());
     let mut session = opened.executable.session(&options)?;
     let mut outputs = Outputs::new();
     let (run_report, repeats) =
@@ -96,16 +99,16 @@ fn repeat(
     session: &mut dyn Session,
     request: &Request<'_>,
     outputs: &mut Outputs,
-    n: NonZeroUsize,
+    n: u32,
     interrupt: &Interrupt,
 ) -> Result<(RunReport, Repeats)> {
-    let mut times: Vec<Duration> = Vec::with_capacity(n.get());
+    let mut times: Vec<Duration> = Vec::new();
     loop {
         let started = Instant::now();
         let report = session.run(request, outputs)?;
         times.push(started.elapsed());
         interrupt.check("nothing was written")?;
-        if times.len() == n.get() {
+        if times.len() >= n as usize {
             return Ok((report, Repeats::of(times)));
         }
     }
