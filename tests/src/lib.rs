@@ -58,7 +58,9 @@ pub fn skipped(test: &str, reason: &str) {
     if let Some(path) = std::env::var_os("SHAPEYARD_SKIP_LOG") {
         let log = OpenOptions::new().create(true).append(true).open(&path);
         // One write of one line: tests run side by side.
-        if let Err(error) = log.and_then(|mut log| log.write_all(format!("{test}: {reason}\n").as_bytes())) {
+        if let Err(error) =
+            log.and_then(|mut log| log.write_all(format!("{test}: {reason}\n").as_bytes()))
+        {
             eprintln!("`{}` cannot be written: {error}", path.display());
         }
     }

@@ -1,6 +1,5 @@
 //! What a run says about itself.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +57,8 @@ pub struct StageTimes {
 }
 
 /// What a run says about itself. Making one allocates nothing.
+///
+/// Why a preferred backend did not serve is known before any run: see [`crate::registry::Opened`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
     /// The backend that answered.
@@ -74,8 +75,6 @@ pub struct RunReport {
     pub n_padded_rows: usize,
     /// Where the time went.
     pub times: StageTimes,
-    /// Why another backend than the preferred one answered; `None` when the preferred one did.
-    pub fallback: Option<Cow<'static, str>>,
 }
 
 impl RunReport {
@@ -90,7 +89,6 @@ impl RunReport {
             replayed: false,
             n_padded_rows: 0,
             times,
-            fallback: None,
         }
     }
 }

@@ -6,6 +6,7 @@ mod partial;
 mod report;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Error, Result};
@@ -28,7 +29,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let model = Model::open(&args.model)?;
+    let model = Arc::new(Model::open(&args.model)?);
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     tokenizer.check_fits(model.signature())?;
     let destination = Destination::new(&args.out)?;
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     })?;
     interrupt.check("nothing was written")?;
     let partial = Partial::of(&model, args, &opened.backend.probe())?;
-    let encoder = Encoder::new(opened.executable)?;
+    let encoder = Encoder::new(opened.backend, Arc::clone(&model), opened.executable)?;
     let options = args.encode_options(&tokenizer);
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
 
