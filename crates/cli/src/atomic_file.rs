@@ -1,15 +1,58 @@
 //! Files that are there whole or not at all.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::NamedTempFile;
+
+/// Temporary files that no commit has named yet. A program that ends without unwinding has to remove them
+/// itself.
+static UNFINISHED: Unfinished = Unfinished(Mutex::new(BTreeSet::new()));
+
+/// Removes what is not committed; for the way out that drops nothing.
+pub(crate) fn remove_unfinished() {
+    UNFINISHED.remove_all();
+}
+
+#[derive(Debug)]
+struct Unfinished(Mutex<BTreeSet<PathBuf>>);
+
+impl Unfinished {
+    fn add(&'static self, path: &Path) -> Listed {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        Listed { list: self, path: path.to_owned() }
+    }
+
+    fn remove_all(&self) {
+        for path in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // The program ends; nobody is left who could do anything about it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A temporary file's place in the list, left when it is committed or dropped.
+#[derive(Debug)]
+struct Listed {
+    list: &'static Unfinished,
+    path: PathBuf,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.list.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
+    }
+}
 
 /// A file that appears under its name when it is committed; dropped before, it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     path: PathBuf,
     writer: BufWriter<NamedTempFile>,
+    _listed: Listed,
 }
 
 impl AtomicFile {
@@ -29,7 +72,9 @@ impl AtomicFile {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder)?;
-        Ok(Self { path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, file) })
+        let listed = UNFINISHED.add(file.path());
+        let writer = BufWriter::with_capacity(1 << 20, file);
+        Ok(Self { path: path.to_owned(), writer, _listed: listed })
     }
 
     /// Gives the file its name.
@@ -59,9 +104,21 @@ impl io::Seek for AtomicFile {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+
+    #[test]
+    fn a_sudden_end_removes_only_what_is_unfinished() {
+        // Its own list: other tests have unfinished files too.
+        static LIST: Unfinished = Unfinished(Mutex::new(BTreeSet::new()));
+        let folder = tempfile::tempdir().unwrap();
+        let [done, open] = ["done", "open"].map(|name| folder.path().join(name));
+        fs::write(&done, "").unwrap();
+        fs::write(&open, "").unwrap();
+        drop(LIST.add(&done));
+        let _listed = LIST.add(&open);
+        LIST.remove_all();
+        assert!(done.exists() && !open.exists());
+    }
 
     #[test]
     fn only_a_committed_file_is_seen() {

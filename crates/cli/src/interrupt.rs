@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 
+use crate::atomic_file;
 use crate::exit::{Code, Interrupted};
 
 /// Whether somebody pressed Ctrl-C.
@@ -18,6 +19,7 @@ impl Interrupt {
         let flag = Arc::clone(&interrupt.0);
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::Relaxed) {
+                atomic_file::remove_unfinished();
                 std::process::exit(Code::Interrupted as i32);
             }
             anstream::eprintln!("stopping; press Ctrl-C again to stop at once");
