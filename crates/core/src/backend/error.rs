@@ -23,7 +23,7 @@ pub enum BackendError {
         remedy: String,
     },
     /// The backend cannot serve this model: choose another, or convert the model.
-    #[error("{backend} cannot serve `{}`: {reason}", model.display())]
+    #[error("{backend} cannot serve `{}`: {reason}; choose another backend, or export the model anew", model.display())]
     Model {
         /// The backend.
         backend: BackendId,

@@ -91,8 +91,9 @@ impl Backend for Rten {
 fn check_opset(model: &Model) -> Result<(), BackendError> {
     match model.opsets().get("") {
         Some(&opset) if opset > NEWEST_OPSET => {
-            let reason =
-                format!("it needs operator set {opset}, the newest known is {NEWEST_OPSET}");
+            let reason = format!(
+                "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
+            );
             Err(dynamic::refuse(&ID, model, reason))
         }
         _ => Ok(()),
