@@ -293,3 +293,39 @@ fn vectors_of_another_setting_are_not_taken_up() {
     let ran = run(command(&["--resume", "--format", "json"]).arg("--quiet")).done();
     assert_eq!(ran.json()["n_resumed"], 400);
 }
+
+/// The superuser reads what nobody may; as somebody else the program is a copy, since the build's own folder
+/// may be closed to others.
+#[cfg(unix)]
+#[test]
+fn unreadable_files_of_a_folder_are_named_and_tell_in_the_exit_code() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65534;
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let folder = texts();
+    open(&folder.path("."), 0o777);
+    open(&folder.path("docs/a.txt"), 0o000);
+    for (from, name) in [
+        (PathBuf::from(env!("CARGO_BIN_EXE_shapeyard")), "shapeyard"),
+        (model("encoder.onnx"), "encoder.onnx"),
+        (model("tiny_tokenizer.json"), "tokenizer.json"),
+    ] {
+        fs::copy(from, folder.path(name)).unwrap();
+        open(&folder.path(name), 0o755);
+    }
+    let mut command = Command::new(folder.path("shapeyard"));
+    if fs::metadata(folder.path("docs")).unwrap().uid() == 0 {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.current_dir(folder.path(".")).env_remove("ORT_DYLIB_PATH");
+    command.args(["encode", "encoder.onnx", "--tokenizer", "tokenizer.json", "docs"]);
+    command.args(["--backend", "rten", "--max-length", "32", "--out", "e.npy"]);
+    let ran = run(&mut command);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("a.txt") && ran.stderr.contains("ermission denied"), "{ran:?}");
+    assert_eq!(lines(&folder, "e.npy.units.jsonl").len(), 2);
+}
