@@ -28,7 +28,7 @@ impl Embeddings {
             n_rows += if pooling == Pooling::None { length } else { 1 };
             starts.push(n_rows);
         }
-        let too_large = EncodeError::TooLarge { n_rows, n_dims };
+        let too_large = EncodeError::TooLarge { n_rows, n_cells: n_dims };
         let Some(n_values) = n_rows.checked_mul(n_dims) else { return Err(too_large) };
         let mut values = Vec::new();
         if values.try_reserve_exact(n_values).is_err() {

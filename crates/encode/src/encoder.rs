@@ -306,7 +306,7 @@ impl Run<'_> {
         let mut done = Totals::default();
         let fill = |batch: &Batch, request: &mut InferRequest| {
             let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();
-            let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_dims: batch.length };
+            let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_cells: batch.length };
             layout
                 .fill(&mut request.inputs, &rows, batch.length, options.pad_id)
                 .map_err(|_| too_large)

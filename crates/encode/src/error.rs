@@ -44,13 +44,13 @@ pub enum EncodeError {
     },
     /// The texts are too many for this machine's memory.
     #[error(
-        "{n_rows} vectors of {n_dims} numbers do not fit into memory; encode fewer texts at once"
+        "{n_rows} rows of {n_cells} numbers do not fit into memory; encode fewer texts at once"
     )]
     TooLarge {
-        /// Vectors asked for.
+        /// Rows asked for: texts of a batch, or vectors of all texts.
         n_rows: usize,
         /// Numbers in each.
-        n_dims: usize,
+        n_cells: usize,
     },
 }
 

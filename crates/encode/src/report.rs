@@ -22,14 +22,14 @@ pub struct Tried {
 }
 
 /// Where the time of an encoding went. `calibrate` and `run` are wall-clock time and do not overlap; the
-/// others are parts of those two, summed over sessions.
+/// others are parts of them, summed over sessions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct EncodeTimes {
     /// Trying settings, on real work.
     pub calibrate: Duration,
     /// The rest of the work, with the setting that was found or given.
     pub run: Duration,
-    /// Making sessions.
+    /// Making sessions: a part of `calibrate` where that made them, else beside both.
     pub sessions: Duration,
     /// Inside the model.
     pub model: Duration,

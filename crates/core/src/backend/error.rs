@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::BackendId;
 use crate::model::ModelError;
 use crate::plan::Bucket;
-use crate::{BindError, DataType, TensorError};
+use crate::{BindError, DataType};
 
 /// Why a backend cannot plan, compile or load.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +104,6 @@ pub enum RunError {
         value: i64,
         /// The type that the backend computes in.
         computes_in: DataType,
-    },
-    /// An output has a size that no memory holds.
-    #[error("output `{output}` cannot be held")]
-    Output {
-        /// The output.
-        output: String,
-        /// Why.
-        source: TensorError,
     },
     /// The library failed for a reason of its own.
     #[error("{backend} failed to run: {message}")]

@@ -10,12 +10,7 @@ use super::{Batch, Totals};
 /// keep their order, so equal input gives an equal plan.
 #[must_use]
 pub fn pack(lengths: &[usize], token_budget: usize) -> Vec<Batch> {
-    pack_some(lengths, (0..lengths.len()).collect(), token_budget)
-}
-
-/// As [`pack`], for the items at `indices` only.
-#[must_use]
-pub fn pack_some(lengths: &[usize], mut indices: Vec<usize>, token_budget: usize) -> Vec<Batch> {
+    let mut indices: Vec<usize> = (0..lengths.len()).collect();
     indices.sort_by_key(|&item| std::cmp::Reverse(lengths[item]));
     let mut batches = Vec::new();
     let mut rest = indices.as_slice();

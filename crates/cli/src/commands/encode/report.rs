@@ -98,9 +98,10 @@ impl Finished<'_> {
         )?;
         writeln!(
             out,
-            "         in all sessions: {} in the model, {} moving tensors; {} for batches and pooling",
+            "         in all sessions: {} in the model, {} moving tensors, {} to make sessions; {} for batches and pooling",
             human::time(inside.model),
             human::time(inside.transfer),
+            human::time(inside.sessions),
             human::time(inside.pool)
         )
     }
