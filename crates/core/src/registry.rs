@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::backend::{Backend, BackendError, BackendId, Executable, LoadJob, Probe, Status};
+use crate::backend::{
+    ArtifactUse, Backend, BackendError, BackendId, Executable, LoadJob, Probe, Status,
+};
 
 /// Which backend the caller wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,8 +179,18 @@ impl Registry {
     }
 }
 
+/// Whether the backend could serve no request at all.
+fn lacks_artifacts(backend: &dyn Backend, job: &LoadJob<'_>) -> bool {
+    backend.capabilities().artifacts == ArtifactUse::Required
+        && job.on_demand.is_none()
+        && !job.artifacts.iter().any(|artifact| artifact.backend == backend.id())
+}
+
 fn try_load(backend: &dyn Backend, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
     match backend.probe().status {
+        Status::Usable { .. } if lacks_artifacts(backend, job) => {
+            Err(BackendError::NothingCompiled { backend: backend.id() })
+        }
         Status::Usable { .. } => backend.load(job),
         Status::Unusable { reason, remedy } => {
             Err(BackendError::Unavailable { backend: backend.id(), reason, remedy })

@@ -38,6 +38,22 @@ pub enum BackendError {
     /// The model file could not be read again.
     #[error(transparent)]
     ModelFile(#[from] ModelError),
+    /// An option contradicts another, or what it names cannot be used: change it.
+    #[error("{backend} cannot work with {option}: {reason}")]
+    Option {
+        /// The backend.
+        backend: BackendId,
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The backend runs only what was compiled, and nothing was: compile it first.
+    #[error("{backend} has no program of this model; compile some first, as `shapeyard warm` does")]
+    NothingCompiled {
+        /// The backend.
+        backend: BackendId,
+    },
     /// An artifact is damaged or was made for something else: compile it again.
     #[error("the artifact `{}` is not loaded: {reason}; compile it again", path.display())]
     Artifact {

@@ -1,0 +1,291 @@
+//! The backend: what MIGraphX is to the rest of Shapeyard.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use migraphx_sys::LoadError;
+use shapeyard_core::backend::{
+    Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
+    LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
+};
+use shapeyard_core::model::Digest;
+use shapeyard_core::plan::{Plan, PlanOptions, Workload};
+use shapeyard_core::{DataType, Model};
+
+use crate::compile::{self, Job};
+use crate::device::Device;
+use crate::executable::MigraphxExecutable;
+use crate::native::{Migraphx, dtype_of};
+use crate::options::{MigraphxOptions, Target};
+use crate::{ID, plan, specialise};
+
+/// The version of what this crate decides about a program: counted up when the same options make another
+/// program, or what is noted beside it changes.
+const VERSION: &str = "1";
+
+const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRAPHX_DYLIB_PATH";
+
+/// MIGraphX: static programs for whatever shapes come.
+///
+/// The library is looked for when it is first needed, and stays loaded until the process ends.
+#[derive(Debug)]
+pub struct MigraphxBackend {
+    options: MigraphxOptions,
+    search: OnceLock<Search>,
+}
+
+#[derive(Debug)]
+struct Search {
+    library: Result<&'static Migraphx, String>,
+    steps: Vec<SearchStep>,
+}
+
+impl MigraphxBackend {
+    /// The backend; nothing is loaded yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Option`]: options that contradict each other.
+    pub fn new(options: MigraphxOptions) -> Result<Self, BackendError> {
+        let compile = &options.compile;
+        let contradiction = |option, reason: &str| {
+            Err(BackendError::Option { backend: ID, option, reason: reason.to_owned() })
+        };
+        if compile.precision.quantisation.is_some() && compile.calibration.is_empty() {
+            return contradiction(
+                "precision",
+                "8-bit products need calibration, without which answers are silently wrong; give \
+                 calibration files",
+            );
+        }
+        if compile.precision.quantisation.is_none() && !compile.calibration.is_empty() {
+            return contradiction(
+                "calibration",
+                "only int8 and fp8 are calibrated; ask for one of them",
+            );
+        }
+        if compile.exhaustive_tune && compile.target != Target::Gpu {
+            return contradiction(
+                "exhaustive_tune",
+                "only the target gpu has kernels to choose from",
+            );
+        }
+        Ok(Self { options, search: OnceLock::new() })
+    }
+
+    /// What the backend was told.
+    #[must_use]
+    pub const fn options(&self) -> &MigraphxOptions {
+        &self.options
+    }
+
+    fn search(&self) -> &Search {
+        self.search.get_or_init(|| search(self.options.library.as_deref()))
+    }
+
+    fn library(&self) -> Result<&'static Migraphx, BackendError> {
+        self.search().library.clone().map_err(|reason| BackendError::Unavailable {
+            backend: ID,
+            reason,
+            remedy: REMEDY.to_owned(),
+        })
+    }
+
+    /// The library, if what it would compile for is here too.
+    fn usable(&self) -> Result<(&'static Migraphx, Option<Device>), BackendError> {
+        let library = self.library()?;
+        let target = self.options.compile.target;
+        let device = if target == Target::Gpu { Device::here() } else { None };
+        let unavailable = |reason: String, remedy: &str| BackendError::Unavailable {
+            backend: ID,
+            reason,
+            remedy: remedy.to_owned(),
+        };
+        if target == Target::Gpu && device.is_none() {
+            return Err(unavailable(
+                "there is no AMD GPU: the driver amdgpu lists none".to_owned(),
+                "run on a machine with one, or compile for the target `ref` to try without",
+            ));
+        }
+        library.know_target(target.name()).map_err(|error| {
+            let reason = format!("this MIGraphX has no target `{target}` ({error})");
+            unavailable(reason, "install the part of MIGraphX for that target")
+        })?;
+        Ok((library, device))
+    }
+
+    fn refuse(model: &Model, reason: impl Into<String>) -> BackendError {
+        BackendError::Model { backend: ID, model: model.path().to_owned(), reason: reason.into() }
+    }
+
+    fn calibration(&self) -> Result<Option<Digest>, BackendError> {
+        let files = &self.options.compile.calibration;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let mut contents = Vec::with_capacity(files.len() * 32);
+        for file in files {
+            let digest = Digest::of_file(file).map_err(|error| BackendError::Option {
+                backend: ID,
+                option: "calibration",
+                reason: format!("`{}` cannot be read: {error}", file.display()),
+            })?;
+            contents.extend_from_slice(digest.as_bytes());
+        }
+        Ok(Some(Digest::of(&contents)))
+    }
+
+    fn machine(&self) -> Result<Option<Machine>, BackendError> {
+        let Ok((library, device)) = self.usable() else { return Ok(None) };
+        let digest = library.digest().map_err(|message| BackendError::Library {
+            backend: ID,
+            what: "read its own library",
+            message,
+        })?;
+        let architecture = match &device {
+            Some(device) => device.architecture.clone(),
+            None => std::env::consts::ARCH.to_owned(),
+        };
+        Ok(Some(Machine {
+            compiler: library.compiler(),
+            library: Some(digest),
+            driver: device.and_then(|device| device.driver),
+            architecture: Some(architecture),
+            environment: library.environment().clone(),
+        }))
+    }
+}
+
+fn search(path: Option<&Path>) -> Search {
+    let described = |steps: &[migraphx_sys::SearchStep]| {
+        steps
+            .iter()
+            .map(|step| SearchStep {
+                place: format!("{} ({})", step.place.display(), step.why),
+                outcome: step.outcome.to_string(),
+            })
+            .collect()
+    };
+    match Migraphx::load(path) {
+        Ok(library) => Search { steps: described(library.library().steps()), library: Ok(library) },
+        Err(error) => {
+            let steps = described(steps_of(&error));
+            Search { library: Err(error.to_string()), steps }
+        }
+    }
+}
+
+fn steps_of(error: &LoadError) -> &[migraphx_sys::SearchStep] {
+    match error {
+        LoadError::NotFound { steps, .. }
+        | LoadError::Unloadable { steps, .. }
+        | LoadError::NotMigraphx { steps, .. }
+        | LoadError::TooOld { steps, .. }
+        | LoadError::TooNew { steps, .. } => steps,
+        _ => &[],
+    }
+}
+
+impl Backend for MigraphxBackend {
+    fn id(&self) -> BackendId {
+        ID
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let known = migraphx_sys::ShapeType::ALL.into_iter().filter_map(dtype_of);
+        let known: Vec<DataType> = known.collect();
+        Capabilities {
+            shapes: ShapeSupport::Static,
+            artifacts: ArtifactUse::Required,
+            dtypes: DataType::ALL.into_iter().filter(|dtype| known.contains(dtype)).collect(),
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        let status = match self.usable().and_then(|_| self.recipe(Optimisation::Full)) {
+            Ok(recipe) => Status::Usable {
+                version: recipe.machine.as_ref().map_or_else(String::new, |it| it.compiler.clone()),
+                fingerprint: recipe.fingerprint(),
+            },
+            Err(BackendError::Unavailable { reason, remedy, .. }) => {
+                Status::Unusable { reason, remedy }
+            }
+            Err(error) => Status::Unusable { reason: error.to_string(), remedy: REMEDY.to_owned() },
+        };
+        Probe { backend: ID, status, searched: self.search().steps.clone() }
+    }
+
+    fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
+        let options = &self.options.compile;
+        // Numbers and names always have a JSON form.
+        let padding = serde_json::to_string(&self.options.padding).unwrap_or_default();
+        let named = [
+            ("target", options.target.to_string()),
+            ("fast_math", options.fast_math.to_string()),
+            ("exhaustive_tune", options.exhaustive_tune.to_string()),
+            ("padding", padding),
+        ];
+        Ok(Recipe {
+            backend: ID,
+            backend_version: VERSION.to_owned(),
+            precision: Some(options.precision.to_string()),
+            calibration: self.calibration()?,
+            options: named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            machine: self.machine()?,
+        })
+    }
+
+    fn plan(
+        &self,
+        model: &Model,
+        workload: &Workload,
+        options: &PlanOptions,
+    ) -> Result<Plan, BackendError> {
+        plan::plan(model.signature(), &self.options.steps, workload, options)
+            .map_err(|reason| Self::refuse(model, reason))
+    }
+
+    fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
+        let (library, _) = self.usable()?;
+        let (model, options) = (job.model, &self.options);
+        specialise::check_bucket(model.signature(), &job.bucket)
+            .map_err(|reason| Self::refuse(model, reason))?;
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let digest = model.digest()?;
+        let compile_job = Job {
+            library: library.library().path().to_owned(),
+            model: absolute(model.path()),
+            digest,
+            declared: Job::declared(model.signature()),
+            bucket: job.bucket.clone(),
+            options: options.compile.clone(),
+            padding: options.padding.clone(),
+            output: job.output.clone(),
+        };
+        let compiled = compile::compile(
+            library,
+            &options.compiler,
+            &compile_job,
+            &job.output,
+            job.cancellation,
+        )?;
+        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
+        Ok(Artifact {
+            backend: ID,
+            model: digest,
+            bucket: job.bucket.clone(),
+            optimisation: job.optimisation,
+            fingerprint: self.recipe(job.optimisation)?.fingerprint(),
+            payload: job.output.clone(),
+            n_bytes: compiled.n_bytes,
+            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
+            notes: compiled.notes,
+        })
+    }
+
+    fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
+        let (library, _) = self.usable()?;
+        let fingerprint = self.recipe(job.optimisation)?.fingerprint();
+        Ok(Arc::new(MigraphxExecutable::load(library, &self.options, fingerprint, job)?))
+    }
+}

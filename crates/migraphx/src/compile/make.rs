@@ -1,0 +1,241 @@
+//! The work itself: parse, compare, probe, quantise, compile, save, read back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use safetensors::SafeTensors;
+use shapeyard_core::plan::Bucket;
+use shapeyard_core::{DataType, Extents, Model, Signature, SymbolId, TensorView};
+
+use super::job::{Answer, Job, Made, Refusal};
+use super::probe;
+use crate::feed::Feed;
+use crate::native::{Bindings, Migraphx, NativeError, Parse, Program};
+use crate::options::PaddingPolicy;
+use crate::roles::{self, Role, Specialised};
+use crate::specialise;
+
+impl From<NativeError> for Refusal {
+    fn from(error: NativeError) -> Self {
+        match error {
+            NativeError::Status { .. } | NativeError::Unknown(_) => {
+                Self::Model { words: error.to_string() }
+            }
+            NativeError::Missing { .. } | NativeError::Ending => {
+                Self::Library { words: error.to_string() }
+            }
+        }
+    }
+}
+
+fn refuse(words: impl Into<String>) -> Refusal {
+    Refusal::Model { words: words.into() }
+}
+
+/// A model on its way to a program.
+pub(super) struct Work<'a> {
+    pub(super) library: &'static Migraphx,
+    pub(super) job: &'a Job,
+    pub(super) model: Model,
+    pub(super) rows: Option<SymbolId>,
+}
+
+/// Makes the program of a job.
+pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
+    let mut times = BTreeMap::new();
+    let mut clock = Instant::now();
+    let mut lap = |stage: &str| {
+        let milliseconds = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        times.insert(stage.to_owned(), milliseconds);
+        clock = Instant::now();
+    };
+    let work = Work::open(library, job)?;
+    let extents = work.extents(&job.bucket)?;
+    let program = work.parse(&extents)?;
+    let roles = work.roles(&program, &extents)?;
+    lap("parse");
+    if job.padding.policy == PaddingPolicy::Checked {
+        probe::check(&work, &extents, &roles)?;
+        lap("probe");
+    }
+    let calibration = work.calibration(&program, &extents, &roles)?;
+    program.quantise(&job.options, &calibration)?;
+    lap("quantise");
+    let program = program.compile(&job.options)?;
+    lap("compile");
+    save(library, job, &program)?;
+    lap("save");
+    Ok(Made { roles, times, log: String::new() })
+}
+
+/// The library answers success also for what never reached the disk, so what was written is read back.
+fn save(library: &'static Migraphx, job: &Job, program: &Program) -> Result<(), Refusal> {
+    let write = |words: String| Refusal::Write { words };
+    program.save(&job.output).map_err(|error| write(error.to_string()))?;
+    let back = Program::load(library, job.options.target, &job.output)
+        .map_err(|error| write(format!("what was written cannot be read back: {error}")))?;
+    let same = back.outputs()? == program.outputs()?;
+    if same {
+        Ok(())
+    } else {
+        Err(write("what was written reads back as another program".to_owned()))
+    }
+}
+
+impl<'a> Work<'a> {
+    fn open(library: &'static Migraphx, job: &'a Job) -> Result<Self, Refusal> {
+        let model = Model::open(&job.model).map_err(|error| refuse(error.to_string()))?;
+        if model.digest().map_err(|error| refuse(error.to_string()))? != job.digest {
+            return Err(Refusal::Changed);
+        }
+        let model = model.declare(&job.declared).map_err(|error| refuse(error.to_string()))?;
+        let rows = specialise::rows(model.signature(), &job.padding).map_err(refuse)?;
+        Ok(Self { library, job, model, rows })
+    }
+
+    pub(super) fn signature(&self) -> &Signature {
+        self.model.signature()
+    }
+
+    pub(super) fn extents(&self, bucket: &Bucket) -> Result<Extents, Refusal> {
+        specialise::check_bucket(self.signature(), bucket).map_err(refuse)?;
+        Ok(self.signature().extents(bucket))
+    }
+
+    /// The model in one shape.
+    pub(super) fn parse(&self, extents: &Extents) -> Result<Program, Refusal> {
+        let inputs = specialise::input_shapes(self.signature(), extents).map_err(refuse)?;
+        let parse = Parse { model: &self.job.model, inputs: &inputs };
+        Ok(Program::parse(self.library, &parse)?)
+    }
+
+    fn specialised(&self, program: &Program, extents: &Extents) -> Result<Specialised, Refusal> {
+        let outputs = program.outputs()?.into_iter().map(|output| output.lengths).collect();
+        Ok(Specialised { extents: extents.clone(), outputs })
+    }
+
+    /// What every axis of every output follows.
+    fn roles(&self, program: &Program, extents: &Extents) -> Result<Vec<Vec<Role>>, Refusal> {
+        let signature = self.signature();
+        let base = self.specialised(program, extents)?;
+        let mut others = Vec::new();
+        if roles::are_open(signature) {
+            for symbol in signature.bound_symbols() {
+                others.push((symbol, self.other(&base, symbol)?));
+            }
+        }
+        roles::find(signature, &base, &others).map_err(refuse)
+    }
+
+    /// The model with another extent for one symbol. Not every extent is possible: a table of positions
+    /// ends, a kernel needs room.
+    fn other(&self, base: &Specialised, symbol: SymbolId) -> Result<Specialised, Refusal> {
+        let name = self.signature().symbol_name(symbol).to_owned();
+        let extent = base.extents.get(symbol).unwrap_or(1);
+        let tries = [extent.saturating_mul(2), extent / 2, extent + 1, extent.saturating_sub(1)];
+        let mut last = refuse(format!("no other extent of `{name}` is possible than {extent}"));
+        for other in tries.into_iter().filter(|&other| other != extent && other > 0) {
+            let bucket = self.signature().bucket(&base.extents).with(&name, other);
+            let extents = self.signature().extents(&bucket);
+            match self.parse(&extents).and_then(|program| self.specialised(&program, &extents)) {
+                Ok(specialised) => return Ok(specialised),
+                Err(refusal) => last = refusal,
+            }
+        }
+        let Refusal::Model { words } = last else { return Err(last) };
+        Err(refuse(format!(
+            "what its outputs follow is not known: the model does not say, and it cannot be compared with \
+             another extent of `{name}` ({words}); declare symbols for the axes of its outputs"
+        )))
+    }
+
+    /// The feed of a program of this model.
+    pub(super) fn feed(
+        &self,
+        program: &Program,
+        extents: &Extents,
+        roles: &[Vec<Role>],
+    ) -> Result<Feed, Refusal> {
+        let (inputs, outputs) = (program.inputs()?, program.outputs()?);
+        let (padding, rows) = (&self.job.padding, self.rows);
+        Feed::new(self.signature(), extents, padding, rows, (&inputs, &outputs), roles)
+            .map_err(|error| refuse(error.to_string()))
+    }
+
+    /// The calibration, in the program's buffers.
+    fn calibration(
+        &self,
+        program: &Program,
+        extents: &Extents,
+        roles: &[Vec<Role>],
+    ) -> Result<Vec<Bindings>, Refusal> {
+        if self.job.options.precision.quantisation.is_none() {
+            return Ok(Vec::new());
+        }
+        let feed = self.feed(program, extents, roles)?;
+        let inputs = program.inputs()?;
+        let files = self.job.options.calibration.iter().map(|file| {
+            let mut bindings = Bindings::new(self.library, &inputs)?;
+            self.read_calibration(file, &feed, &mut bindings).map_err(|words| {
+                Refusal::Calibration { words: format!("`{}`: {words}", file.display()) }
+            })?;
+            Ok(bindings)
+        });
+        files.collect()
+    }
+
+    fn read_calibration(
+        &self,
+        file: &Path,
+        feed: &Feed,
+        bindings: &mut Bindings,
+    ) -> Result<(), String> {
+        let bytes = fs::read(file).map_err(|error| error.to_string())?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+        let signature = self.signature();
+        let found = signature
+            .inputs
+            .iter()
+            .map(|input| {
+                let tensor = tensors.tensor(&input.name).map_err(|error| error.to_string())?;
+                let dtype =
+                    dtype_of(tensor.dtype()).ok_or("an element type that no model takes")?;
+                Ok((dtype, tensor.shape().to_vec(), tensor.data()))
+            })
+            .collect::<Result<Vec<(DataType, Vec<usize>, &[u8])>, String>>()?;
+        let views: Vec<TensorView<'_>> = found
+            .iter()
+            .map(|(dtype, shape, data)| TensorView::new(*dtype, shape, data))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?;
+        let extents = signature.bind(&views).map_err(|error| error.to_string())?;
+        signature.check_indices(&views).map_err(|error| error.to_string())?;
+        let bucket = signature.bucket(&extents);
+        if !self.job.bucket.holds(&bucket) {
+            return Err(format!("its shape {bucket} does not fit into {}", self.job.bucket));
+        }
+        feed.fill(&views, None, bindings).map_err(|error| error.to_string())
+    }
+}
+
+fn dtype_of(dtype: safetensors::Dtype) -> Option<DataType> {
+    use safetensors::Dtype;
+    Some(match dtype {
+        Dtype::BOOL => DataType::Bool,
+        Dtype::U8 => DataType::U8,
+        Dtype::U16 => DataType::U16,
+        Dtype::U32 => DataType::U32,
+        Dtype::U64 => DataType::U64,
+        Dtype::I8 => DataType::I8,
+        Dtype::I16 => DataType::I16,
+        Dtype::I32 => DataType::I32,
+        Dtype::I64 => DataType::I64,
+        Dtype::F16 => DataType::F16,
+        Dtype::BF16 => DataType::BF16,
+        Dtype::F32 => DataType::F32,
+        Dtype::F64 => DataType::F64,
+        _ => return None,
+    })
+}

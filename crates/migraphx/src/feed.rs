@@ -1,0 +1,344 @@
+//! Getting a request into a program and its answer out of it.
+
+use shapeyard_core::backend::Outputs;
+use shapeyard_core::{DataType, Dim, Extents, Shape, Signature, SymbolId, TensorView, byte_len};
+
+use crate::fill::{self, ElementBytes};
+use crate::native::{Bindings, NativeError, Results, ValueShape};
+use crate::options::Padding;
+use crate::region::{self, Behind, Place};
+use crate::roles::{self, Role};
+
+/// Why a program does not fit its model, or a run gave nothing that can be handed on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FeedError {
+    #[error(transparent)]
+    Native(#[from] NativeError),
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+fn mismatch(words: impl Into<String>) -> FeedError {
+    FeedError::Mismatch(words.into())
+}
+
+/// How one input gets into its buffer.
+#[derive(Clone, Debug)]
+struct InputFeed {
+    /// The position among the request's inputs.
+    input: usize,
+    dtype: DataType,
+    whole: Shape,
+    /// The symbol of each axis.
+    symbols: Vec<Option<SymbolId>>,
+    /// The axis that counts rows.
+    rows: Option<usize>,
+    fill: ElementBytes,
+}
+
+/// How one output gets out.
+#[derive(Clone, Debug)]
+struct OutputFeed {
+    shape: ValueShape,
+    roles: Vec<Role>,
+    /// The axis that counts rows, and how many elements of it a row has.
+    rows: Option<(usize, usize)>,
+}
+
+/// The rows of a request that one program takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) first: usize,
+    pub(crate) n: usize,
+}
+
+/// How requests get into one program, and answers out.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    inputs: Vec<InputFeed>,
+    outputs: Vec<OutputFeed>,
+    rows: Option<SymbolId>,
+}
+
+impl Feed {
+    /// Checks that a program is what the model becomes in this shape, and works out how to feed it.
+    ///
+    /// `inputs` are those of the program, which may leave out some of the model's.
+    pub(crate) fn new(
+        signature: &Signature,
+        extents: &Extents,
+        padding: &Padding,
+        rows: Option<SymbolId>,
+        (inputs, outputs): (&[(String, ValueShape)], &[ValueShape]),
+        output_roles: &[Vec<Role>],
+    ) -> Result<Self, FeedError> {
+        let inputs = inputs
+            .iter()
+            .map(|(name, shape)| input_feed(signature, extents, padding, rows, name, shape))
+            .collect::<Result<_, _>>()?;
+        if outputs.len() != signature.outputs.len() || output_roles.len() != outputs.len() {
+            return Err(mismatch(format!(
+                "the program has {} outputs, the model {}",
+                outputs.len(),
+                signature.outputs.len()
+            )));
+        }
+        let outputs = signature.outputs.iter().zip(outputs).zip(output_roles).map(
+            |((spec, shape), roles)| {
+                if spec.dtype != shape.dtype {
+                    let (name, found, wanted) = (&spec.name, shape.dtype, spec.dtype);
+                    return Err(mismatch(format!(
+                        "output `{name}` is {found} in the program and {wanted} in the model"
+                    )));
+                }
+                let scalar = spec.shape.as_ref().is_some_and(Vec::is_empty);
+                Ok(output_feed(shape, roles, rows, scalar))
+            },
+        );
+        Ok(Self { inputs, outputs: outputs.collect::<Result<_, _>>()?, rows })
+    }
+
+    /// Whether every output has the rows of the request, so that a split request can be put together.
+    pub(crate) fn can_split(&self) -> bool {
+        self.outputs.iter().all(|output| output.rows.is_some())
+    }
+
+    /// The symbols along which an output cannot be cut.
+    pub(crate) fn rigid(&self) -> impl Iterator<Item = SymbolId> {
+        self.outputs
+            .iter()
+            .flat_map(|output| &output.roles)
+            .flat_map(|role| match role {
+                Role::Derived { symbols } => symbols.as_slice(),
+                _ => &[],
+            })
+            .copied()
+    }
+
+    /// Writes every input buffer whole: real elements and padding.
+    pub(crate) fn fill(
+        &self,
+        views: &[TensorView<'_>],
+        rows: Option<Rows>,
+        bindings: &mut Bindings,
+    ) -> Result<(), FeedError> {
+        for (position, feed) in self.inputs.iter().enumerate() {
+            let view = views.get(feed.input).ok_or_else(|| mismatch("an input is missing"))?;
+            let buffer =
+                bindings.buffer_mut(position).ok_or_else(|| mismatch("a buffer is missing"))?;
+            feed.write(view, rows, buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the output tensors of a request, without writing to their elements.
+    pub(crate) fn prepare(
+        &self,
+        request: &Extents,
+        outputs: &mut Outputs,
+    ) -> Result<(), FeedError> {
+        for (feed, slot) in self.outputs.iter().zip(outputs.slots(self.outputs.len())) {
+            let shape = feed.real(request);
+            if slot.dtype() != feed.shape.dtype || slot.shape() != shape.as_slice() {
+                slot.reset(feed.shape.dtype, &shape)
+                    .map_err(|error| mismatch(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what is real of a run's results to where it belongs.
+    pub(crate) fn drain(
+        &self,
+        results: &Results,
+        request: &Extents,
+        rows: Option<Rows>,
+        outputs: &mut Outputs,
+    ) -> Result<(), FeedError> {
+        for (index, (feed, slot)) in
+            self.outputs.iter().zip(outputs.slots(self.outputs.len())).enumerate()
+        {
+            let bytes = results.bytes(index, &feed.shape)?;
+            feed.read(index, bytes, request, rows, slot)?;
+        }
+        Ok(())
+    }
+
+    /// How many rows of the program stay without a real one.
+    pub(crate) fn n_padded_rows(
+        &self,
+        program: &Extents,
+        request: &Extents,
+        rows: Option<Rows>,
+    ) -> usize {
+        let Some(symbol) = self.rows else { return 0 };
+        let real = rows.map(|rows| rows.n).or_else(|| request.get(symbol));
+        program.get(symbol).zip(real).map_or(0, |(whole, real)| whole.saturating_sub(real))
+    }
+}
+
+fn input_feed(
+    signature: &Signature,
+    extents: &Extents,
+    padding: &Padding,
+    rows: Option<SymbolId>,
+    name: &str,
+    shape: &ValueShape,
+) -> Result<InputFeed, FeedError> {
+    let input = signature.input_index(name).ok_or_else(|| {
+        mismatch(format!("the program takes `{name}`, which the model does not have"))
+    })?;
+    let spec = &signature.inputs[input];
+    let dims = spec.shape.as_deref().unwrap_or_default();
+    let extent = |dim: &Dim| match dim {
+        Dim::Fixed(extent) => Some(*extent),
+        Dim::Symbol(symbol) => extents.get(*symbol),
+        Dim::Unnamed => None,
+    };
+    let whole: Option<Shape> = dims.iter().map(extent).collect();
+    let n_elements: usize = shape.lengths.iter().product();
+    if n_elements > 1 && shape.strides != region::dense_strides(&shape.lengths) {
+        return Err(mismatch(format!(
+            "the program takes input `{name}` in another order of elements"
+        )));
+    }
+    // A rank of 0 shows as one axis of 1.
+    let same = whole.as_ref().is_some_and(|whole| {
+        *whole == shape.lengths || (whole.is_empty() && shape.lengths.as_slice() == [1])
+    });
+    let (Some(whole), true, true) = (whole, same, spec.dtype == shape.dtype) else {
+        let (found, dtype) = (&shape.lengths, shape.dtype);
+        return Err(mismatch(format!(
+            "input `{name}` is {dtype} {found:?} in the program, the model has it as {} {}",
+            spec.dtype,
+            signature.shape_text(spec)
+        )));
+    };
+    let symbols: Vec<Option<SymbolId>> = dims
+        .iter()
+        .map(|dim| match dim {
+            Dim::Symbol(symbol) => Some(*symbol),
+            Dim::Fixed(_) | Dim::Unnamed => None,
+        })
+        .collect();
+    let value = padding.fills.get(name).copied().unwrap_or_default();
+    let fill = fill::element(spec.dtype, value).map_err(|words| {
+        mismatch(format!("input `{name}` cannot be padded with {value}: {words}"))
+    })?;
+    let rows = symbols.iter().position(|symbol| symbol.is_some() && *symbol == rows);
+    Ok(InputFeed { input, dtype: spec.dtype, whole, symbols, rows, fill })
+}
+
+fn output_feed(
+    shape: &ValueShape,
+    roles: &[Role],
+    rows: Option<SymbolId>,
+    scalar: bool,
+) -> OutputFeed {
+    let rows = roles.iter().enumerate().find_map(|(axis, role)| match role {
+        Role::Follows { symbol, factor } if Some(*symbol) == rows => Some((axis, *factor)),
+        _ => None,
+    });
+    if scalar {
+        let shape = ValueShape { lengths: Shape::new(), strides: Shape::new(), ..shape.clone() };
+        return OutputFeed { shape, roles: Vec::new(), rows: None };
+    }
+    OutputFeed { shape: shape.clone(), roles: roles.to_vec(), rows }
+}
+
+impl InputFeed {
+    fn write(
+        &self,
+        view: &TensorView<'_>,
+        rows: Option<Rows>,
+        buffer: &mut [u8],
+    ) -> Result<(), FeedError> {
+        let (given, size) = (view.shape(), self.dtype.size());
+        if given == self.whole.as_slice() && view.bytes().len() == buffer.len() {
+            buffer.copy_from_slice(view.bytes());
+            return Ok(());
+        }
+        let mut real: Shape = given.into();
+        let mut from = None;
+        if let (Some(axis), Some(rows)) = (self.rows, rows) {
+            real[axis] = rows.n;
+            from = Some((axis, rows.first));
+        }
+        let fits =
+            real.len() == self.whole.len()
+                && real.iter().zip(&self.whole).zip(&self.symbols).all(
+                    |((real, whole), symbol)| real == whole || (symbol.is_some() && real < whole),
+                );
+        let source = (view.bytes(), &Place::dense(given, from));
+        let target = Place::dense(&self.whole, None);
+        if !fits || !region::copy(&real, size, source, (buffer, &target)) {
+            return Err(mismatch(format!("{real:?} does not fit into {:?}", self.whole)));
+        }
+        let behind = |axis| {
+            if self.rows == Some(axis) { Behind::Last } else { Behind::Fill(&self.fill) }
+        };
+        region::pad(&self.whole, &real, size, behind, buffer);
+        Ok(())
+    }
+}
+
+impl OutputFeed {
+    /// The extents that the output has in a request.
+    fn real(&self, request: &Extents) -> Shape {
+        let extents = self.roles.iter().zip(&self.shape.lengths);
+        extents.map(|(role, &length)| roles::real_extent(role, request, length)).collect()
+    }
+
+    fn read(
+        &self,
+        index: usize,
+        bytes: &[u8],
+        request: &Extents,
+        rows: Option<Rows>,
+        slot: &mut shapeyard_core::Tensor,
+    ) -> Result<(), FeedError> {
+        let whole = self.real(request);
+        let (mut part, mut to) = (whole.clone(), None);
+        if let (Some((axis, factor)), Some(rows)) = (self.rows, rows) {
+            part[axis] = rows.n * factor;
+            to = Some((axis, rows.first * factor));
+        }
+        let from = Place { offset: 0, strides: self.shape.strides.clone() };
+        let to = Place::dense(&whole, to);
+        let fits = part.iter().zip(&self.shape.lengths).all(|(part, length)| part <= length);
+        let size = self.shape.dtype.size();
+        if fits && region::copy(&part, size, (bytes, &from), (slot.bytes_mut(), &to)) {
+            return Ok(());
+        }
+        Err(mismatch(format!(
+            "output {index} is {:?} in the program, {part:?} were wanted",
+            self.shape.lengths
+        )))
+    }
+}
+
+/// The outputs of a request in which a symbol is 0: as many elements as there can be, none.
+///
+/// # Errors
+///
+/// The position of an output that has elements all the same.
+pub(crate) fn empty_outputs(
+    signature: &Signature,
+    request: &Extents,
+    outputs: &mut Outputs,
+) -> Result<(), usize> {
+    let slots = outputs.slots(signature.outputs.len());
+    for (index, (spec, slot)) in signature.outputs.iter().zip(slots).enumerate() {
+        let shape: Option<Shape> = spec.shape.as_ref().and_then(|dims| {
+            let extent = |dim: &Dim| match dim {
+                Dim::Fixed(extent) => Some(*extent),
+                Dim::Symbol(symbol) => request.get(*symbol),
+                Dim::Unnamed => None,
+            };
+            dims.iter().map(extent).collect()
+        });
+        let shape = shape.filter(|shape| byte_len(spec.dtype, shape) == Ok(0)).ok_or(index)?;
+        slot.reset(spec.dtype, &shape).map_err(|_| index)?;
+    }
+    Ok(())
+}

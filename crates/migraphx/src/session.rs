@@ -1,0 +1,225 @@
+//! One lane: routes a request to programs and runs them, in one of three tiers.
+//!
+//! * *Rebind*: the shape is that of the last request. Nothing is looked up and nothing is made.
+//! * *Cached*: the programs are in memory. The route is looked up, or worked out the first time.
+//! * *Standard*: a program was compiled or fetched first. Only where the caller asked for that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use shapeyard_core::backend::{Outputs, Request, RunError, Session};
+use shapeyard_core::plan::Bucket;
+use shapeyard_core::plan::cover::{Freedom, Piece, cover, nearest};
+use shapeyard_core::{BindingMode, Extents, Route, RunReport, StageTimes, Tier};
+
+use crate::ID;
+use crate::executable::{Ready, Shared};
+use crate::feed::{self, FeedError, Rows};
+use crate::native::Bindings;
+use crate::programs::{BucketProgram, ProgramError};
+
+/// Routes that are remembered; a client that sends ever new shapes must not fill the memory.
+const MOST_ROUTES: usize = 1024;
+/// Buckets that an error names.
+const N_NEAREST: usize = 3;
+
+/// A lane through the programs of an executable.
+pub(crate) struct MigraphxSession {
+    shared: Arc<Shared>,
+    lane: usize,
+    /// Programs that this lane has run, with its own buffers for each.
+    bound: Vec<Bound>,
+    routes: HashMap<Extents, Arc<Way>>,
+    last: Option<(Extents, Arc<Way>)>,
+    /// The set of programs that the routes are made for.
+    generation: u64,
+}
+
+struct Bound {
+    program: Arc<BucketProgram>,
+    bindings: Bindings,
+}
+
+/// Where the requests of one shape go.
+#[derive(Debug)]
+struct Way {
+    steps: Vec<Step>,
+    route: Route,
+    n_padded_rows: usize,
+}
+
+/// A run of one program.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The position in [`MigraphxSession::bound`].
+    bound: usize,
+    /// `None`: the whole request.
+    rows: Option<Rows>,
+}
+
+impl MigraphxSession {
+    pub(crate) fn new(shared: Arc<Shared>, lane: usize) -> Self {
+        let (bound, routes) = (Vec::new(), HashMap::new());
+        Self { shared, lane, bound, routes, last: None, generation: 0 }
+    }
+
+    /// The way of a request, and how ready it was.
+    fn way(&mut self, request: &Extents) -> Result<(Arc<Way>, Tier), RunError> {
+        if self.generation != self.shared.generation() {
+            // A better program may be ready now.
+            self.routes.clear();
+            self.last = None;
+        }
+        if let Some((extents, way)) = &self.last
+            && extents == request
+        {
+            return Ok((Arc::clone(way), Tier::Rebind));
+        }
+        let (way, tier) = match self.routes.get(request) {
+            Some(way) => (Arc::clone(way), Tier::Cached),
+            None => self.find_way(request)?,
+        };
+        self.last = Some((request.clone(), Arc::clone(&way)));
+        Ok((way, tier))
+    }
+
+    fn find_way(&mut self, request: &Extents) -> Result<(Arc<Way>, Tier), RunError> {
+        let wanted = self.shared.signature.bucket(request);
+        let mut ready = self.shared.ready();
+        let mut tier = Tier::Cached;
+        let mut pieces = self.cover(&wanted, &ready);
+        if pieces.is_none() && self.shared.on_demand.is_some() {
+            self.fetch(&wanted)?;
+            ready = self.shared.ready();
+            tier = Tier::Standard;
+            pieces = self.cover(&wanted, &ready);
+        }
+        self.generation = ready.generation;
+        let Some(pieces) = pieces else {
+            let nearest = nearest(&wanted, &ready.buckets, N_NEAREST);
+            return Err(RunError::NotReady { wanted, nearest });
+        };
+        let way = Arc::new(self.bind(&wanted, request, &pieces, &ready)?);
+        if self.routes.len() >= MOST_ROUTES {
+            self.routes.clear();
+        }
+        self.routes.insert(request.clone(), Arc::clone(&way));
+        Ok((way, tier))
+    }
+
+    fn cover(&self, wanted: &Bucket, ready: &Ready) -> Option<Vec<Piece>> {
+        let name = |rows| self.shared.signature.symbol_name(rows);
+        let rows = self.shared.rows.filter(|_| ready.can_split).map(name);
+        cover(wanted, &ready.buckets, &Freedom { rows, rigid: &ready.rigid })
+    }
+
+    /// Has a program made for exactly this shape, since the caller asked for that.
+    fn fetch(&self, wanted: &Bucket) -> Result<(), RunError> {
+        let Some(source) = &self.shared.on_demand else { return Ok(()) };
+        let prepare =
+            |source| RunError::Prepare { wanted: wanted.clone(), source: Arc::new(source) };
+        let artifact = source.artifact(wanted).map_err(prepare)?;
+        self.shared.admit(&[&artifact], std::num::NonZeroUsize::MIN).map_err(prepare)
+    }
+
+    fn bind(
+        &mut self,
+        wanted: &Bucket,
+        request: &Extents,
+        pieces: &[Piece],
+        ready: &Ready,
+    ) -> Result<Way, RunError> {
+        let mut way = Way { steps: Vec::new(), route: Route::Split, n_padded_rows: 0 };
+        for piece in pieces {
+            // `cover` answers with positions in the list that it was given.
+            let program = &ready.programs[piece.bucket];
+            let rows =
+                (pieces.len() > 1).then_some(Rows { first: piece.first_row, n: piece.n_rows });
+            way.n_padded_rows += program.feed.n_padded_rows(&program.extents, request, rows);
+            way.steps.push(Step { bound: self.bound_to(program)?, rows });
+        }
+        if let [piece] = pieces {
+            let exact = ready.buckets.get(piece.bucket) == Some(wanted);
+            way.route = if exact { Route::Exact } else { Route::Padded };
+        }
+        Ok(way)
+    }
+
+    fn bound_to(&mut self, program: &Arc<BucketProgram>) -> Result<usize, RunError> {
+        let known = self.bound.iter().position(|bound| Arc::ptr_eq(&bound.program, program));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let bindings = program.bindings().map_err(|error| failed(&error))?;
+        self.bound.push(Bound { program: Arc::clone(program), bindings });
+        Ok(self.bound.len() - 1)
+    }
+
+    fn take(
+        &mut self,
+        way: &Way,
+        request: &Request<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<StageTimes, RunError> {
+        let mut times = StageTimes::default();
+        let extents = request.extents();
+        for (n, step) in way.steps.iter().enumerate() {
+            let Bound { program, bindings } = &mut self.bound[step.bound];
+            if n == 0 {
+                program.feed.prepare(extents, outputs).map_err(|error| failed(&error))?;
+            }
+            let inputs = (request.inputs(), extents);
+            let run = program.run(self.lane, bindings, inputs, step.rows, outputs, &mut times);
+            run.map_err(|error| match error {
+                ProgramError::Feed(error) => failed(&error),
+                ProgramError::Reload(source) => {
+                    RunError::Prepare { wanted: program.bucket.clone(), source: Arc::new(source) }
+                }
+            })?;
+        }
+        Ok(times)
+    }
+
+    /// A request with a symbol at 0 needs no program: there is nothing to compute.
+    fn empty(&self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        let (start, signature) = (Instant::now(), &self.shared.signature);
+        feed::empty_outputs(signature, request.extents(), outputs).map_err(|output| {
+            let zero = |&id: &_| request.extents().get(id) == Some(0);
+            let symbol = signature.bound_symbols().find(zero);
+            RunError::Empty {
+                symbol: symbol.map_or("?", |id| signature.symbol_name(id)).to_owned(),
+                output: signature.outputs.get(output).map_or("?", |it| it.name.as_str()).to_owned(),
+            }
+        })?;
+        let times = StageTimes { finish: start.elapsed(), ..StageTimes::default() };
+        let report = RunReport::exact_on_host(ID, Tier::Cached, times);
+        Ok(RunReport { n_pieces: 0, ..report })
+    }
+}
+
+impl Session for MigraphxSession {
+    fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        request.check_bound_to(&self.shared.signature)?;
+        let extents = request.extents();
+        if extents.has_zero() {
+            return self.empty(request, outputs);
+        }
+        let (way, tier) = self.way(extents)?;
+        let times = self.take(&way, request, outputs)?;
+        Ok(RunReport {
+            backend: ID,
+            route: way.route,
+            tier,
+            binding: BindingMode::Staged,
+            replayed: false,
+            n_pieces: way.steps.len(),
+            n_padded_rows: way.n_padded_rows,
+            times,
+        })
+    }
+}
+
+fn failed(error: &FeedError) -> RunError {
+    RunError::Library { backend: ID, message: error.to_string() }
+}

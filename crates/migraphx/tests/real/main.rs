@@ -1,0 +1,16 @@
+//! The backend against the real MIGraphX, through its target `ref`.
+//!
+//! Run inside the root that `cargo xtask migraphx-root` makes; `cargo xtask test` does so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
+#![cfg(unix)]
+
+mod common;
+mod compile;
+mod padding;
+mod tiers;
