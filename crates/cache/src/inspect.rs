@@ -177,11 +177,29 @@ impl Store {
     ///
     /// A layer cannot be listed, or a damaged entry cannot be moved.
     pub fn verify(&self, repair: bool) -> Result<VerifyReport, StorageError> {
-        let mut report = VerifyReport::default();
+        self.verify_watched(repair, &mut |_, _| {})
+    }
+
+    /// Like [`Store::verify`]; `see` hears how many entries were read and how many there are in all,
+    /// once before the first and once after each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::verify`].
+    pub fn verify_watched(
+        &self,
+        repair: bool,
+        see: &mut dyn FnMut(usize, usize),
+    ) -> Result<VerifyReport, StorageError> {
+        let mut all = Vec::new();
         for layer in self.layers() {
-            for found in walk::standing(layer)? {
-                verify_one(layer, &found, repair, &mut report)?;
-            }
+            all.extend(walk::standing(layer)?.into_iter().map(|found| (layer, found)));
+        }
+        let mut report = VerifyReport::default();
+        see(0, all.len());
+        for (n, (layer, found)) in all.iter().enumerate() {
+            verify_one(layer, found, repair, &mut report)?;
+            see(n + 1, all.len());
         }
         Ok(report)
     }

@@ -102,7 +102,7 @@ pub use entry::{Entry, Place};
 pub use error::{CacheError, FailureOrigin, OpenError, StorageError};
 pub use failure::{Failure, FailureRecord, Produced};
 pub use inspect::{DamagedEntry, EntryInfo, Explanation, Near, VerifyReport};
-pub use key::{Difference, Environment, EnvironmentRule, KEY_VERSION, Key, KeyBuilder};
+pub use key::{Difference, Environment, EnvironmentRule, Field, KEY_VERSION, Key, KeyBuilder};
 pub use layer::{LayerKind, Locking, SharedRoots};
 pub use lock::Holder;
 pub use manifest::{Damage, Manifest, Payload};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Key;
-use super::encode::{Leaf, visit};
+use super::encode::visit;
 
 /// A field that two keys do not have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,21 +70,13 @@ fn weight(field: &str) -> u32 {
     }
 }
 
-/// The leaves by path, and the paths in the record's order. How many members a map
-/// has is left out: the members themselves say it.
+/// The leaves by path, and the paths in the record's order.
 fn leaves(key: &Key) -> (Vec<Vec<String>>, Leaves) {
     let (mut order, mut leaves) = (Vec::new(), Leaves::new());
     visit(key, &mut |path, leaf| {
-        let value = match leaf {
-            Leaf::Members(_) => Some("set".to_owned()),
-            Leaf::Unset => None,
-            Leaf::Text(text) => Some(text.to_owned()),
-            Leaf::Number(number) => Some(number.to_string()),
-            Leaf::Digest(digest) => Some(digest.to_string()),
-        };
         let path: Vec<String> = path.iter().map(|&segment| segment.to_owned()).collect();
         order.push(path.clone());
-        leaves.insert(path, value);
+        leaves.insert(path, leaf.text());
     });
     (order, leaves)
 }

@@ -9,6 +9,7 @@ mod build;
 mod compare;
 mod encode;
 mod environment;
+mod read;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use build::KeyBuilder;
 pub use compare::Difference;
 pub(crate) use compare::distance;
 pub use environment::{Environment, EnvironmentRule};
+pub use read::Field;
 
 /// The version of the record and of its encoding.
 ///

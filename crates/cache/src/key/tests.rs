@@ -248,6 +248,23 @@ prop_compose! {
     }
 }
 
+#[test]
+fn every_field_is_listed_with_its_value_or_as_not_set() {
+    let key = Key::builder(Digest::of(b"model"), BackendId::new("test"), "3")
+        .bucket([("batch", 4)].into_iter().collect())
+        .compiler("compiler 1.0")
+        .option("tune", "true")
+        .build();
+    let fields = key.fields();
+    let value = |name: &str| fields.iter().find(|field| field.name == name).unwrap().value.clone();
+    assert_eq!(value("bucket.batch").as_deref(), Some("4"));
+    assert_eq!(value("options.tune").as_deref(), Some("true"));
+    assert_eq!((value("extra").as_deref(), value("environment")), (Some("empty"), None));
+    assert!(fields.iter().all(|field| field.name != "bucket"), "its members say it");
+    assert_eq!(key.compiler(), Some("compiler 1.0"));
+    assert_eq!((key.backend_version(), key.precision()), ("3", None));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -1,0 +1,69 @@
+//! Reading the record.
+
+use serde::{Deserialize, Serialize};
+
+use super::encode::{Leaf, visit};
+use super::{Environment, Key};
+
+/// A field of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// Its name, such as `compiler` or `bucket.batch`.
+    pub name: String,
+    /// Its value; `None` where it is not set.
+    pub value: Option<String>,
+}
+
+impl Key {
+    /// The version of the backend's own code.
+    #[must_use]
+    pub fn backend_version(&self) -> &str {
+        &self.backend_version
+    }
+
+    /// The compiler with its version.
+    #[must_use]
+    pub fn compiler(&self) -> Option<&str> {
+        self.compiler.as_deref()
+    }
+
+    /// The number formats that the compiler may use.
+    #[must_use]
+    pub fn precision(&self) -> Option<&str> {
+        self.precision.as_deref()
+    }
+
+    /// The device's architecture.
+    #[must_use]
+    pub fn architecture(&self) -> Option<&str> {
+        self.architecture.as_deref()
+    }
+
+    /// The driver with its version.
+    #[must_use]
+    pub fn driver(&self) -> Option<&str> {
+        self.driver.as_deref()
+    }
+
+    /// The environment variables that count.
+    #[must_use]
+    pub const fn environment(&self) -> Option<&Environment> {
+        self.environment.as_ref()
+    }
+
+    /// Every field, in the order of the record. A list or map without members is one field, `empty`.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Field> {
+        let mut fields = Vec::new();
+        visit(self, &mut |path, leaf| {
+            let value = match leaf {
+                Leaf::Members(0) => Some("empty".to_owned()),
+                // The members themselves follow.
+                Leaf::Members(_) => return,
+                leaf => leaf.text(),
+            };
+            fields.push(Field { name: path.join("."), value });
+        });
+        fields
+    }
+}
