@@ -2,6 +2,9 @@
 
 mod atomic_file;
 mod backends;
+#[allow(dead_code)]
+mod buckets;
+mod cache_args;
 mod cli;
 mod commands;
 mod exit;
@@ -9,6 +12,8 @@ mod human;
 mod interrupt;
 mod output;
 mod progress;
+mod quantity;
+mod table;
 mod tensor_files;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -10,7 +10,7 @@ use common::{Folder, model, run, shapeyard};
 
 #[test]
 fn help_has_examples() {
-    for command in ["", "inspect", "run", "encode", "doctor", "completions", "man"] {
+    for command in ["", "inspect", "run", "encode", "doctor", "cache", "completions", "man"] {
         let args = [command, "--help"];
         let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();
         assert!(ran.stdout.contains("Examples:\n  shapeyard "), "{command}: {}", ran.stdout);
