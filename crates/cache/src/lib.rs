@@ -68,6 +68,7 @@
 
 #![forbid(unsafe_code)]
 
+mod artifacts;
 mod bundle;
 mod checksum;
 mod clock;
@@ -94,6 +95,7 @@ mod store;
 mod walk;
 mod warning;
 
+pub use artifacts::{ArtifactError, CachedArtifacts, Obtained};
 pub use bundle::{BundleError, BundleReport};
 pub use collect::{CollectReport, Collected, Limits};
 pub use counters::Counters;
@@ -102,7 +104,7 @@ pub use entry::{Entry, Place};
 pub use error::{CacheError, FailureOrigin, OpenError, StorageError};
 pub use failure::{Failure, FailureRecord, Produced};
 pub use inspect::{DamagedEntry, EntryInfo, Explanation, Near, VerifyReport};
-pub use key::{Difference, Environment, EnvironmentRule, Field, KEY_VERSION, Key, KeyBuilder};
+pub use key::{Difference, Field, KEY_VERSION, Key, KeyBuilder};
 pub use layer::{LayerKind, Locking, SharedRoots};
 pub use lock::Holder;
 pub use manifest::{Damage, Manifest, Payload};

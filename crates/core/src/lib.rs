@@ -24,5 +24,7 @@ pub use backend::{
 pub use dtype::{DataType, UnknownDataType};
 pub use model::Model;
 pub use report::{BindingMode, Route, RunReport, StageTimes, Tier};
-pub use signature::{BindError, Binding, Dim, Extents, Signature, SymbolId, TensorSpec};
+pub use signature::{
+    AxisSymbol, BindError, Binding, DeclareError, Dim, Extents, Signature, SymbolId, TensorSpec,
+};
 pub use tensor::{Element, Shape, Tensor, TensorError, TensorView, TensorViewMut, byte_len};

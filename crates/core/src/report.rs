@@ -41,7 +41,7 @@ pub enum BindingMode {
     Host,
     /// At the caller's own device pointers.
     DirectBind,
-    /// In the session's pinned and device buffers.
+    /// In the session's own buffers, which keep their place from run to run.
     Staged,
 }
 
@@ -71,6 +71,8 @@ pub struct RunReport {
     pub binding: BindingMode,
     /// Whether a captured graph was replayed.
     pub replayed: bool,
+    /// Programs that ran one after the other to answer: more than one for a request that was split.
+    pub n_pieces: usize,
     /// Rows that were padding.
     pub n_padded_rows: usize,
     /// Where the time went.
@@ -87,6 +89,7 @@ impl RunReport {
             tier,
             binding: BindingMode::Host,
             replayed: false,
+            n_pieces: 1,
             n_padded_rows: 0,
             times,
         }

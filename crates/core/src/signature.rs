@@ -59,6 +59,51 @@ pub struct Signature {
     pub symbols: Vec<String>,
 }
 
+/// A symbol for an axis that a model leaves without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AxisSymbol {
+    /// The input or output.
+    pub tensor: String,
+    /// Its axis, counted from 0.
+    pub axis: usize,
+    /// The symbol.
+    pub symbol: String,
+}
+
+/// Why an axis cannot have the symbol that is declared for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeclareError {
+    /// Neither an input nor an output has that name.
+    #[error("the model has neither an input nor an output `{tensor}`")]
+    UnknownTensor {
+        /// The name that was given.
+        tensor: String,
+    },
+    /// The tensor has no such axis.
+    #[error("`{tensor}` has no axis {axis}; it is {shape}")]
+    NoSuchAxis {
+        /// The tensor.
+        tensor: String,
+        /// The axis that was given.
+        axis: usize,
+        /// The tensor's axes in words.
+        shape: String,
+    },
+    /// The model itself says what the axis is.
+    #[error("axis {axis} of `{tensor}` is `{found}` by the model itself, not `{wanted}`")]
+    Contradiction {
+        /// The tensor.
+        tensor: String,
+        /// The axis.
+        axis: usize,
+        /// What the model says.
+        found: String,
+        /// What was declared.
+        wanted: String,
+    },
+}
+
 /// Values of all symbols of a signature; `None` for one that no input of the request carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Extents(SmallVec<[Option<usize>; 4]>);
@@ -204,6 +249,66 @@ impl Signature {
             })
             .collect();
         format!("[{}]", axes.join(", "))
+    }
+
+    /// Gives symbols to axes that the model leaves without a name.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`]; the signature is then as it was up to the axis that does not fit.
+    pub fn declare(&mut self, axes: &[AxisSymbol]) -> Result<(), DeclareError> {
+        axes.iter().try_for_each(|axis| self.declare_one(axis))
+    }
+
+    fn declare_one(&mut self, wanted: &AxisSymbol) -> Result<(), DeclareError> {
+        let AxisSymbol { tensor, axis, symbol } = wanted;
+        let all = || self.inputs.iter().chain(&self.outputs);
+        let Some(spec) = all().find(|spec| spec.name == *tensor) else {
+            return Err(DeclareError::UnknownTensor { tensor: tensor.clone() });
+        };
+        let found = match spec.shape.as_ref().and_then(|dims| dims.get(*axis)) {
+            Some(Dim::Unnamed) => None,
+            Some(Dim::Fixed(extent)) => Some(extent.to_string()),
+            Some(Dim::Symbol(id)) => Some(self.symbol_name(*id).to_owned()),
+            None => {
+                let (tensor, shape) = (tensor.clone(), self.shape_text(spec));
+                return Err(DeclareError::NoSuchAxis { tensor, axis: *axis, shape });
+            }
+        };
+        match found {
+            Some(found) if found == *symbol => return Ok(()),
+            Some(found) => {
+                let (tensor, wanted) = (tensor.clone(), symbol.clone());
+                return Err(DeclareError::Contradiction { tensor, axis: *axis, found, wanted });
+            }
+            None => {}
+        }
+        let id = self.symbol(symbol).unwrap_or_else(|| {
+            self.symbols.push(symbol.clone());
+            SymbolId(self.symbols.len() - 1)
+        });
+        let specs = self.inputs.iter_mut().chain(&mut self.outputs);
+        for spec in specs.filter(|spec| spec.name == *tensor) {
+            if let Some(dim) = spec.shape.as_mut().and_then(|dims| dims.get_mut(*axis)) {
+                *dim = Dim::Symbol(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of a bucket; a symbol that it does not have stays unbound.
+    #[must_use]
+    pub fn extents(&self, bucket: &Bucket) -> Extents {
+        Extents(self.symbols.iter().map(|symbol| bucket.get(symbol)).collect())
+    }
+
+    /// The symbols that inputs carry, in order: those that a request binds.
+    pub fn bound_symbols(&self) -> impl Iterator<Item = SymbolId> {
+        let carries = |id: SymbolId| {
+            let mut dims = self.inputs.iter().flat_map(|spec| spec.shape.iter().flatten());
+            dims.any(|dim| *dim == Dim::Symbol(id))
+        };
+        (0..self.symbols.len()).map(SymbolId).filter(move |&id| carries(id))
     }
 
     /// The bucket that has these values for the symbols that are bound.
@@ -418,6 +523,26 @@ mod tests {
         let unknown = signature.order([("idz", 0)]).unwrap_err();
         assert!(unknown.to_string().contains("`ids`, `mask`"));
         assert!(matches!(signature.order([("ids", 0)]), Err(BindError::MissingInput { .. })));
+    }
+
+    #[test]
+    fn only_axes_without_a_name_take_a_declared_one() {
+        let axis = |tensor: &str, axis, symbol: &str| AxisSymbol {
+            tensor: tensor.to_owned(),
+            axis,
+            symbol: symbol.to_owned(),
+        };
+        let mut signature = encoder();
+        signature.declare(&[axis("table", 1, "width"), axis("ids", 0, "batch")]).unwrap();
+        assert_eq!(signature.symbols, ["batch", "sequence", "width"]);
+        assert_eq!(signature.inputs[3].shape.as_ref().unwrap()[1], Dim::Symbol(SymbolId(2)));
+        let declare = |wanted| encoder().declare(&[wanted]).unwrap_err();
+        assert!(matches!(declare(axis("tabel", 0, "n")), DeclareError::UnknownTensor { .. }));
+        assert!(matches!(declare(axis("table", 2, "n")), DeclareError::NoSuchAxis { .. }));
+        for (wanted, found) in [(axis("table", 0, "n"), "4"), (axis("ids", 1, "n"), "sequence")] {
+            let error = declare(wanted);
+            assert!(matches!(&error, DeclareError::Contradiction { found: it, .. } if it == found));
+        }
     }
 
     #[test]

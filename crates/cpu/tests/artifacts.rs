@@ -16,12 +16,7 @@ use shapeyard_core::plan::{Bucket, PlanOptions, Workload};
 use shapeyard_core::{Backend, Executable, Model, Outputs};
 
 fn compile(backend: &dyn Backend, model: &Model, output: &Path) -> Result<Artifact, BackendError> {
-    backend.compile(&CompileJob {
-        model,
-        bucket: Bucket::default(),
-        optimisation: Optimisation::Full,
-        output: output.to_owned(),
-    })
+    backend.compile(&CompileJob::new(model, Bucket::default(), output))
 }
 
 fn result(executable: &dyn Executable, batch: usize) -> Outputs {

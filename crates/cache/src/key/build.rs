@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use shapeyard_core::backend::BackendId;
+use shapeyard_core::backend::{BackendId, Environment, Recipe};
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Dim, Signature};
 
-use super::{AxisKey, Environment, InputKey, KEY_VERSION, Key};
+use super::{AxisKey, InputKey, KEY_VERSION, Key};
 
 /// Makes a [`Key`]; what is not set stays explicitly unset.
 #[derive(Clone, Debug)]
@@ -57,6 +57,20 @@ impl KeyBuilder {
             (input.name.clone(), InputKey { dtype: input.dtype, axes })
         });
         self.0.inputs = inputs.collect();
+        self
+    }
+
+    /// What the recipe says besides the backend and its version.
+    pub(super) fn recipe(mut self, recipe: &Recipe) -> Self {
+        self.0.precision.clone_from(&recipe.precision);
+        self.0.calibration = recipe.calibration;
+        self.0.options.clone_from(&recipe.options);
+        let Some(machine) = &recipe.machine else { return self };
+        self.0.compiler = Some(machine.compiler.clone());
+        self.0.library = machine.library;
+        self.0.driver.clone_from(&machine.driver);
+        self.0.architecture.clone_from(&machine.architecture);
+        self.0.environment = Some(machine.environment.clone());
         self
     }
 

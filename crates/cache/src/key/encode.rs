@@ -1,6 +1,9 @@
 //! The canonical bytes of a key: a sequence of leaves, each with its whole path, its kind and its
 //! length, so that no two records are the same bytes.
 
+use std::collections::BTreeMap;
+
+use shapeyard_core::backend::Environment;
 use shapeyard_core::model::Digest;
 
 use super::{AxisKey, Key};
@@ -106,15 +109,15 @@ pub(super) fn visit<'a>(key: &'a Key, see: &mut dyn FnMut(&[&str], Leaf<'a>)) {
     }
     see(&["precision"], optional_text(precision.as_deref()));
     see(&["calibration"], optional_digest(calibration.as_ref()));
-    visit_map("options", Some(options.iter()), see);
+    visit_map("options", Some(texts(options)), see);
     see(&["backend"], Leaf::Text(backend.as_str()));
     see(&["backend_version"], Leaf::Text(backend_version));
     see(&["compiler"], optional_text(compiler.as_deref()));
     see(&["library"], optional_digest(library.as_ref()));
     see(&["driver"], optional_text(driver.as_deref()));
     see(&["architecture"], optional_text(architecture.as_deref()));
-    visit_map("environment", environment.as_ref().map(|set| set.0.iter()), see);
-    visit_map("extra", Some(extra.iter()), see);
+    visit_map("environment", environment.as_ref().map(Environment::iter), see);
+    visit_map("extra", Some(texts(extra)), see);
 }
 
 fn visit_axes<'a>(
@@ -138,7 +141,7 @@ fn visit_axes<'a>(
 
 fn visit_map<'a>(
     field: &str,
-    members: Option<impl ExactSizeIterator<Item = (&'a String, &'a String)>>,
+    members: Option<impl ExactSizeIterator<Item = (&'a str, &'a str)>>,
     see: &mut dyn FnMut(&[&str], Leaf<'a>),
 ) {
     let Some(members) = members else {
@@ -148,6 +151,10 @@ fn visit_map<'a>(
     for (name, value) in members {
         see(&[field, name], Leaf::Text(value));
     }
+}
+
+fn texts(map: &BTreeMap<String, String>) -> impl ExactSizeIterator<Item = (&str, &str)> {
+    map.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 fn optional_text(text: Option<&str>) -> Leaf<'_> {

@@ -8,21 +8,19 @@
 mod build;
 mod compare;
 mod encode;
-mod environment;
 mod read;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shapeyard_core::backend::Fingerprint;
+use shapeyard_core::backend::{Environment, Recipe};
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{BackendId, DataType};
+use shapeyard_core::{BackendId, DataType, Signature};
 
 pub use build::KeyBuilder;
 pub use compare::Difference;
 pub(crate) use compare::distance;
-pub use environment::{Environment, EnvironmentRule};
 pub use read::Field;
 
 /// The version of the record and of its encoding.
@@ -85,6 +83,14 @@ impl Key {
         KeyBuilder::new(model, backend, backend_version.into())
     }
 
+    /// The key of what `recipe` makes of a model for a shape.
+    #[must_use]
+    pub fn of(model: Digest, signature: &Signature, bucket: &Bucket, recipe: &Recipe) -> Self {
+        let version = recipe.backend_version.clone();
+        let builder = Self::builder(model, recipe.backend.clone(), version);
+        builder.signature(signature).bucket(bucket.clone()).recipe(recipe).build()
+    }
+
     /// The digest under which the entry stands.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -107,23 +113,6 @@ impl Key {
     #[must_use]
     pub const fn backend(&self) -> &BackendId {
         &self.backend
-    }
-
-    /// Everything but model and shape, in one line: artifacts of equal fingerprints came from the same
-    /// compiler with the same settings for the same device.
-    #[must_use]
-    pub fn fingerprint(&self) -> Fingerprint {
-        let about_the_model = ["model", "bucket", "inputs"];
-        let digest = encode::digest(self, "shapeyard cache fingerprint 1", |field| {
-            !about_the_model.contains(&field)
-        });
-        let mut line = format!("{} {}", self.backend, self.backend_version);
-        for part in [&self.compiler, &self.architecture].into_iter().flatten() {
-            line.push(' ');
-            line.push_str(part);
-        }
-        let digest = digest.to_string();
-        Fingerprint(format!("{line} {}", digest.get(..16).unwrap_or(&digest)))
     }
 
     /// The fields in which two keys differ, in the order of the record.

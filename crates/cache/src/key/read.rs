@@ -1,9 +1,10 @@
 //! Reading the record.
 
 use serde::{Deserialize, Serialize};
+use shapeyard_core::backend::Environment;
 
+use super::Key;
 use super::encode::{Leaf, visit};
-use super::{Environment, Key};
 
 /// A field of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

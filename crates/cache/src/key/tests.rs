@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use shapeyard_core::backend::EnvironmentRule;
 use shapeyard_core::{Dim, Signature, TensorSpec};
 
 fn digest(text: &str) -> Digest {
@@ -64,10 +65,6 @@ fn digests_hold_still() {
     assert_eq!(
         whole().build().digest().to_string(),
         "8ea73764fae8db62d46b40934fbde5bcf989bac8acdfb9c029317b1364a5ef50"
-    );
-    assert_eq!(
-        whole().build().fingerprint().0,
-        "migraphx 3 MIGraphX 2.15.0 gfx90a:sramecc+:xnack- 15ca6b9f6b99d283"
     );
 }
 
@@ -243,7 +240,7 @@ prop_compose! {
             precision, calibration, options,
             backend: BackendId::from(names.0), backend_version: names.1,
             compiler, library, driver, architecture,
-            environment: environment.map(Environment), extra,
+            environment: environment.map(Environment::from_iter), extra,
         }
     }
 }

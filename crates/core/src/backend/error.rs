@@ -1,7 +1,10 @@
 //! What can go wrong below the trait: one variant for each reaction that a caller can have.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::BackendId;
 use crate::model::ModelError;
@@ -51,6 +54,27 @@ pub enum BackendError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The compiler ended without an artifact, for a reason that may pass: try again, with more time or
+    /// memory, or choose another backend.
+    #[error("{backend} did not compile `{}` for {bucket}: {end}{}", model.display(), words(log))]
+    Compile {
+        /// The backend.
+        backend: BackendId,
+        /// The model file.
+        model: PathBuf,
+        /// The shape.
+        bucket: Bucket,
+        /// How it ended.
+        end: CompileEnd,
+        /// The compiler's own words; may be empty.
+        log: String,
+    },
+    /// The caller no longer wanted it.
+    #[error("{what} was cancelled")]
+    Cancelled {
+        /// What was cancelled.
+        what: String,
+    },
     /// The backend has no such function.
     #[error("{backend} does not {what}")]
     Unsupported {
@@ -71,6 +95,52 @@ pub enum BackendError {
     },
 }
 
+/// How a compile ended that gave neither an artifact nor a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileEnd {
+    /// It took longer than it was given.
+    TimedOut {
+        /// What it was given.
+        limit: Duration,
+    },
+    /// It took more memory than it was given.
+    OutOfMemory {
+        /// What it was given, in bytes.
+        limit: u64,
+    },
+    /// The compiler crashed or was killed.
+    Died {
+        /// How, such as `signal 6 (SIGABRT)`.
+        how: String,
+    },
+}
+
+impl fmt::Display for CompileEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut { limit } => {
+                write!(f, "it was not done after {} s; give it more time", limit.as_secs_f64())
+            }
+            Self::OutOfMemory { limit } => {
+                write!(f, "it took more than {} MiB; give it more memory", limit >> 20)
+            }
+            Self::Died { how } => write!(f, "the compiler died of {how}"),
+        }
+    }
+}
+
+/// The end of a log: a compiler's last words say why it failed.
+fn words(log: &str) -> String {
+    const LAST: usize = 2000;
+    let log = log.trim();
+    let from = log.ceil_char_boundary(log.len().saturating_sub(LAST));
+    match log.get(from..) {
+        None | Some("") => String::new(),
+        Some(last) => format!("; it said: {last}"),
+    }
+}
+
 /// Why a run gave no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -88,6 +158,25 @@ pub enum RunError {
         wanted: Bucket,
         /// Shapes that are ready and hold it, or come near, best first.
         nearest: Vec<Bucket>,
+    },
+    /// The program for this shape could not be made ready: as the source says.
+    #[error("the program for {wanted} could not be made ready")]
+    Prepare {
+        /// The shape asked for.
+        wanted: Bucket,
+        /// Why.
+        source: Arc<BackendError>,
+    },
+    /// A symbol is 0, and an output has elements all the same, which nobody can compute: leave the request
+    /// out.
+    #[error(
+        "`{symbol}` is 0, and output `{output}` does not depend on it; there is nothing to compute it from"
+    )]
+    Empty {
+        /// The symbol.
+        symbol: String,
+        /// The output.
+        output: String,
     },
     /// The backend computes in a type that cannot hold a value of the request.
     #[error(

@@ -9,25 +9,33 @@
 //! All are synchronous: every engine below blocks, and a dropped future cannot stop a kernel.
 //! [`crate::engine`] is where async begins.
 
+mod artifact;
+mod cancellation;
 mod describe;
+mod environment;
 mod error;
 mod outputs;
+mod recipe;
 mod request;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use artifact::{Artifact, ArtifactSource};
+pub use cancellation::Cancellation;
 pub use describe::{
     ArtifactUse, BackendId, Capabilities, Fingerprint, Probe, SearchStep, ShapeSupport, Status,
 };
-pub use error::{BackendError, RunError};
+pub use environment::{Environment, EnvironmentRule};
+pub use error::{BackendError, CompileEnd, RunError};
 pub use outputs::Outputs;
+pub use recipe::{Machine, Recipe};
 pub use request::Request;
 
-use crate::model::{Digest, Model};
+use crate::model::Model;
 use crate::plan::{Bucket, Plan, PlanOptions, Workload};
 use crate::{RunReport, Signature};
 
@@ -55,6 +63,17 @@ pub trait Backend: Send + Sync {
         workload: &Workload,
         options: &PlanOptions,
     ) -> Result<Plan, BackendError>;
+
+    /// Everything but model and shape that decides what [`Self::compile`] makes.
+    ///
+    /// Where the compiler is not installed the recipe has no [`Machine`], and can be compared only in
+    /// part.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unsupported`] for a backend that makes no artifacts; otherwise what keeps an
+    /// option's content from being read.
+    fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError>;
 
     /// Makes one artifact. May take minutes.
     ///
@@ -155,7 +174,7 @@ pub enum Optimisation {
 }
 
 /// What to compile.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CompileJob<'a> {
     /// The model.
     pub model: &'a Model,
@@ -165,55 +184,16 @@ pub struct CompileJob<'a> {
     pub optimisation: Optimisation,
     /// The file to write. It does not exist yet; its folder does.
     pub output: PathBuf,
+    /// Whether the artifact is still wanted.
+    pub cancellation: Cancellation<'a>,
 }
 
-/// What a compile made, as data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// The backend that made it and can load it.
-    pub backend: BackendId,
-    /// The model that it was made from.
-    pub model: Digest,
-    /// The shape that it serves; empty for any.
-    pub bucket: Bucket,
-    /// How much was rewritten.
-    pub optimisation: Optimisation,
-    /// What made it: an artifact of another fingerprint is not loaded.
-    pub fingerprint: Fingerprint,
-    /// Its file.
-    pub payload: PathBuf,
-    /// The file's length in bytes.
-    pub n_bytes: u64,
-}
-
-impl Artifact {
-    /// Checks that this artifact may be loaded for `model` by what `fingerprint` names.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::Artifact`], naming what differs.
-    pub fn check(&self, model: &Model, fingerprint: &Fingerprint) -> Result<(), BackendError> {
-        let digest = model.digest()?;
-        let differs =
-            |what: &str, found: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
-                Err(BackendError::Artifact {
-                    path: self.payload.clone(),
-                    reason: format!("its {what} is {found}, wanted is {wanted}"),
-                })
-            };
-        if self.model != digest {
-            return differs("model", &self.model, &digest);
-        }
-        if self.fingerprint != *fingerprint {
-            return differs("fingerprint", &self.fingerprint, fingerprint);
-        }
-        Ok(())
-    }
-
-    /// The artifact's file.
+impl<'a> CompileJob<'a> {
+    /// A job for one shape, fully optimised.
     #[must_use]
-    pub fn payload(&self) -> &Path {
-        &self.payload
+    pub fn new(model: &'a Model, bucket: Bucket, output: impl Into<PathBuf>) -> Self {
+        let (optimisation, cancellation) = (Optimisation::Full, Cancellation::never());
+        Self { model, bucket, optimisation, output: output.into(), cancellation }
     }
 }
 
@@ -226,6 +206,10 @@ pub struct LoadJob<'a> {
     pub artifacts: &'a [Artifact],
     /// How much to rewrite when the model itself is loaded.
     pub optimisation: Optimisation,
+    /// Where an artifact comes from that a request wants and that is not loaded. Without one such a
+    /// request is answered with [`RunError::NotReady`], so that nothing is compiled inside a request
+    /// unless the caller asked for it here.
+    pub on_demand: Option<&'a Arc<dyn ArtifactSource>>,
     /// What sessions will probably be asked for. A backend that makes one to see whether the model loads
     /// makes it so, and need not make it again.
     pub sessions: SessionOptions,
@@ -237,7 +221,7 @@ impl<'a> LoadJob<'a> {
     pub fn of(model: &'a Model) -> Self {
         let n_threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let sessions = SessionOptions { n_threads };
-        Self { model, artifacts: &[], optimisation: Optimisation::Full, sessions }
+        Self { model, artifacts: &[], optimisation: Optimisation::Full, on_demand: None, sessions }
     }
 
     /// The same job for sessions of another kind.

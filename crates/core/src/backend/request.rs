@@ -37,12 +37,14 @@ impl<'a> Request<'a> {
         &self.extents
     }
 
-    /// Checks that the request was bound to `signature` itself; what fits another may not fit it.
+    /// Checks that the request was bound to this signature, or to its equal: another load of the same
+    /// model. What fits another may not fit it.
     ///
     /// # Errors
     ///
     /// [`RunError::ForeignRequest`].
     pub fn check_bound_to(&self, signature: &Signature) -> Result<(), RunError> {
-        if std::ptr::eq(self.signature, signature) { Ok(()) } else { Err(RunError::ForeignRequest) }
+        let same = std::ptr::eq(self.signature, signature) || self.signature == signature;
+        if same { Ok(()) } else { Err(RunError::ForeignRequest) }
     }
 }

@@ -25,7 +25,11 @@ impl Digest {
     }
 
     /// The digest of a file's bytes. Large files are memory-mapped.
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update_mmap(path)?;
         Ok(Self(*hasher.finalize().as_bytes()))

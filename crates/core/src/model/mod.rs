@@ -14,7 +14,7 @@ use serde::Serialize;
 pub use digest::{Digest, NotADigest};
 use onnx::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
 
-use crate::signature::{Dim, Signature, SymbolId, TensorSpec};
+use crate::signature::{AxisSymbol, DeclareError, Dim, Signature, SymbolId, TensorSpec};
 
 /// Why a file is no model that can be served.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +159,16 @@ impl Model {
         &self.signature
     }
 
+    /// The model with symbols for axes that the file leaves without a name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signature::declare`].
+    pub fn declare(mut self, axes: &[AxisSymbol]) -> Result<Self, DeclareError> {
+        self.signature.declare(axes)?;
+        Ok(self)
+    }
+
     /// The version of the file format.
     #[must_use]
     pub const fn ir_version(&self) -> i64 {
@@ -217,6 +227,12 @@ impl Model {
             external.push((file.location.as_str(), digest));
         }
         Ok(*self.digest.get_or_init(|| Digest::of_parts(model, external)))
+    }
+
+    /// Takes over a digest that was taken of these very files before, so that they are not read again.
+    /// One that is known already stays.
+    pub fn assume_digest(&self, digest: Digest) {
+        self.digest.get_or_init(|| digest);
     }
 }
 

@@ -22,6 +22,25 @@ impl Bucket {
         self.0.iter().map(|(symbol, extent)| (symbol.as_str(), *extent))
     }
 
+    /// Whether a request of that shape fits: every symbol that both name is at least as large here.
+    #[must_use]
+    pub fn holds(&self, request: &Self) -> bool {
+        request.iter().all(|(symbol, extent)| self.get(symbol).is_none_or(|ours| ours >= extent))
+    }
+
+    /// The product of all extents: what a program of this shape costs, more or less.
+    #[must_use]
+    pub fn volume(&self) -> u128 {
+        self.0.values().fold(1, |product: u128, &extent| product.saturating_mul(extent as u128))
+    }
+
+    /// The same bucket with another extent for one symbol.
+    #[must_use]
+    pub fn with(mut self, symbol: &str, extent: usize) -> Self {
+        self.0.insert(symbol.to_owned(), extent);
+        self
+    }
+
     /// Whether no symbol is bound.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,11 +5,14 @@
 
 mod bucket;
 pub mod calibrate;
+pub mod cover;
+mod steps;
 pub mod token_budget;
 
 use serde::{Deserialize, Serialize};
 
 pub use bucket::Bucket;
+pub use steps::{InvalidSteps, Steps, grid};
 
 use crate::backend::BackendId;
 

@@ -69,16 +69,10 @@ impl OrtExecutable {
         artifact: &Artifact,
     ) -> Result<Self, BackendError> {
         let model = job.model;
-        artifact.check(model, &library.fingerprint)?;
+        artifact.check(model, &super::recipe(Some(library), job.optimisation).fingerprint())?;
+        artifact.verify()?;
         let path = artifact.payload().to_owned();
         let damaged = |reason| BackendError::Artifact { path: path.clone(), reason };
-        let found = fs::metadata(&path).map_err(|error| damaged(error.to_string()))?.len();
-        if found != artifact.n_bytes {
-            return Err(damaged(format!(
-                "it has {found} bytes, it was written with {}",
-                artifact.n_bytes
-            )));
-        }
         let source = compiled(model, &path).map_err(damaged)?;
         Self::load(library, job, source).map_err(damaged)
     }

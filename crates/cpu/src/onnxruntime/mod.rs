@@ -6,14 +6,16 @@ mod executable;
 mod library;
 mod session;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
-    Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    LoadJob, Probe, ShapeSupport, Status,
+    Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
+    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
 };
+use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
@@ -91,6 +93,10 @@ impl Backend for OnnxRuntime {
         dynamic::plan(ID, model, workload, options)
     }
 
+    fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError> {
+        Ok(recipe(self.search().library.as_ref().ok().copied(), optimisation))
+    }
+
     fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
         let library = self.library()?;
         check(job.model)?;
@@ -100,14 +106,17 @@ impl Backend for OnnxRuntime {
             return Err(dynamic::refuse(&ID, job.model, reason));
         }
         let n_bytes = write_optimised(library, job)?;
+        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
         Ok(Artifact {
             backend: ID,
             model: job.model.digest()?,
             bucket: Bucket::default(),
             optimisation: job.optimisation,
-            fingerprint: library.fingerprint.clone(),
+            fingerprint: recipe(Some(library), job.optimisation).fingerprint(),
             payload: job.output.clone(),
             n_bytes,
+            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
+            notes: BTreeMap::new(),
         })
     }
 
@@ -119,6 +128,29 @@ impl Backend for OnnxRuntime {
             None => OrtExecutable::from_model(library, job)?,
         };
         Ok(Arc::new(executable))
+    }
+}
+
+fn recipe(library: Option<&Library>, optimisation: Optimisation) -> Recipe {
+    let machine = |library: &Library| Machine {
+        compiler: library.fingerprint.0.clone(),
+        library: None,
+        driver: None,
+        architecture: Some(std::env::consts::ARCH.to_owned()),
+        environment: Environment::default(),
+    };
+    let level = match optimisation {
+        Optimisation::Off => "off",
+        Optimisation::Basic => "basic",
+        Optimisation::Full => "full",
+    };
+    Recipe {
+        backend: ID,
+        backend_version: "1".to_owned(),
+        precision: None,
+        calibration: None,
+        options: BTreeMap::from([("optimisation".to_owned(), level.to_owned())]),
+        machine: library.map(machine),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    Fingerprint, LoadJob, Probe, SearchStep, ShapeSupport, Status,
+    Fingerprint, LoadJob, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
 };
 use shapeyard_core::plan::{Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
@@ -72,6 +72,13 @@ impl Backend for Rten {
         options: &PlanOptions,
     ) -> Result<Plan, BackendError> {
         dynamic::plan(ID, model, workload, options)
+    }
+
+    fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
+        Err(BackendError::Unsupported {
+            backend: ID,
+            what: "make artifacts: it loads models as they are",
+        })
     }
 
     fn compile(&self, _job: &CompileJob<'_>) -> Result<Artifact, BackendError> {

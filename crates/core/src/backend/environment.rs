@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// later changes neither what the library does nor the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Environment(pub(super) BTreeMap<String, String>);
+pub struct Environment(BTreeMap<String, String>);
 
 /// Which variables count.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,8 +41,14 @@ impl Environment {
     }
 
     /// Names and values, ordered by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 

@@ -1,0 +1,184 @@
+//! What a backend compiles, kept in a store: where a backend and the store meet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shapeyard_core::Model;
+use shapeyard_core::backend::{
+    Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Optimisation, Recipe,
+};
+use shapeyard_core::model::Digest;
+use shapeyard_core::plan::Bucket;
+
+use crate::entry::Entry;
+use crate::error::{CacheError, FailureOrigin};
+use crate::failure::{Failure, Produced};
+use crate::key::Key;
+use crate::patience::Ask;
+use crate::store::{Served, Store};
+
+/// The artifacts that one backend makes of one model, kept in a store.
+///
+/// Those that were handed out stay in use, and are not collected, as long as this lives.
+pub struct CachedArtifacts {
+    store: Arc<Store>,
+    backend: Arc<dyn Backend>,
+    model: Arc<Model>,
+    digest: Digest,
+    optimisation: Optimisation,
+    recipe: Recipe,
+    in_use: Mutex<BTreeMap<Bucket, Entry>>,
+}
+
+impl std::fmt::Debug for CachedArtifacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CachedArtifacts")
+            .field("backend", &self.backend.id())
+            .field("model", &self.model.path())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no artifact.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArtifactError {
+    /// The backend has none to give.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// It was not made here and now: it failed elsewhere or earlier, or waiting for it ended.
+    #[error(transparent)]
+    Cache(CacheError),
+}
+
+/// An artifact, and how it came.
+#[derive(Clone, Debug)]
+pub struct Obtained {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// How it came.
+    pub served: Served,
+}
+
+impl CachedArtifacts {
+    /// The artifacts of `backend` for `model` in `store`. The model's content is read once, or not at all
+    /// when the store remembers its digest.
+    ///
+    /// # Errors
+    ///
+    /// The model cannot be read, or the backend makes no artifacts.
+    pub fn new(
+        store: Arc<Store>,
+        backend: Arc<dyn Backend>,
+        model: Arc<Model>,
+        optimisation: Optimisation,
+    ) -> Result<Self, BackendError> {
+        let digest = store.digests().of_model(&model)?;
+        model.assume_digest(digest);
+        let recipe = backend.recipe(optimisation)?;
+        let in_use = Mutex::default();
+        Ok(Self { store, backend, model, digest, optimisation, recipe, in_use })
+    }
+
+    /// The model.
+    #[must_use]
+    pub const fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The key of the artifact for a shape.
+    #[must_use]
+    pub fn key(&self, bucket: &Bucket) -> Key {
+        Key::of(self.digest, self.model.signature(), bucket, &self.recipe)
+    }
+
+    /// The artifact for a shape if it is there: verified, and in use from now on.
+    #[must_use]
+    pub fn get(&self, bucket: &Bucket) -> Option<Artifact> {
+        let entry = self.store.get(&self.key(bucket))?;
+        Some(self.hold(bucket, &entry))
+    }
+
+    /// The artifact for a shape: from the store, or compiled and kept there. Whoever else wants it
+    /// meanwhile waits for this compile.
+    ///
+    /// # Errors
+    ///
+    /// [`ArtifactError`]: the compile's own error when it failed in this call.
+    pub fn get_or_compile(
+        &self,
+        bucket: &Bucket,
+        ask: &Ask<'_>,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Obtained, ArtifactError> {
+        let mut error = None;
+        let outcome = self.store.get_or_produce(&self.key(bucket), ask, |path| {
+            let optimisation = self.optimisation;
+            let job = CompileJob {
+                optimisation,
+                cancellation,
+                ..CompileJob::new(&self.model, bucket.clone(), path)
+            };
+            match self.backend.compile(&job) {
+                Ok(artifact) => {
+                    Ok(Produced { n_bytes: Some(artifact.n_bytes), notes: artifact.notes })
+                }
+                Err(failed) => Err(failure(failed, &mut error)),
+            }
+        });
+        match (outcome, error) {
+            (Ok(outcome), _) => {
+                Ok(Obtained { artifact: self.hold(bucket, &outcome.entry), served: outcome.served })
+            }
+            (Err(CacheError::Failed { origin: FailureOrigin::Here, .. }), Some(error)) => {
+                Err(error.into())
+            }
+            (Err(CacheError::Cancelled { .. }), Some(error)) => Err(error.into()),
+            (Err(error), _) => Err(ArtifactError::Cache(error)),
+        }
+    }
+
+    fn hold(&self, bucket: &Bucket, entry: &Entry) -> Artifact {
+        let payload = entry.manifest().payload;
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.insert(bucket.clone(), entry.clone());
+        Artifact {
+            backend: self.backend.id(),
+            model: self.digest,
+            bucket: bucket.clone(),
+            optimisation: self.optimisation,
+            fingerprint: self.recipe.fingerprint(),
+            payload: entry.path().to_owned(),
+            n_bytes: payload.n_bytes,
+            checksum: payload.checksum,
+            notes: entry.manifest().notes.clone(),
+        }
+    }
+}
+
+impl ArtifactSource for CachedArtifacts {
+    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
+        match self.get_or_compile(bucket, &Ask::new(), Cancellation::never()) {
+            Ok(obtained) => Ok(obtained.artifact),
+            Err(ArtifactError::Backend(error)) => Err(error),
+            Err(ArtifactError::Cache(error)) => Err(BackendError::Library {
+                backend: self.backend.id(),
+                what: "compile",
+                message: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// What the store is told of a compile that failed; the error itself is kept for the caller.
+fn failure(error: BackendError, kept: &mut Option<BackendError>) -> Failure {
+    let failure = match error {
+        // The store asks again with another place.
+        BackendError::Write { source, .. } => return Failure::Storage(source),
+        BackendError::Cancelled { .. } => Failure::Cancelled,
+        BackendError::Model { .. } => Failure::permanent(error.to_string()),
+        _ => Failure::passing(error.to_string()),
+    };
+    *kept = Some(error);
+    failure
+}

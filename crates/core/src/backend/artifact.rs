@@ -1,0 +1,101 @@
+//! What a compile makes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackendError, BackendId, Fingerprint, Optimisation};
+use crate::model::{Digest, Model};
+use crate::plan::Bucket;
+
+/// What a compile made, as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The backend that made it and can load it.
+    pub backend: BackendId,
+    /// The model that it was made from.
+    pub model: Digest,
+    /// The shape that it serves; empty for any.
+    pub bucket: Bucket,
+    /// How much was rewritten.
+    pub optimisation: Optimisation,
+    /// The fingerprint of the [recipe](super::Recipe) that made it: one of another recipe is not loaded.
+    pub fingerprint: Fingerprint,
+    /// Its file.
+    pub payload: PathBuf,
+    /// The file's length in bytes.
+    pub n_bytes: u64,
+    /// The BLAKE3 digest of the file's bytes.
+    pub checksum: Digest,
+    /// What the backend found out while it compiled and wants to know when it loads.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl Artifact {
+    /// Checks that this artifact may be loaded for `model` by what `fingerprint` names.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Artifact`], naming what differs; and what keeps the model from being read.
+    pub fn check(&self, model: &Model, fingerprint: &Fingerprint) -> Result<(), BackendError> {
+        let digest = model.digest()?;
+        if self.model != digest {
+            return self.differs("model", &self.model, &digest);
+        }
+        if self.fingerprint != *fingerprint {
+            return self.differs("fingerprint", &self.fingerprint, fingerprint);
+        }
+        Ok(())
+    }
+
+    /// Checks that the file is, byte for byte, what the compile wrote. Reads it once.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Artifact`].
+    pub fn verify(&self) -> Result<(), BackendError> {
+        let unreadable = |error: std::io::Error| BackendError::Artifact {
+            path: self.payload.clone(),
+            reason: error.to_string(),
+        };
+        let found = fs::metadata(&self.payload).map_err(unreadable)?.len();
+        if found != self.n_bytes {
+            return self.differs("length in bytes", &found, &self.n_bytes);
+        }
+        let found = Digest::of_file(&self.payload).map_err(unreadable)?;
+        if found != self.checksum {
+            return self.differs("checksum", &found, &self.checksum);
+        }
+        Ok(())
+    }
+
+    /// The artifact's file.
+    #[must_use]
+    pub fn payload(&self) -> &Path {
+        &self.payload
+    }
+
+    fn differs(
+        &self,
+        what: &str,
+        found: &dyn fmt::Display,
+        wanted: &dyn fmt::Display,
+    ) -> Result<(), BackendError> {
+        let reason = format!("its {what} is {found}, wanted is {wanted}");
+        Err(BackendError::Artifact { path: self.payload.clone(), reason })
+    }
+}
+
+/// Where artifacts come from that a request wants and that are not loaded yet: compiled on demand, or
+/// fetched.
+pub trait ArtifactSource: fmt::Debug + Send + Sync {
+    /// The artifact for a shape. May take minutes; whoever asks at the same time gets the same one.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`], as from a compile.
+    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError>;
+}
