@@ -1,7 +1,7 @@
 //! Reading the record.
 
 use serde::{Deserialize, Serialize};
-use shapeyard_core::backend::Environment;
+use shapeyard_core::backend::Machine;
 
 use super::Key;
 use super::encode::{Leaf, visit};
@@ -34,22 +34,16 @@ impl Key {
         self.precision.as_deref()
     }
 
-    /// The device's architecture.
+    /// What compiles, and for what; `None` where the key names no compiler.
     #[must_use]
-    pub fn architecture(&self) -> Option<&str> {
-        self.architecture.as_deref()
-    }
-
-    /// The driver with its version.
-    #[must_use]
-    pub fn driver(&self) -> Option<&str> {
-        self.driver.as_deref()
-    }
-
-    /// The environment variables that count.
-    #[must_use]
-    pub const fn environment(&self) -> Option<&Environment> {
-        self.environment.as_ref()
+    pub fn machine(&self) -> Option<Machine> {
+        Some(Machine {
+            compiler: self.compiler.clone()?,
+            library: self.library,
+            driver: self.driver.clone(),
+            architecture: self.architecture.clone(),
+            environment: self.environment.clone().unwrap_or_default(),
+        })
     }
 
     /// Every field, in the order of the record. A list or map without members is one field, `empty`.
