@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use shapeyard_core::Signature;
 use shapeyard_core::plan::Bucket;
 
 /// More shapes than anybody compiles are a slip of the keyboard.
@@ -74,10 +75,12 @@ pub(crate) enum BucketsError {
 }
 
 impl BucketArgs {
-    /// Every combination of extents, for a model with these symbols; the last symbol varies fastest. A
-    /// model without symbols has one shape, which needs no name.
-    pub(crate) fn grid(&self, symbols: &[String]) -> Result<Vec<Bucket>, BucketsError> {
-        grid(&self.buckets, symbols)
+    /// Every combination of extents for the symbols that a request binds; the last symbol varies fastest.
+    /// A model without symbols has one shape, which needs no name.
+    pub(crate) fn grid(&self, signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {
+        let symbols = signature.bound_symbols().map(|symbol| signature.symbol_name(symbol));
+        let symbols: Vec<String> = symbols.map(str::to_owned).collect();
+        grid(&self.buckets, &symbols)
     }
 }
 

@@ -17,6 +17,7 @@ use shapeyard_encode::EncodeError;
 use shapeyard_encode::tokens::TokenizeError;
 use shapeyard_encode::units::UnitError;
 
+use crate::buckets::BucketsError;
 use crate::output::StdoutError;
 use crate::tensor_files::TensorFileError;
 
@@ -107,6 +108,7 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
         ModelError => |_| Code::BadInput,
         BindError => |_| Code::BadInput,
         TensorError => |_| Code::BadInput,
+        BucketsError => |_| Code::BadInput,
         CacheOpenError => |_| Code::BadInput,
         BundleError => |_| Code::BadInput,
         StorageError => |_| Code::BadInput,

@@ -2,7 +2,6 @@
 
 mod atomic_file;
 mod backends;
-#[allow(dead_code)]
 mod buckets;
 mod cache_args;
 mod cli;

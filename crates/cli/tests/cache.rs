@@ -11,10 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use shapeyard_cache::{Ask, Failure, Key, KeyBuilder, Produced, Store, StoreOptions};
-use shapeyard_core::BackendId;
+use shapeyard_core::backend::{Backend as _, Environment, Machine, Optimisation, Recipe};
 use shapeyard_core::model::Digest;
+use shapeyard_core::plan::Bucket;
+use shapeyard_core::{BackendId, Model};
+use shapeyard_cpu::{CpuOptions, OnnxRuntime};
 
-use common::{Folder, Ran, run, shapeyard};
+use common::{Folder, Ran, model, run, shapeyard};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -112,7 +115,7 @@ fn values<'a>(array: &'a Value, field: &str) -> Vec<&'a str> {
 
 #[test]
 fn help_has_examples() {
-    for command in ["ls", "show", "verify", "prune", "export", "import"] {
+    for command in ["ls", "show", "explain", "verify", "prune", "export", "import"] {
         let ran = run(shapeyard().args(["cache", command, "--help"])).done();
         let start = format!("Examples:\n  shapeyard cache {command}");
         assert!(ran.stdout.contains(&start), "{command}: {}", ran.stdout);
@@ -436,4 +439,84 @@ fn what_is_no_bundle_is_refused() {
     let folder = scene.folder.path(".");
     scene.cache(&["import", folder.to_str().unwrap()]).refused(2, &["no bundle", "v1/entries"]);
     assert!(!scene.root().exists());
+}
+
+/// What decides ONNX Runtime's artifacts where it is installed in that version.
+fn recipe_of(version: &str) -> Recipe {
+    let nowhere = CpuOptions { onnxruntime: Some("no/such.so".into()) };
+    let recipe = OnnxRuntime::new(&nowhere).recipe(Optimisation::Full).unwrap();
+    let machine = Machine {
+        compiler: format!("ONNX Runtime {version}"),
+        library: None,
+        driver: None,
+        architecture: Some("x86_64".to_owned()),
+        environment: Environment::default(),
+    };
+    Recipe { machine: Some(machine), ..recipe }
+}
+
+/// Asks where no library is installed.
+fn explain(scene: &Scene, name: &str, more: &[&str]) -> Ran {
+    let model = model(name);
+    let args = ["explain", model.to_str().unwrap(), "--onnxruntime", "no/such.so"];
+    scene.cache(&[&args, more].concat())
+}
+
+#[test]
+fn explain_names_what_is_missing_and_what_made_what_is_there() {
+    let scene = Scene::new();
+    let buckets = ["--buckets", "batch=1,2", "sequence=32"];
+    let empty = explain(&scene, "encoder.onnx", &buckets);
+    assert_eq!(empty.code, 1, "{empty:?}");
+    assert!(empty.stdout.contains("any  miss: there is no entry at all"), "{empty:?}");
+    assert!(empty.stderr.starts_with("note: onnxruntime is not installed here ("), "{empty:?}");
+    assert!(!scene.root().exists(), "looking makes nothing");
+
+    let model = Model::open(model("encoder.onnx")).unwrap();
+    let key = |recipe: &Recipe| {
+        Key::of(model.digest().unwrap(), model.signature(), &Bucket::default(), recipe)
+    };
+    scene.make(&key(&Recipe { precision: Some("fp16".to_owned()), ..recipe_of("1.31") }));
+    let other = explain(&scene, "encoder.onnx", &[&buckets[..], &["--quiet"]].concat());
+    assert_eq!((other.code, other.stderr.as_str()), (1, ""), "{other:?}");
+    assert!(other.stdout.contains("precision: not set here, `fp16` there"), "{other:?}");
+    assert!(!other.stdout.contains("compiler:"), "{other:?}");
+
+    scene.make(&key(&recipe_of("1.31")));
+    let hit = explain(&scene, "encoder.onnx", &buckets).done().stdout;
+    let made_by = "hit, if the compiler is the one that made it: ONNX Runtime 1.31, x86_64 (";
+    assert!(hit.contains(made_by) && hit.contains("1 shape, of which 1 hit"), "{hit}");
+    let json = [&buckets[..], &["--format", "json"]].concat();
+    let json = explain(&scene, "encoder.onnx", &json).done().json();
+    let shape = &json["shapes"][0];
+    assert_eq!((&json["backend"], &shape["answer"]), (&json!("onnxruntime"), &json!("possible")));
+    assert_eq!(shape["entries"][0]["machine"]["compiler"], "ONNX Runtime 1.31");
+    assert_eq!(shape["key"]["compiler"], Value::Null);
+
+    scene.damage(&key(&recipe_of("1.31")));
+    let damaged = explain(&scene, "encoder.onnx", &buckets);
+    assert_eq!(damaged.code, 1);
+    assert!(damaged.stdout.contains("damaged, in the cache: its payload"), "{damaged:?}");
+}
+
+#[test]
+fn explain_refuses_shapes_and_backends_that_there_are_not() {
+    let scene = Scene::new();
+    let wrong = [
+        ("batch=1,4,x,0,4", "`x` is no extent"),
+        ("batch=1,0", "an extent of 0"),
+        ("batch", "expected SYMBOL=N"),
+        ("rows=1", "the model has no symbol `rows`; it has `batch`, `sequence`"),
+        ("batch=1", "no extent is given for `sequence`; add --buckets sequence=N"),
+    ];
+    for (buckets, part) in wrong {
+        explain(&scene, "encoder.onnx", &["--buckets", buckets]).refused(2, &[part]);
+    }
+    let repeated = ["--buckets", "batch=1,2,2", "--buckets", "sequence=8", "batch=2"];
+    assert_eq!(explain(&scene, "encoder.onnx", &repeated).code, 1);
+    let buckets = ["--buckets", "batch=1", "sequence=8", "--backend"];
+    let on = |name: &str| explain(&scene, "encoder.onnx", &[&buckets[..], &[name]].concat());
+    on("nobody").refused(2, &["no backend `nobody`", "onnxruntime"]);
+    on("rten").refused(3, &["rten does not make artifacts"]);
+    explain(&scene, "no_such.onnx", &[]).refused(2, &["no_such.onnx"]);
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Run(args) => run::run(args, &cli.global, &output),
         Command::Encode(args) => encode::run(args, &cli.global, &output),
-        Command::Cache(args) => cache::run(args, &output),
+        Command::Cache(args) => cache::run(args, &cli.global, &output),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),

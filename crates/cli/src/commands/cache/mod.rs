@@ -2,6 +2,7 @@
 
 mod bundle;
 mod damage;
+mod explain;
 mod export;
 mod find;
 mod import;
@@ -13,6 +14,7 @@ mod verify;
 use anyhow::Result;
 use clap::Subcommand;
 
+use crate::cli::Global;
 use crate::exit::Code;
 use crate::output::Output;
 
@@ -20,6 +22,7 @@ const AFTER_HELP: &str = "\
 Examples:
   shapeyard cache ls
   shapeyard cache show 3f2a9c
+  shapeyard cache explain model.onnx --buckets batch=1,2,4 sequence=32,64
   shapeyard cache verify --repair
   shapeyard cache prune --max-size 20GiB --max-age 30d
   shapeyard cache export model.bundle
@@ -27,7 +30,7 @@ Examples:
 The folder is that of --cache, else SHAPEYARD_CACHE, else shapeyard in XDG_CACHE_HOME, else
 ~/.cache/shapeyard. One that does not exist is an empty cache. No compiler and no GPU is needed.";
 
-/// Look at compiled artifacts, check them, make room, ship them
+/// Look at compiled artifacts, check them, explain misses, make room, ship them
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -39,16 +42,18 @@ pub(crate) struct Args {
 enum Command {
     Ls(ls::Args),
     Show(show::Args),
+    Explain(explain::Args),
     Verify(verify::Args),
     Prune(prune::Args),
     Export(export::Args),
     Import(import::Args),
 }
 
-pub(crate) fn run(args: &Args, output: &Output) -> Result<Code> {
+pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     match &args.command {
         Command::Ls(args) => ls::run(args, output),
         Command::Show(args) => show::run(args, output),
+        Command::Explain(args) => explain::run(args, global, output),
         Command::Verify(args) => verify::run(args, output),
         Command::Prune(args) => prune::run(args, output),
         Command::Export(args) => export::run(args, output),
