@@ -99,9 +99,9 @@ mod tests {
         let root = |own: &str, xdg: &str, home: &str| {
             usual_root(Some(own.into()), Some(xdg.into()), Some(Path::new(home)))
         };
-        assert_eq!(root("own", "/xdg", "/home"), Some("own".into()));
-        assert_eq!(root("", "/xdg", "/home"), Some("/xdg/shapeyard".into()));
-        assert_eq!(root("", "relative", "/home"), Some("/home/.cache/shapeyard".into()));
+        assert_eq!(root("own", "/xdg", "/me"), Some("own".into()));
+        assert_eq!(root("", "/xdg", "/me"), Some("/xdg/shapeyard".into()));
+        assert_eq!(root("", "relative", "/me"), Some("/me/.cache/shapeyard".into()));
         assert_eq!(root("", "", ""), None);
         assert_eq!(usual_root(None, None, None), None);
     }

@@ -62,9 +62,13 @@ pub(super) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     if recipe.machine.is_none() {
         output.note(absence(backend.as_ref()));
     }
-    let any_shape = vec![Bucket::default()];
-    let takes_every_shape = backend.capabilities().shapes == ShapeSupport::Dynamic;
-    let buckets = if takes_every_shape { any_shape } else { buckets };
+    let buckets = match backend.capabilities().shapes {
+        ShapeSupport::Static => buckets,
+        ShapeSupport::Dynamic => {
+            output.note(format_args!("one artifact of {} serves every shape", backend.id()));
+            vec![Bucket::default()]
+        }
+    };
     let opened = args.cache.open(output)?;
     let asked = Asked { digest: model.digest()?, signature: model.signature(), recipe: &recipe };
     let report = Explained::of(&opened.store, model.path(), &asked, &buckets)?;
