@@ -75,6 +75,10 @@ pub(crate) enum BucketsError {
 }
 
 impl BucketArgs {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
     /// Every combination of extents for the symbols that a request binds; the last symbol varies fastest.
     /// A model without symbols has one shape, which needs no name.
     pub(crate) fn grid(&self, signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {

@@ -181,6 +181,17 @@ fn ls_tells_of_damage_failures_and_what_was_set_aside() {
 }
 
 #[test]
+fn ls_sums_up_many_failures() {
+    let scene = Scene::new();
+    (0..12).for_each(|batch| scene.fail(&key(batch), "too large"));
+    let text = scene.cache(&["ls"]).done().stdout;
+    assert!(text.contains("12 remembered failures:"), "{text}");
+    assert_eq!(text.matches("too large").count(), 10, "{text}");
+    assert!(text.ends_with("  and 2 more; --format json gives all\n"), "{text}");
+    assert_eq!(scene.json(&["ls"])["failures"].as_array().unwrap().len(), 12);
+}
+
+#[test]
 fn a_cache_that_is_not_there_is_empty() {
     let scene = Scene::new();
     let text = scene.cache(&["ls"]).done().stdout;
@@ -483,7 +494,11 @@ fn explain_names_what_is_missing_and_what_made_what_is_there() {
     assert!(!other.stdout.contains("compiler:"), "{other:?}");
 
     scene.make(&key(&recipe_of("1.31")));
-    let hit = explain(&scene, "encoder.onnx", &buckets).done().stdout;
+    let unasked = explain(&scene, "encoder.onnx", &[]).done();
+    assert!(!unasked.stderr.contains("every shape"), "{unasked:?}");
+    let hit = explain(&scene, "encoder.onnx", &buckets).done();
+    assert!(hit.stderr.contains("note: one artifact of onnxruntime serves every shape"), "{hit:?}");
+    let hit = hit.stdout;
     let made_by = "hit, if the compiler is the one that made it: ONNX Runtime 1.31, x86_64 (";
     assert!(hit.contains(made_by) && hit.contains("1 shape, of which 1 hit"), "{hit}");
     let json = [&buckets[..], &["--format", "json"]].concat();

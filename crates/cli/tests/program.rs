@@ -77,6 +77,7 @@ fn completions_and_manual_pages_are_made() {
     let folder = Folder::new();
     run(shapeyard().args(["man", "--out"]).arg(folder.path("man/man1"))).done();
     assert!(folder.path("man/man1/shapeyard-encode.1").exists());
+    assert!(folder.path("man/man1/shapeyard-cache-ls.1").exists());
     run(shapeyard().args(["man", "--out"]).arg(model("dense.onnx")))
         .refused(2, &["cannot be written"]);
 }

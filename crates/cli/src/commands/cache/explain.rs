@@ -22,6 +22,7 @@ use crate::cli::Global;
 use crate::exit::Code;
 use crate::human;
 use crate::output::{Output, Report};
+use crate::progress::Progress;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -56,25 +57,37 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = Model::open(&args.model)?;
-    let buckets = args.buckets.grid(model.signature())?;
     let (backend, recipe) =
         backends::that_compiles(global, &args.backend, Optimisation::default())?;
     if recipe.machine.is_none() {
         output.note(absence(backend.as_ref()));
     }
-    let buckets = match backend.capabilities().shapes {
-        ShapeSupport::Static => buckets,
-        ShapeSupport::Dynamic => {
-            output.note(format_args!("one artifact of {} serves every shape", backend.id()));
-            vec![Bucket::default()]
-        }
-    };
+    let buckets = shapes(args, &model, backend.as_ref(), output)?;
     let opened = args.cache.open(output)?;
     let asked = Asked { digest: model.digest()?, signature: model.signature(), recipe: &recipe };
-    let report = Explained::of(&opened.store, model.path(), &asked, &buckets)?;
+    let progress = Progress::of(output, buckets.len(), "shapes");
+    let report = Explained::of(&opened.store, model.path(), &asked, &buckets, &progress)?;
+    progress.finish();
     let code = if report.n_hits == report.shapes.len() { Code::Done } else { Code::No };
     output.result(&report)?;
     Ok(code)
+}
+
+/// The shapes whose artifacts are looked up.
+fn shapes(
+    args: &Args,
+    model: &Model,
+    backend: &dyn Backend,
+    output: &Output,
+) -> Result<Vec<Bucket>> {
+    if backend.capabilities().shapes == ShapeSupport::Static {
+        return Ok(args.buckets.grid(model.signature())?);
+    }
+    if !args.buckets.is_empty() {
+        args.buckets.grid(model.signature())?;
+        output.note(format_args!("one artifact of {} serves every shape", backend.id()));
+    }
+    Ok(vec![Bucket::default()])
 }
 
 fn absence(backend: &dyn Backend) -> String {
@@ -137,9 +150,13 @@ impl Explained {
         model: &Path,
         asked: &Asked<'_>,
         buckets: &[Bucket],
+        progress: &Progress,
     ) -> Result<Self, StorageError> {
-        let shapes = buckets.iter().map(|bucket| asked.explain(store, bucket));
-        let shapes = shapes.collect::<Result<Vec<_>, _>>()?;
+        let mut shapes = Vec::with_capacity(buckets.len());
+        for bucket in buckets {
+            shapes.push(asked.explain(store, bucket)?);
+            progress.advance(1);
+        }
         Ok(Self {
             model: model.to_owned(),
             digest: asked.digest,
@@ -296,7 +313,10 @@ mod tests {
         }
         let asked = Asked { digest, signature, recipe: &recipe_of(compiler) };
         let buckets: Vec<Bucket> = batches.iter().copied().map(of_batch).collect();
-        let report = Explained::of(&store, Path::new("m.onnx"), &asked, &buckets).unwrap();
+        let output = Output::new(crate::output::Format::Json, true);
+        let progress = Progress::of(&output, buckets.len(), "shapes");
+        let path = Path::new("m.onnx");
+        let report = Explained::of(&store, path, &asked, &buckets, &progress).unwrap();
         let mut text = Vec::new();
         report.text(&mut text).unwrap();
         serde_json::to_string(&report).unwrap();

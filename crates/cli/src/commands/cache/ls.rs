@@ -23,6 +23,9 @@ Examples:
 The most recently used come first. Payloads are not read: `shapeyard cache verify` does that. An
 entry in a base was last used when it was put there, as far as anybody knows.";
 
+/// So many failures and damaged entries are named for people.
+const N_SUMMARISED: usize = 10;
+
 /// List compiled artifacts, remembered failures and damaged entries that were set aside
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -138,13 +141,13 @@ fn write_failures(failures: &[FailureRecord], now_ms: u64, out: &mut dyn Write) 
         return Ok(());
     }
     writeln!(out, "\n{}:", human::count(failures.len(), "remembered failure"))?;
-    for failure in failures {
+    for failure in failures.iter().take(N_SUMMARISED) {
         let (key, shape) = (short(failure.digest), bucket(&failure.key));
         let reason = human::line(failure.text.lines().next().unwrap_or_default());
         let left = human::since(now_ms, failure.expires_at_ms);
         writeln!(out, "  {key}  {shape}: {reason} (for another {left})")?;
     }
-    Ok(())
+    write_rest(failures.len(), out)
 }
 
 fn write_set_aside(set_aside: &[SetAside], now_ms: u64, out: &mut dyn Write) -> io::Result<()> {
@@ -157,7 +160,7 @@ fn write_set_aside(set_aside: &[SetAside], now_ms: u64, out: &mut dyn Write) -> 
         format!("{} damaged entries were", set_aside.len())
     };
     writeln!(out, "\n{count} set aside:")?;
-    for SetAside { folder, reason } in set_aside {
+    for SetAside { folder, reason } in set_aside.iter().take(N_SUMMARISED) {
         let why = match reason {
             Some(reason) => {
                 format!("{} ({} ago)", reason.damage, human::since(reason.since_ms, now_ms))
@@ -166,5 +169,12 @@ fn write_set_aside(set_aside: &[SetAside], now_ms: u64, out: &mut dyn Write) -> 
         };
         writeln!(out, "  {}: {}", human::line(&short(folder)), human::line(&why))?;
     }
-    Ok(())
+    write_rest(set_aside.len(), out)
+}
+
+fn write_rest(n: usize, out: &mut dyn Write) -> io::Result<()> {
+    match n.saturating_sub(N_SUMMARISED) {
+        0 => Ok(()),
+        rest => writeln!(out, "  and {rest} more; --format json gives all"),
+    }
 }
