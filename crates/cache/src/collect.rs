@@ -69,34 +69,52 @@ impl Store {
     ///
     /// The entries cannot be listed, or one cannot be removed.
     pub fn collect(&self, limits: &Limits) -> Result<CollectReport, StorageError> {
-        let mut report = CollectReport::default();
-        let Some(layer) = &self.writable else { return Ok(report) };
-        report.n_rubbish = remove_rubbish(layer)?;
-        let mut entries = entries_by_use(layer)?;
-        let now_ms = clock::now_ms();
-        let mut total: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
-        for entry in entries.drain(..) {
-            let age = Duration::from_millis(now_ms.saturating_sub(entry.last_used_ms));
-            let is_old = limits.max_age.is_some_and(|max_age| age > max_age);
-            let is_too_much = limits.max_bytes.is_some_and(|max_bytes| total > max_bytes);
-            let removed = (is_old || is_too_much) && {
-                let removed = remove(layer, &entry, age)?;
-                if !removed {
-                    report.in_use.push(entry.clone());
-                }
-                removed
-            };
-            if removed {
-                total -= entry.n_bytes;
-                report.removed_bytes += entry.n_bytes;
-                report.removed.push(entry);
-            } else {
-                report.n_kept += 1;
-                report.kept_bytes += entry.n_bytes;
-            }
-        }
-        Ok(report)
+        let Some(layer) = &self.writable else { return Ok(CollectReport::default()) };
+        let n_rubbish = remove_rubbish(layer)?;
+        let report = sort_out(layer, limits, |entry, age| remove(layer, entry, age))?;
+        Ok(CollectReport { n_rubbish, ..report })
     }
+
+    /// What [`Store::collect`] would remove if nothing were in use. Nothing is touched, not even to
+    /// find out what is in use; rubbish is not counted.
+    ///
+    /// # Errors
+    ///
+    /// The entries cannot be listed.
+    pub fn would_collect(&self, limits: &Limits) -> Result<CollectReport, StorageError> {
+        let Some(layer) = &self.writable else { return Ok(CollectReport::default()) };
+        sort_out(layer, limits, |_, _| Ok(true))
+    }
+}
+
+/// Gives what is over the limits to `remove`, which says whether it did.
+fn sort_out(
+    layer: &Layer,
+    limits: &Limits,
+    remove: impl Fn(&Collected, Duration) -> Result<bool, StorageError>,
+) -> Result<CollectReport, StorageError> {
+    let mut report = CollectReport::default();
+    let entries = entries_by_use(layer)?;
+    let now_ms = clock::now_ms();
+    let mut total: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
+    for entry in entries {
+        let age = Duration::from_millis(now_ms.saturating_sub(entry.last_used_ms));
+        let is_old = limits.max_age.is_some_and(|max_age| age > max_age);
+        let is_too_much = limits.max_bytes.is_some_and(|max_bytes| total > max_bytes);
+        let is_over = is_old || is_too_much;
+        if is_over && remove(&entry, age)? {
+            total -= entry.n_bytes;
+            report.removed_bytes += entry.n_bytes;
+            report.removed.push(entry);
+            continue;
+        }
+        report.n_kept += 1;
+        report.kept_bytes += entry.n_bytes;
+        if is_over {
+            report.in_use.push(entry);
+        }
+    }
+    Ok(report)
 }
 
 fn entries_by_use(layer: &Layer) -> Result<Vec<Collected>, StorageError> {

@@ -1,4 +1,4 @@
-//! Looking at a store without using it: what is there, what is wrong, why something is missing.
+//! Looking at a store without using it: what is there and what is wrong.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,12 @@ use crate::clock;
 use crate::entry::{self, Wrong};
 use crate::error::StorageError;
 use crate::failure::{self, FailureRecord};
-use crate::key::{self, Difference, Key};
 use crate::layer::{FAILURES, LOCKS, Layer, LayerKind};
 use crate::lock::{KeyLock, TryKeyLock};
 use crate::manifest::{Damage, Manifest};
 use crate::quarantine::{self, Quarantined};
 use crate::store::Store;
 use crate::walk::{self, Standing};
-
-/// So many entries near a missing one are told of.
-const N_NEAREST: usize = 3;
 
 /// An entry as it lies there. Its payload was not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,57 +59,6 @@ pub struct DamagedEntry {
     pub damage: Damage,
     /// Where it was put by the repair, if it was.
     pub quarantined: Option<PathBuf>,
-}
-
-/// Why a key is, or is not, answered from the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "answer")]
-#[non_exhaustive]
-pub enum Explanation {
-    /// Its entry is there and sound.
-    Hit {
-        /// The layer that it lies in.
-        layer: LayerKind,
-        /// Its folder.
-        path: PathBuf,
-    },
-    /// Its entry is there and damaged; it will be set aside and made again.
-    Damaged {
-        /// The layer that it lies in.
-        layer: LayerKind,
-        /// Its folder.
-        path: PathBuf,
-        /// What is wrong with it.
-        damage: Damage,
-    },
-    /// Its entry is there and cannot be read.
-    Unreadable {
-        /// Its folder.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// It could not be made, and that is remembered.
-    Failed {
-        /// What failed and when.
-        record: Box<FailureRecord>,
-    },
-    /// There is none.
-    Miss {
-        /// The entries that are most like it, most alike first.
-        nearest: Vec<Near>,
-    },
-}
-
-/// An entry that is like a missing one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Near {
-    /// Its key's digest.
-    pub digest: Digest,
-    /// The layer that it lies in.
-    pub layer: LayerKind,
-    /// In what it differs: `ours` is what was asked for, `theirs` is what is there.
-    pub differences: Vec<Difference>,
 }
 
 impl Store {
@@ -177,70 +122,31 @@ impl Store {
     ///
     /// A layer cannot be listed, or a damaged entry cannot be moved.
     pub fn verify(&self, repair: bool) -> Result<VerifyReport, StorageError> {
-        let mut report = VerifyReport::default();
-        for layer in self.layers() {
-            for found in walk::standing(layer)? {
-                verify_one(layer, &found, repair, &mut report)?;
-            }
-        }
-        Ok(report)
+        self.verify_watched(repair, &mut |_, _| {})
     }
 
-    /// Why a key is, or is not, answered from the store. Nothing is marked or moved.
+    /// Like [`Store::verify`]; `see` hears how many entries were read and how many there are in all,
+    /// once before the first and once after each.
     ///
     /// # Errors
     ///
-    /// A layer cannot be listed.
-    pub fn explain(&self, key: &Key) -> Result<Explanation, StorageError> {
-        let digest = key.digest();
+    /// As [`Store::verify`].
+    pub fn verify_watched(
+        &self,
+        repair: bool,
+        see: &mut dyn FnMut(usize, usize),
+    ) -> Result<VerifyReport, StorageError> {
+        let mut all = Vec::new();
         for layer in self.layers() {
-            let path = layer.entry_path(&digest);
-            let layer_kind = layer.kind;
-            match entry::verify(layer, &digest) {
-                Ok(Some(found)) => {
-                    let fields: Vec<String> = key
-                        .differences(&found.manifest.key)
-                        .into_iter()
-                        .map(|difference| difference.field)
-                        .collect();
-                    if fields.is_empty() {
-                        return Ok(Explanation::Hit { layer: layer_kind, path });
-                    }
-                    let damage = Damage::Key { fields };
-                    return Ok(Explanation::Damaged { layer: layer_kind, path, damage });
-                }
-                Err(Wrong::Damaged(damage)) => {
-                    return Ok(Explanation::Damaged { layer: layer_kind, path, damage });
-                }
-                Err(Wrong::Unreadable(error)) => {
-                    return Ok(Explanation::Unreadable { path, reason: error.line() });
-                }
-                Ok(None) | Err(Wrong::Leaving) => {}
-            }
+            all.extend(walk::standing(layer)?.into_iter().map(|found| (layer, found)));
         }
-        let failed = self.failures()?.into_iter().find(|record| record.key == *key);
-        Ok(match failed {
-            Some(record) => Explanation::Failed { record: Box::new(record) },
-            None => Explanation::Miss { nearest: self.nearest(key)? },
-        })
-    }
-
-    fn nearest(&self, key: &Key) -> Result<Vec<Near>, StorageError> {
-        let mut known: Vec<(u32, LayerKind, Manifest)> = Vec::new();
-        for layer in self.layers() {
-            for digest in walk::standing(layer)?.iter().filter_map(Standing::digest) {
-                if let Ok(Some(manifest)) = entry::read_manifest(layer, &digest) {
-                    known.push((key::distance(key, &manifest.key), layer.kind, manifest));
-                }
-            }
+        let mut report = VerifyReport::default();
+        see(0, all.len());
+        for (n, (layer, found)) in all.iter().enumerate() {
+            verify_one(layer, found, repair, &mut report)?;
+            see(n + 1, all.len());
         }
-        known.sort_by_key(|(distance, _, manifest)| (*distance, manifest.digest));
-        let near = |(_, layer, manifest): (u32, LayerKind, Manifest)| Near {
-            digest: manifest.digest,
-            layer,
-            differences: key.differences(&manifest.key),
-        };
-        Ok(known.into_iter().take(N_NEAREST).map(near).collect())
+        Ok(report)
     }
 }
 

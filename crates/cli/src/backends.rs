@@ -1,15 +1,20 @@
 //! The backends of the program, and the options that choose among them.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Result;
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Backend as _, BackendError, LoadJob, Probe, SessionOptions, Status};
-use shapeyard_core::registry::{Choice, Opened, Registry};
+use shapeyard_core::backend::{
+    ArtifactUse, Backend, BackendError, BackendId, LoadJob, Optimisation, Probe, Recipe,
+    SessionOptions, Status,
+};
+use shapeyard_core::registry::{Choice, OpenError, Opened, Registry};
 use shapeyard_cpu::{CpuOptions, OnnxRuntime};
 
 use crate::cli::Global;
+use crate::exit::BadInput;
 use crate::output::Output;
 
 /// What a command that runs a model takes.
@@ -66,6 +71,32 @@ pub(crate) fn up_to_a_thousand(text: &str) -> Result<NonZeroUsize, String> {
 /// Every backend, the preferred ones first.
 pub(crate) fn registry(global: &Global) -> Registry {
     Registry::new(shapeyard_cpu::backends(&cpu_options(global)))
+}
+
+/// The backend whose artifacts are meant, and what decides them: the first that makes any, or the one that
+/// was named. It need not be usable here.
+pub(crate) fn that_compiles(
+    global: &Global,
+    choice: &Choice,
+    optimisation: Optimisation,
+) -> Result<(Arc<dyn Backend>, Recipe)> {
+    let registry = registry(global);
+    let mut backends = registry.backends().iter();
+    let backend = match choice {
+        Choice::Auto => backends
+            .find(|backend| backend.capabilities().artifacts != ArtifactUse::None)
+            .ok_or_else(|| BadInput::new("no backend of this program makes artifacts"))?,
+        Choice::Forced(name) => {
+            let named = backends.find(|backend| backend.id() == *name);
+            named.ok_or_else(|| unknown(&registry, name))?
+        }
+    };
+    Ok((Arc::clone(backend), backend.recipe(optimisation)?))
+}
+
+fn unknown(registry: &Registry, name: &BackendId) -> OpenError {
+    let known = registry.backends().iter().map(|backend| backend.id().to_string());
+    OpenError::Unknown { name: name.clone(), known: known.collect::<Vec<_>>().join(", ") }
 }
 
 fn cpu_options(global: &Global) -> CpuOptions {

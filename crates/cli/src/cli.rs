@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, doctor, encode, inspect, man, run};
+use crate::commands::{cache, completions, doctor, encode, inspect, man, run};
 use crate::output::Format;
 
 const AFTER_HELP: &str = "\
@@ -13,6 +13,7 @@ Examples:
   shapeyard run model.onnx --input x=x.npy --out outputs.npz
   shapeyard encode model.onnx --tokenizer tokenizer.json src/ docs/ --out embeddings.npy
   shapeyard doctor
+  shapeyard cache ls
 
 Exit codes:
   0    done
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Encode(encode::Args),
     Doctor(doctor::Args),
+    Cache(cache::Args),
     Completions(completions::Args),
     Man(man::Args),
 }

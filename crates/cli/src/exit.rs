@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
+use shapeyard_cache::{BundleError, OpenError as CacheOpenError, StorageError};
 use shapeyard_core::backend::BackendError;
 use shapeyard_core::engine::InferError;
 use shapeyard_core::model::ModelError;
@@ -16,6 +17,7 @@ use shapeyard_encode::EncodeError;
 use shapeyard_encode::tokens::TokenizeError;
 use shapeyard_encode::units::UnitError;
 
+use crate::buckets::BucketsError;
 use crate::output::StdoutError;
 use crate::tensor_files::TensorFileError;
 
@@ -106,6 +108,10 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
         ModelError => |_| Code::BadInput,
         BindError => |_| Code::BadInput,
         TensorError => |_| Code::BadInput,
+        BucketsError => |_| Code::BadInput,
+        CacheOpenError => |_| Code::BadInput,
+        BundleError => |_| Code::BadInput,
+        StorageError => |_| Code::BadInput,
         RunError => of_run,
         BackendError => of_backend,
         OpenError => of_open,

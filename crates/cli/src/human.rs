@@ -1,6 +1,7 @@
 //! Numbers as people read them.
 
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A number of bytes, such as `90.4 MB`.
 pub(crate) fn bytes(n: u64) -> String {
@@ -34,6 +35,45 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// A long time in its largest unit, such as `3 days`.
+pub(crate) fn span(time: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match time.as_secs() {
+        s if s >= 2 * DAY => format!("{} days", s / DAY),
+        s if s >= HOUR => format!("{} h", s / HOUR),
+        s if s >= MINUTE => format!("{} min", s / MINUTE),
+        s => format!("{s} s"),
+    }
+}
+
+/// How long ago something was, such as `3 days`; both in milliseconds since 1970.
+pub(crate) fn since(then_ms: u64, now_ms: u64) -> String {
+    span(Duration::from_millis(now_ms.saturating_sub(then_ms)))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Text from a file that others may have written, in one line: what would move a terminal's cursor is
+/// escaped.
+pub(crate) fn line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a string does not fail.
+            let _ = write!(line, "{}", c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +87,20 @@ mod tests {
         assert_eq!(time(Duration::from_secs(75)), "75.00 s");
         assert_eq!(count(1, "file"), "1 file");
         assert_eq!(count(0, "file"), "0 files");
+    }
+
+    #[test]
+    fn long_times_have_one_unit() {
+        let spans =
+            [(59, "59 s"), (60, "1 min"), (7_199, "1 h"), (90_000, "25 h"), (172_800, "2 days")];
+        for (seconds, text) in spans {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(since(9_000, 5_000), "0 s", "a clock that was set back");
+    }
+
+    #[test]
+    fn text_from_files_moves_no_cursor() {
+        assert_eq!(line("a\u{1b}[2Jb\n\u{0}é"), "a\\u{1b}[2Jb\\n\\u{0}é");
     }
 }

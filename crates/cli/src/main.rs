@@ -2,6 +2,8 @@
 
 mod atomic_file;
 mod backends;
+mod buckets;
+mod cache_args;
 mod cli;
 mod commands;
 mod exit;
@@ -9,6 +11,8 @@ mod human;
 mod interrupt;
 mod output;
 mod progress;
+mod quantity;
+mod table;
 mod tensor_files;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

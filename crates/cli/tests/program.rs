@@ -10,7 +10,7 @@ use common::{Folder, model, run, shapeyard};
 
 #[test]
 fn help_has_examples() {
-    for command in ["", "inspect", "run", "encode", "doctor", "completions", "man"] {
+    for command in ["", "inspect", "run", "encode", "doctor", "cache", "completions", "man"] {
         let args = [command, "--help"];
         let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();
         assert!(ran.stdout.contains("Examples:\n  shapeyard "), "{command}: {}", ran.stdout);
@@ -77,6 +77,7 @@ fn completions_and_manual_pages_are_made() {
     let folder = Folder::new();
     run(shapeyard().args(["man", "--out"]).arg(folder.path("man/man1"))).done();
     assert!(folder.path("man/man1/shapeyard-encode.1").exists());
+    assert!(folder.path("man/man1/shapeyard-cache-ls.1").exists());
     run(shapeyard().args(["man", "--out"]).arg(model("dense.onnx")))
         .refused(2, &["cannot be written"]);
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Key;
-use super::encode::{Leaf, visit};
+use super::encode::visit;
 
 /// A field that two keys do not have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,19 +45,36 @@ pub(super) fn differences(ours: &Key, theirs: &Key) -> Vec<Difference> {
         .collect()
 }
 
+/// Which fields are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    Everything,
+    /// All but what is known only where the compiler is installed.
+    ButMachine,
+}
+
+impl Compared {
+    pub(super) fn counts(self, difference: &Difference) -> bool {
+        const OF_MACHINE: [&str; 5] =
+            ["compiler", "library", "driver", "architecture", "environment"];
+        self == Self::Everything || !OF_MACHINE.contains(&difference.top_field())
+    }
+}
+
+impl Difference {
+    /// The field of the record itself.
+    fn top_field(&self) -> &str {
+        self.field.split_once('.').map_or(&self.field, |(top, _)| top)
+    }
+}
+
 /// How unlike two keys are: the sum over the top fields that differ, 0 for equal keys.
 ///
 /// A person asks "why was this model compiled again for this shape", so an entry of the same shape
 /// and model from an older compiler is nearer than one of another shape from the same compiler.
-pub(crate) fn distance(ours: &Key, theirs: &Key) -> u32 {
-    let fields: BTreeSet<String> = differences(ours, theirs)
-        .into_iter()
-        .map(|difference| match difference.field.split_once('.') {
-            Some((top, _)) => top.to_owned(),
-            None => difference.field,
-        })
-        .collect();
-    fields.iter().map(|field| weight(field)).sum()
+pub(crate) fn distance(differences: &[Difference]) -> u32 {
+    let fields: BTreeSet<&str> = differences.iter().map(Difference::top_field).collect();
+    fields.into_iter().map(weight).sum()
 }
 
 fn weight(field: &str) -> u32 {
@@ -70,21 +87,13 @@ fn weight(field: &str) -> u32 {
     }
 }
 
-/// The leaves by path, and the paths in the record's order. How many members a map
-/// has is left out: the members themselves say it.
+/// The leaves by path, and the paths in the record's order.
 fn leaves(key: &Key) -> (Vec<Vec<String>>, Leaves) {
     let (mut order, mut leaves) = (Vec::new(), Leaves::new());
     visit(key, &mut |path, leaf| {
-        let value = match leaf {
-            Leaf::Members(_) => Some("set".to_owned()),
-            Leaf::Unset => None,
-            Leaf::Text(text) => Some(text.to_owned()),
-            Leaf::Number(number) => Some(number.to_string()),
-            Leaf::Digest(digest) => Some(digest.to_string()),
-        };
         let path: Vec<String> = path.iter().map(|&segment| segment.to_owned()).collect();
         order.push(path.clone());
-        leaves.insert(path, value);
+        leaves.insert(path, leaf.text());
     });
     (order, leaves)
 }

@@ -29,6 +29,17 @@ impl Leaf<'_> {
             Self::Members(_) => 4,
         }
     }
+
+    /// What a person reads. How many members there are is left out: they say it themselves.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Members(_) => Some("set".to_owned()),
+            Self::Unset => None,
+            Self::Text(text) => Some(text.to_owned()),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Digest(digest) => Some(digest.to_string()),
+        }
+    }
 }
 
 /// The digest of those top fields that `wanted` accepts.

@@ -8,6 +8,7 @@
 mod build;
 mod compare;
 mod encode;
+mod read;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ use shapeyard_core::{BackendId, DataType, Signature};
 
 pub use build::KeyBuilder;
 pub use compare::Difference;
-pub(crate) use compare::distance;
+pub(crate) use compare::{Compared, distance};
+pub use read::Field;
 
 /// The version of the record and of its encoding.
 ///
@@ -117,6 +119,13 @@ impl Key {
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         compare::differences(self, other)
+    }
+
+    /// Those of the differences that count.
+    pub(crate) fn differs(&self, other: &Self, compared: Compared) -> Vec<Difference> {
+        let mut differences = self.differences(other);
+        differences.retain(|difference| compared.counts(difference));
+        differences
     }
 }
 

@@ -197,8 +197,9 @@ fn the_nearest_key_is_of_the_same_shape() {
         .library(digest("newer"))
         .bucket([("batch", 8), ("sequence", 128)].into_iter().collect())
         .build();
-    assert!(distance(&ours, &older) < distance(&ours, &other_shape));
-    assert_eq!(distance(&ours, &ours), 0);
+    let distance = |other| distance(&ours.differences(other));
+    assert!(distance(&older) < distance(&other_shape));
+    assert_eq!(distance(&ours), 0);
 }
 
 fn axis() -> impl Strategy<Value = AxisKey> {
@@ -211,6 +212,20 @@ fn axis() -> impl Strategy<Value = AxisKey> {
 
 fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
     proptest::collection::btree_map("[a-c.=]{0,2}", "[a-c.=]{0,2}", 0..3)
+}
+
+#[test]
+fn what_only_the_compilers_machine_knows_can_be_left_out() {
+    let other = whole().compiler("another").library(digest("another")).driver("another");
+    let other = other.architecture("another").environment(Environment::default()).build();
+    let one = whole().build();
+    assert!(!one.differences(&other).is_empty());
+    assert_eq!(one.differs(&other, Compared::ButMachine), []);
+    assert_eq!(one.machine().unwrap().architecture.as_deref(), Some("gfx90a:sramecc+:xnack-"));
+    let faster = whole().precision("fp8").compiler("another").build();
+    let fields: Vec<String> =
+        one.differs(&faster, Compared::ButMachine).into_iter().map(|it| it.field).collect();
+    assert_eq!(fields, ["precision"]);
 }
 
 prop_compose! {
@@ -245,6 +260,23 @@ prop_compose! {
     }
 }
 
+#[test]
+fn every_field_is_listed_with_its_value_or_as_not_set() {
+    let key = Key::builder(Digest::of(b"model"), BackendId::new("test"), "3")
+        .bucket([("batch", 4)].into_iter().collect())
+        .compiler("compiler 1.0")
+        .option("tune", "true")
+        .build();
+    let fields = key.fields();
+    let value = |name: &str| fields.iter().find(|field| field.name == name).unwrap().value.clone();
+    assert_eq!(value("bucket.batch").as_deref(), Some("4"));
+    assert_eq!(value("options.tune").as_deref(), Some("true"));
+    assert_eq!((value("extra").as_deref(), value("environment")), (Some("empty"), None));
+    assert!(fields.iter().all(|field| field.name != "bucket"), "its members say it");
+    assert_eq!(key.compiler(), Some("compiler 1.0"));
+    assert_eq!((key.backend_version(), key.precision()), ("3", None));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -253,7 +285,7 @@ proptest! {
     fn keys_are_equal_exactly_when_their_digests_are(one in any_key(), other in any_key()) {
         prop_assert_eq!(one == other, one.digest() == other.digest());
         prop_assert_eq!(one == other, one.differences(&other).is_empty());
-        prop_assert_eq!(one == other, distance(&one, &other) == 0);
+        prop_assert_eq!(one == other, distance(&one.differences(&other)) == 0);
     }
 
     #[test]

@@ -131,3 +131,37 @@ fn pitfalls_78_and_80_a_miss_names_what_differs_from_the_nearest_entry() {
     serde_json::to_string(&store.explain(&failing).unwrap()).unwrap();
     serde_json::to_string(&store.counters()).unwrap();
 }
+
+#[test]
+fn without_the_compiler_an_entry_is_a_hit_if_its_machine_is_the_right_one() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let key = |batch: usize, precision: &str| {
+        Key::builder(Digest::of(b"model"), BackendId::new("test"), "1")
+            .bucket([("batch", batch)].into_iter().collect())
+            .precision(precision)
+    };
+    for compiler in ["compiler 1.0", "compiler 1.1"] {
+        make(&store, &key(1, "fp16").compiler(compiler).architecture("gfx942").build());
+    }
+    let explain = |key: Key| store.explain_elsewhere(&key).unwrap();
+    let Explanation::Possible { entries } = explain(key(1, "fp16").build()) else { panic!() };
+    let mut compilers: Vec<String> =
+        entries.iter().map(|entry| entry.machine.clone().unwrap().compiler).collect();
+    compilers.sort();
+    assert_eq!(compilers, ["compiler 1.0", "compiler 1.1"]);
+
+    let Explanation::Miss { nearest } = explain(key(1, "fp32").build()) else { panic!() };
+    let fields: Vec<&str> = nearest[0].differences.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(fields, ["precision"], "what cannot be compared is no difference");
+
+    for entry in &entries {
+        fs::write(entry.path.join("payload"), "not that").unwrap();
+    }
+    assert!(matches!(explain(key(1, "fp16").build()), Explanation::Damaged { .. }));
+    let fail = |_: &std::path::Path| Err(shapeyard_cache::Failure::permanent("too large"));
+    let failing = key(2, "fp16").compiler("compiler 1.0").build();
+    store.get_or_produce(&failing, &Ask::new(), fail).unwrap_err();
+    assert!(matches!(explain(key(2, "fp16").build()), Explanation::Failed { .. }));
+    assert!(matches!(explain(key(4, "fp16").build()), Explanation::Miss { .. }));
+}

@@ -35,6 +35,9 @@ fn pitfall_82_the_least_recently_used_goes_first_and_never_what_is_in_use() {
 
     let one_entry = store.list().unwrap()[0].n_bytes;
     let limits = Limits { max_bytes: Some(2 * one_entry + 100), max_age: None };
+    let would = scene.store().would_collect(&limits).unwrap();
+    assert_eq!((would.removed.len(), would.n_kept), (2, 2));
+    assert!(keys.iter().all(|key| scene.entry(key).exists()), "nothing was touched");
     // From another handle, as another process would.
     let report = scene.store().collect(&limits).unwrap();
     let names = |entries: &[shapeyard_cache::Collected]| -> Vec<String> {

@@ -160,7 +160,10 @@ fn verify_finds_damage_and_repairs_it() {
     let stray = scene.entry(&keys[2]).with_file_name("stray");
     fs::write(&stray, "").unwrap();
 
-    let found = store.verify(false).unwrap();
+    let mut seen = Vec::new();
+    let found = store.verify_watched(false, &mut |done, all| seen.push((done, all))).unwrap();
+    let n_all = seen[0].1;
+    assert_eq!(seen, (0..=n_all).map(|done| (done, n_all)).collect::<Vec<_>>());
     assert_eq!((found.n_sound, found.damaged.len()), (2, 2));
     assert_eq!(found.n_bytes, 2 * SMALL as u64);
     assert!(found.damaged.iter().any(|entry| matches!(entry.damage, Damage::Checksum { .. })));

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+pub(crate) mod cache;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod encode;
@@ -19,6 +20,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Run(args) => run::run(args, &cli.global, &output),
         Command::Encode(args) => encode::run(args, &cli.global, &output),
+        Command::Cache(args) => cache::run(args, &cli.global, &output),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),

@@ -1,0 +1,108 @@
+//! The options that say which cache is meant.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+use shapeyard_cache::{Store, StoreOptions};
+
+use crate::exit::BadInput;
+use crate::output::Output;
+
+const VARIABLE: &str = "SHAPEYARD_CACHE";
+
+/// What a command that uses compiled artifacts takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CacheArgs {
+    /// The folder of compiled artifacts [default: $SHAPEYARD_CACHE, or shapeyard in $XDG_CACHE_HOME or in
+    /// ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// A folder with artifacts that is only read, such as a bundle beside a model; may be repeated
+    #[arg(long, value_name = "DIR")]
+    base: Vec<PathBuf>,
+}
+
+impl CacheArgs {
+    /// Opens the store; its warnings become notes. A folder that is not there yet is an empty cache.
+    pub(crate) fn open(&self, output: &Output) -> Result<Opened> {
+        let root = self.root()?;
+        let output = *output;
+        let mut options =
+            StoreOptions::new().root(&root).on_warning(move |warning| output.note(warning));
+        for base in &self.base {
+            options = options.base(base);
+        }
+        let places = Places { cache: root, bases: self.base.clone() };
+        Ok(Opened { store: options.open()?, places })
+    }
+
+    fn root(&self) -> Result<PathBuf, BadInput> {
+        if let Some(folder) = &self.cache {
+            return Ok(folder.clone());
+        }
+        let home = env::home_dir();
+        usual_root(env::var_os(VARIABLE), env::var_os("XDG_CACHE_HOME"), home.as_deref())
+            .ok_or_else(|| {
+                BadInput::new(format!(
+                    "no folder for compiled artifacts is known, since there is no home folder; name one with --cache or {VARIABLE}"
+                ))
+            })
+    }
+}
+
+/// A store and where it is.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) places: Places,
+}
+
+/// The folders of a store, as they were named.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Places {
+    pub(crate) cache: PathBuf,
+    pub(crate) bases: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Where it was looked, for a person.
+    pub(crate) fn text(&self) -> String {
+        let named = std::iter::once(&self.cache).chain(&self.bases);
+        named.map(|folder| format!("`{}`", folder.display())).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Variables that are set to nothing count as not set, and a relative XDG folder as none, as its
+/// specification asks.
+fn usual_root(
+    own: Option<OsString>,
+    xdg: Option<OsString>,
+    home: Option<&Path>,
+) -> Option<PathBuf> {
+    if let Some(own) = own.filter(|own| !own.is_empty()) {
+        return Some(own.into());
+    }
+    let xdg = xdg.map(PathBuf::from).filter(|xdg| xdg.is_absolute());
+    let home = home.filter(|home| home.is_absolute()).map(|home| home.join(".cache"));
+    xdg.or(home).map(|caches| caches.join("shapeyard"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_that_is_named_is_taken() {
+        let root = |own: &str, xdg: &str, home: &str| {
+            usual_root(Some(own.into()), Some(xdg.into()), Some(Path::new(home)))
+        };
+        assert_eq!(root("own", "/xdg", "/me"), Some("own".into()));
+        assert_eq!(root("", "/xdg", "/me"), Some("/xdg/shapeyard".into()));
+        assert_eq!(root("", "relative", "/me"), Some("/me/.cache/shapeyard".into()));
+        assert_eq!(root("", "", ""), None);
+        assert_eq!(usual_root(None, None, None), None);
+    }
+}
