@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::fs;
 use std::sync::Barrier;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use shapeyard_cache::Store;
 use shapeyard_core::Model;
 
@@ -47,23 +48,26 @@ pub(crate) fn threads(place: &Place, n_loaders: usize, n_rounds: usize) -> Resul
     Contest::run("threads", format!("{n_loaders} threads at once"), n_rounds, contenders)
 }
 
-/// Runs `load` on so many threads that start together.
+/// Runs `load` on so many threads that start together. Each notes its own times: whoever waits for them
+/// may get no processor at the moments that count.
 fn together(n_threads: usize, load: impl Fn() -> Result<Duration> + Sync) -> Result<Sample> {
-    let barrier = Barrier::new(n_threads + 1);
-    std::thread::scope(|scope| {
-        let one = || {
-            barrier.wait();
-            load()
-        };
-        let loaders: Vec<_> = (0..n_threads).map(|_| scope.spawn(one)).collect();
+    let barrier = Barrier::new(n_threads);
+    let one = || {
         barrier.wait();
         let started = Instant::now();
-        let join = |loader: std::thread::ScopedJoinHandle<'_, Result<Duration>>| {
+        load().map(|took| (started, Instant::now(), took))
+    };
+    let done = std::thread::scope(|scope| {
+        let loaders: Vec<_> = (0..n_threads).map(|_| scope.spawn(one)).collect();
+        let join = |loader: ScopedJoinHandle<'_, Result<_>>| {
             loader.join().map_err(|_| anyhow!("a loader panicked"))?
         };
-        let loads = loaders.into_iter().map(join).collect::<Result<Vec<_>>>()?;
-        Ok(Sample { wall: started.elapsed(), loads })
-    })
+        loaders.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    let first = done.iter().map(|(started, ..)| *started).min();
+    let last = done.iter().map(|(_, ended, _)| *ended).max();
+    let wall = first.zip(last).map(|(first, last)| last - first).context("no loader ran")?;
+    Ok(Sample { wall, loads: done.into_iter().map(|(.., took)| took).collect() })
 }
 
 /// Processes that all want what nobody has made yet, beside one that is alone.
