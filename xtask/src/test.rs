@@ -13,7 +13,8 @@ use crate::runtime::Runtime;
 use crate::{process, terminal};
 
 /// The packages whose tests call the real MIGraphX.
-const INSIDE_MIGRAPHX: [&str; 1] = ["migraphx-sys"];
+const INSIDE_MIGRAPHX: [&str; 4] =
+    ["migraphx-sys", "shapeyard-migraphx", "shapeyard-cli", "shapeyard-tests"];
 
 /// Where a test that cannot run here appends a line `name: reason`.
 const SKIP_LOG_VARIABLE: &str = "SHAPEYARD_SKIP_LOG";

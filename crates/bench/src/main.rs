@@ -1,13 +1,15 @@
 //! The benchmarks behind `cargo xtask bench`.
 //!
-//! Every contender of a suite runs in a process of its own, so that its peak memory is its own, and the
-//! rounds of all contenders are interleaved, so that a noisy minute hits them alike.
+//! The rounds of all contenders are interleaved, so that a noisy minute hits them alike. Where memory is
+//! compared, every contender runs in a process of its own, so that its peak is its own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
 
+mod cache;
 mod corpus;
 mod encode;
 mod measure;
+mod record;
 
 use clap::{Parser, Subcommand};
 
@@ -25,6 +27,11 @@ struct Args {
 enum Suite {
     /// Texts to vectors: ours, and ONNX Runtime driven directly.
     Encode(encode::Args),
+    /// Artifacts on disk: the store, and plain reading and writing of files.
+    Cache(cache::Args),
+    /// One process of `cache`; started by it.
+    #[command(hide = true)]
+    CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
     #[command(hide = true)]
     EncodeContender(encode::contender::Args),
@@ -32,6 +39,8 @@ enum Suite {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().suite {
+        Suite::Cache(args) => cache::run(&args),
+        Suite::CacheWorker(args) => cache::worker::run(&args),
         Suite::Encode(args) => encode::run(&args),
         Suite::EncodeContender(args) => encode::contender::run(&args),
     }

@@ -60,9 +60,10 @@ fn lines(
         .collect()
 }
 
-/// The string after `extern` is blanked here, so only `extern crate` has to be told apart.
+/// Whether a block of declarations begins here; the type of a function or a callback has no block.
 fn is_foreign(line: &str) -> bool {
-    has_word(line, "extern") && !has_word(line, "crate")
+    let after = line.split_once("extern").map_or("", |(_, after)| after);
+    has_word(line, "extern") && after.trim_start_matches([' ', '"']).starts_with('{')
 }
 
 fn makes_global(line: &str) -> bool {
@@ -117,6 +118,7 @@ mod tests {
             ("crates/migraphx/src/a.rs", code),
             ("crates/migraphx-sys/src/a.rs", code),
             ("crates/core/src/a.rs", "extern crate alloc;\n"),
+            ("crates/migraphx/src/b.rs", "type A = extern \"C\" fn();\nextern \"C\" fn a() {}\n"),
         ]);
         assert_eq!(places(&no_foreign_functions(&made)), ["crates/migraphx/src/a.rs:2"]);
     }

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let record = measure(args, model, &workload, folder.path())?;
         record.print();
         if let Some(path) = &args.record {
-            record.append(path)?;
+            crate::record::append(path, &record)?;
         }
     }
     Ok(())

@@ -1,15 +1,13 @@
 //! What a run of the suite found, for a person and for a file.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::Serialize;
 use shapeyard_core::plan::calibrate::Setting;
 
 use super::contender::{Kind, Measured};
 use crate::measure::{median, spread};
+use crate::record::{processor, revision};
 
 /// The texts, and how they were run.
 #[derive(Clone, Debug, Serialize)]
@@ -126,7 +124,7 @@ impl Record {
         Self {
             schema: 1,
             suite: "encode",
-            revision: std::env::var("SHAPEYARD_REVISION").ok(),
+            revision: revision(),
             model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
             processor: processor(),
             workload,
@@ -162,25 +160,4 @@ impl Record {
             );
         }
     }
-
-    /// Appends the record as one line of JSON.
-    pub(crate) fn append(&self, path: &Path) -> Result<()> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(|| format!("`{}` cannot be written", path.display()))?;
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        file.write_all(&line).with_context(|| format!("`{}` cannot be written", path.display()))
-    }
-}
-
-fn processor() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = cpuinfo.lines().find(|line| line.starts_with("model name"));
-    let name =
-        name.and_then(|line| line.split(':').nth(1)).map_or("an unknown processor", str::trim);
-    let n_cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{name}, {n_cpus} logical processors")
 }

@@ -4,9 +4,7 @@
 //! two calls it from a hidden command of its own, and names itself with that command as the
 //! [`WorkerProgram`](super::WorkerProgram).
 
-#![allow(clippy::print_stdout, reason = "the answer goes through a pipe")]
-
-use std::io::{self, BufRead as _, Read as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::thread;
 
@@ -15,13 +13,18 @@ use super::make;
 use super::supervise::ANSWER;
 use crate::native::Migraphx;
 
+/// For whoever starts the worker by hand.
+const USAGE: &str = "this program compiles for Shapeyard, which starts it and writes a job to its stdin; \
+                     nothing else needs it";
+
 /// Reads a job from stdin, compiles it, and prints the answer. Ends when stdin does: whoever wanted the
 /// program is gone then.
 #[must_use]
 pub fn main() -> ExitCode {
     let mut line = String::new();
     if io::stdin().lock().read_line(&mut line).is_err() || line.trim().is_empty() {
-        eprint_usage();
+        // Nobody may be there to read it.
+        let _ = writeln!(io::stderr(), "{USAGE}");
         return ExitCode::from(2);
     }
     thread::spawn(end_with_parent);
@@ -29,19 +32,13 @@ pub fn main() -> ExitCode {
         Ok(job) => compile(&job),
         Err(error) => Err(Refusal::Library { words: format!("the job cannot be read: {error}") }),
     };
-    match serde_json::to_string(&answer) {
-        Ok(text) => println!("\n{ANSWER}{text}"),
-        Err(_) => return ExitCode::from(3),
+    let text = serde_json::to_string(&answer).unwrap_or_default();
+    let mut stdout = io::stdout().lock();
+    // On a line of its own, whatever the library printed before.
+    match writeln!(stdout, "\n{ANSWER}{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(3),
     }
-    ExitCode::SUCCESS
-}
-
-#[allow(clippy::print_stderr, reason = "somebody started the worker by hand")]
-fn eprint_usage() {
-    eprintln!(
-        "this program compiles for Shapeyard, which starts it and writes a job to its stdin; \
-         nothing else needs it"
-    );
 }
 
 fn compile(job: &Job) -> Answer {

@@ -1,0 +1,148 @@
+//! A process that loads one entry or file when it is told to, and crews of such processes.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use shapeyard_cache::{Ask, Produced, Served, Store};
+use shapeyard_core::Model;
+
+use super::contest::{Sample, timed};
+use super::place;
+
+/// How long the producer of the race takes before it writes.
+pub(crate) const PRODUCTION: Duration = Duration::from_millis(200);
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Job {
+    /// Opens the store and takes an artifact from it, made if need be.
+    Obtain,
+    /// Reads the plain file into a new vector.
+    Read,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    job: Job,
+    /// The folder in which the suite keeps everything.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Which artifact to obtain.
+    #[arg(long)]
+    artifact: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    took: Duration,
+    produced: bool,
+}
+
+/// Prepares, says so, waits for a line and does the job.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let plain = args.folder.join("plain");
+    let bytes = std::fs::read(&plain)?;
+    let model = Model::open(args.folder.join("model.onnx"))?;
+    println!("ready");
+    let told = std::io::stdin().read_line(&mut String::new())?;
+    ensure!(told > 0, "whoever started this worker is gone");
+    let answer = match args.job {
+        Job::Obtain => obtain(&args.folder.join("store"), &model, &args.artifact, &bytes)?,
+        Job::Read => {
+            let (_, took) = timed(|| Ok(std::fs::read(&plain)?))?;
+            Answer { took, produced: false }
+        }
+    };
+    println!("{}", serde_json::to_string(&answer)?);
+    Ok(())
+}
+
+fn obtain(root: &Path, model: &Model, artifact: &str, bytes: &[u8]) -> Result<Answer> {
+    let (outcome, took) = timed(|| {
+        let store = Store::open(root)?;
+        let key = place::key(&store, model, artifact)?;
+        let produce = |path: &Path| {
+            std::thread::sleep(PRODUCTION);
+            std::fs::write(path, bytes)?;
+            Ok(Produced::default())
+        };
+        Ok(store.get_or_produce(&key, &Ask::new(), produce)?)
+    })?;
+    let known = matches!(outcome.served, Served::Hit | Served::Produced);
+    ensure!(known, "the artifact was served as {:?}: {:?}", outcome.served, outcome.warnings);
+    Ok(Answer { took, produced: outcome.served == Served::Produced })
+}
+
+/// A process that waits for its order; ended with the value.
+#[derive(Debug)]
+struct Worker {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// Has so many processes do the job at once; gives what it took and how many of them produced.
+///
+/// Counted from when all are ready: what it takes to start a process is nobody's merit.
+pub(crate) fn at_once(
+    n_workers: usize,
+    job: Job,
+    folder: &Path,
+    artifact: &str,
+) -> Result<(Sample, usize)> {
+    let mut crew = (0..n_workers)
+        .map(|_| Worker::start(job, folder, artifact))
+        .collect::<Result<Vec<Worker>>>()?;
+    for worker in &mut crew {
+        ensure!(worker.hear()?.trim_end() == "ready", "a worker has another beginning");
+    }
+    let started = Instant::now();
+    for worker in &mut crew {
+        worker.orders.write_all(b"go\n")?;
+    }
+    let mut answers = Vec::with_capacity(n_workers);
+    for worker in &mut crew {
+        let answer: Answer =
+            serde_json::from_str(&worker.hear()?).context("a worker gave no answer")?;
+        answers.push(answer);
+    }
+    let wall = started.elapsed();
+    let loads = answers.iter().map(|answer| answer.took).collect();
+    let n_produced = answers.iter().filter(|answer| answer.produced).count();
+    Ok((Sample { wall, loads }, n_produced))
+}
+
+impl Worker {
+    fn start(job: Job, folder: &Path, artifact: &str) -> Result<Self> {
+        let job = job.to_possible_value().context("a job has a name")?;
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["cache-worker", "--artifact", artifact, "--job", job.get_name(), "--folder"])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("a worker could not be started")?;
+        let orders = process.stdin.take().context("a worker takes no orders")?;
+        let answers = process.stdout.take().context("a worker gives no answers")?;
+        Ok(Self { process, orders, answers: BufReader::new(answers) })
+    }
+
+    fn hear(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
