@@ -12,5 +12,8 @@
 
 mod common;
 mod compile;
+mod failing;
 mod padding;
+mod precision;
+mod process_end;
 mod tiers;
