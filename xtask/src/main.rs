@@ -10,6 +10,7 @@ mod demo;
 mod digest;
 mod fixtures;
 mod fuzz;
+mod ggml;
 mod lint;
 mod metadata;
 mod migraphx_root;

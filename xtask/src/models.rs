@@ -12,8 +12,12 @@ use crate::python::{self, Python};
 use crate::{digest, process, terminal};
 
 /// What belongs to other models and to comparisons; a change of these makes this model not stale.
-const OTHER_SCRIPTS: [&str; 3] =
-    ["make_tiny_models.py", "reference_embeddings.py", "requirements-reference.txt"];
+const OTHER_SCRIPTS: [&str; 4] = [
+    "make_tiny_models.py",
+    "reference_embeddings.py",
+    "requirements-cmake.txt",
+    "requirements-reference.txt",
+];
 
 /// Make the text encoder MiniLM-L6 as ONNX, plain and with 8-bit weights, with its tokenizer
 ///

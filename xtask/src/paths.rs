@@ -49,6 +49,11 @@ impl Layout {
         self.target().join("lib").join("shapeyard").join("libonnxruntime.so")
     }
 
+    /// Where the program looks for ggml.
+    pub(crate) fn ggml(&self) -> PathBuf {
+        self.onnxruntime().with_file_name(format!("libggml{}", std::env::consts::DLL_SUFFIX))
+    }
+
     /// Models that are made on this machine, one folder each.
     pub(crate) fn models(&self) -> PathBuf {
         self.target().join("models")

@@ -44,7 +44,16 @@ pub(crate) const WEIGHTS: Packages = Packages {
     dependencies: false,
 };
 
+/// What builds ggml where the machine has none.
+pub(crate) const CMAKE: Packages =
+    Packages { requirements: "requirements-cmake.txt", folder: "python-cmake", dependencies: true };
+
 impl Packages {
+    /// Where the packages are once they are installed.
+    pub(crate) fn folder(self, layout: &Layout) -> PathBuf {
+        layout.setup().join(self.folder)
+    }
+
     fn install_args<'a>(self, requirements: &'a Path, folder: &'a Path) -> Vec<&'a OsStr> {
         let mut args = vec![OsStr::new("--target"), folder.as_os_str()];
         args.extend([OsStr::new("--requirement"), requirements.as_os_str()]);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::availability::Availability;
 use crate::paths::{self, Layout};
 use crate::python::Python;
-use crate::{digest, terminal};
+use crate::{digest, ggml, terminal};
 
 /// The variable under which every part of Shapeyard takes the path of ONNX Runtime.
 pub(crate) const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -17,21 +17,27 @@ pub(crate) const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 const RELEASE: &str = "1.31.1";
 const EMBEDDED_SERVES: &str = "The embedded engine serves instead.";
 
-/// Get ONNX Runtime, checked against a pinned digest, to where the program looks for it
+/// Get ONNX Runtime and ggml to where the program looks for them
 ///
 /// A library that is already there is used: the one that ORT_DYLIB_PATH names, or the one of an
-/// earlier set-up. Otherwise it is fetched with pip. A machine without it is fine: the embedded
-/// engine serves.
+/// earlier set-up. Otherwise it is fetched with pip and checked against a pinned digest. ggml is built
+/// once, for this machine's processor, from the sources in a crate; that takes cmake (pip's, where
+/// there is none), a compiler for C++ and about a minute. A machine without either is fine: the
+/// embedded engine serves.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask setup
   cargo xtask setup --require-onnxruntime        fail rather than go without
+  cargo xtask setup --without-ggml               no minute for building ggml
   ORT_DYLIB_PATH=~/ort/libonnxruntime.so cargo xtask setup")]
 pub(crate) struct Args {
     /// Fail when ONNX Runtime is not to be had
     #[arg(long)]
     require_onnxruntime: bool,
+    /// Leave ggml out
+    #[arg(long)]
+    without_ggml: bool,
 }
 
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
@@ -45,13 +51,24 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
             terminal::say(format_args!("ONNX Runtime: none. {reason} {EMBEDDED_SERVES}"));
         }
     }
+    if args.without_ggml {
+        return Ok(());
+    }
+    match ggml::library(layout)? {
+        Availability::Ready(library) => {
+            terminal::say(format_args!("ggml: {}", layout.shown(&library)));
+        }
+        Availability::Missing(reason) => {
+            terminal::say(format_args!("ggml: none. {reason} {EMBEDDED_SERVES}"));
+        }
+    }
     Ok(())
 }
 
 /// The path of a usable library, found or fetched.
 pub(crate) fn onnxruntime(layout: &Layout) -> Result<Availability<PathBuf>> {
     if let Some(given) = std::env::var_os(LIBRARY_VARIABLE).filter(|given| !given.is_empty()) {
-        return named_by_user(Path::new(&given));
+        return named_by_user(LIBRARY_VARIABLE, Path::new(&given));
     }
     let Some(wheel) = Wheel::of_this_machine() else {
         return Ok(Availability::Missing(format!(
@@ -75,14 +92,14 @@ pub(crate) fn onnxruntime(layout: &Layout) -> Result<Availability<PathBuf>> {
 }
 
 /// A path that the user gave is taken at its word, and never replaced by another library.
-fn named_by_user(path: &Path) -> Result<Availability<PathBuf>> {
+pub(crate) fn named_by_user(variable: &str, path: &Path) -> Result<Availability<PathBuf>> {
     if path.is_file() {
         let absolute = std::path::absolute(path)
             .with_context(|| format!("cannot make {} absolute", path.display()))?;
         return Ok(Availability::Ready(absolute));
     }
     Ok(Availability::Missing(format!(
-        "{LIBRARY_VARIABLE} names {}, which is not a file; correct or unset it.",
+        "{variable} names {}, which is not a file; correct or unset it.",
         path.display()
     )))
 }
@@ -174,7 +191,7 @@ fn check(path: &Path, wanted: &str) -> Result<()> {
 }
 
 /// Copies through a temporary file beside the target, so that no program ever loads a part.
-fn install(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn install(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().context("the library has to lie in a folder")?;
     paths::create_folder(folder)?;
     let partial = to.with_extension("so.partial");
@@ -199,7 +216,9 @@ mod tests {
 
     #[test]
     fn a_wrong_path_of_the_user_is_named_and_not_replaced() {
-        let Availability::Missing(reason) = named_by_user(Path::new("no/such.so")).unwrap() else {
+        let Availability::Missing(reason) =
+            named_by_user(LIBRARY_VARIABLE, Path::new("no/such.so")).unwrap()
+        else {
             panic!("an absent file cannot be ready");
         };
         assert!(reason.contains("no/such.so"), "{reason}");

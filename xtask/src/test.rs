@@ -10,7 +10,7 @@ use crate::fixtures::{self, Mode};
 use crate::migraphx_root::{self, Content, MigraphxRoot};
 use crate::paths::{self, Layout};
 use crate::runtime::Runtime;
-use crate::{process, terminal};
+use crate::{ggml, process, terminal};
 
 /// The packages whose tests call the real MIGraphX.
 const INSIDE_MIGRAPHX: [&str; 4] =
@@ -58,6 +58,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut lacks = runtime.lacks();
     let checked = fixtures::tiny_models(layout, Mode::Check)?;
     lacks.extend(checked.lack("the check of the tiny models"));
+    lacks.extend(ggml::library(layout)?.lack("ggml"));
     let migraphx = migraphx_root::prepare(layout, Content::Reference)?;
     lacks.extend(migraphx.lack("the tests against the real MIGraphX"));
     let log = SkipLog::create(layout)?;

@@ -1,0 +1,198 @@
+//! ggml as a shared library, built once from the sources that a published crate carries.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::availability::Availability;
+use crate::paths::{self, Layout};
+use crate::python::{self, Python};
+use crate::{digest, process, setup, terminal};
+
+/// The variable under which every part of Shapeyard takes the path of ggml.
+const LIBRARY_VARIABLE: &str = "GGML_DYLIB_PATH";
+
+/// The crate whose sources are built; its own code is not.
+const CRATE: &str = "llama-cpp-sys-2";
+const RELEASE: &str = "0.1.161";
+const CHECKSUM: &str = "e9bea77fde41bbc15a278891cd5edd2ba07c5260d162614b41080ba1f100b39b";
+
+/// Stand-alone ggml leaves out llamafile's matrix products, which costs 38 % more processor time. Its
+/// OpenMP would be one more library to find at run time.
+const OPTIONS: [&str; 6] = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DCMAKE_POSITION_INDEPENDENT_CODE=ON",
+    "-DGGML_NATIVE=ON",
+    "-DGGML_LLAMAFILE=ON",
+    "-DGGML_OPENMP=OFF",
+];
+
+/// The path of a usable library: the one that the user named, that of an earlier set-up, or one that is
+/// built now.
+pub(crate) fn library(layout: &Layout) -> Result<Availability<PathBuf>> {
+    if let Some(given) = std::env::var_os(LIBRARY_VARIABLE).filter(|given| !given.is_empty()) {
+        return setup::named_by_user(LIBRARY_VARIABLE, Path::new(&given));
+    }
+    if !cfg!(unix) {
+        let reason = format!("none is built on this system; set {LIBRARY_VARIABLE} to its path.");
+        return Ok(Availability::Missing(reason));
+    }
+    let library = layout.ggml();
+    let stamp = library.with_extension("sha256");
+    let _guard = layout.lock()?;
+    let recipe = layout.root().join("xtask/ggml/CMakeLists.txt");
+    let wanted = digest::of_inputs(std::slice::from_ref(&recipe), &circumstances())?;
+    if library.is_file() && digest::stamp_matches(&stamp, &wanted)? {
+        return Ok(Availability::Ready(library));
+    }
+    let built = match build(layout)? {
+        Availability::Ready(built) => built,
+        missing @ Availability::Missing(_) => return Ok(missing),
+    };
+    setup::install(&built, &library)?;
+    digest::write_stamp(&stamp, &wanted)?;
+    paths::remove_folder(&layout.setup().join("ggml"))?;
+    Ok(Availability::Ready(library))
+}
+
+/// What decides the library besides its recipe. It is built for this very processor, and one that lacks
+/// an instruction would end the program.
+fn circumstances() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let features =
+        cpus.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let architecture = std::env::consts::ARCH;
+    let options = OPTIONS.join(" ");
+    format!("{CHECKSUM} {architecture} {options} {}", features.unwrap_or_default())
+}
+
+fn build(layout: &Layout) -> Result<Availability<PathBuf>> {
+    let folder = layout.setup().join("ggml");
+    paths::remove_folder(&folder)?;
+    let cmake = match cmake(layout)? {
+        Availability::Ready(cmake) => cmake,
+        Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
+    };
+    let sources = match sources(&folder.join("crate"))? {
+        Availability::Ready(sources) => sources,
+        Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
+    };
+    terminal::say("building ggml, which takes about a minute");
+    let build = folder.join("build");
+    let mut defined = OsString::from("-DGGML_SOURCES=");
+    defined.push(&sources);
+    let mut configure = Command::new(&cmake);
+    configure.arg("-S").arg(layout.root().join("xtask/ggml")).arg("-B").arg(&build);
+    let mut make = Command::new(&cmake);
+    make.arg("--build").arg(&build).args(["--target", "whole", "--parallel"]);
+    let n_jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let steps = [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())];
+    for step in steps {
+        if let Err(error) = process::run_quietly(step) {
+            return Ok(Availability::Missing(format!(
+                "it cannot be built here: {error:#}. It needs a compiler for C++ (on Debian: `apt \
+                 install g++ make`)."
+            )));
+        }
+    }
+    let name = format!("libggml{}", std::env::consts::DLL_SUFFIX);
+    Ok(Availability::Ready(build.join("out").join(name)))
+}
+
+/// The machine's own cmake, or one that pip brings.
+fn cmake(layout: &Layout) -> Result<Availability<PathBuf>> {
+    if process::works(Command::new("cmake").arg("--version"))? {
+        return Ok(Availability::Ready(PathBuf::from("cmake")));
+    }
+    let lacking = |reason: String| {
+        Availability::Missing(format!("it is built with cmake, which is missing: {reason}"))
+    };
+    let python = match Python::find()? {
+        Availability::Ready(python) => python,
+        Availability::Missing(reason) => return Ok(lacking(reason)),
+    };
+    if let Availability::Missing(reason) = python.install(layout, python::CMAKE)? {
+        return Ok(lacking(reason));
+    }
+    Ok(Availability::Ready(python::CMAKE.folder(layout).join("cmake/data/bin/cmake")))
+}
+
+/// The folder of ggml in the crate's sources, which cargo fetches and checks.
+fn sources(folder: &Path) -> Result<Availability<PathBuf>> {
+    write_package(folder)?;
+    let mut fetch = process::cargo();
+    // Optional parts of other dependencies are not looked at; nothing here is compiled.
+    if let Err(error) = process::run_quietly(fetch.arg("fetch").current_dir(folder)) {
+        return Ok(Availability::Missing(format!("its sources cannot be fetched: {error:#}.")));
+    }
+    check_pin(&folder.join("Cargo.lock"))?;
+    let json = process::text(process::cargo().current_dir(folder).args([
+        "metadata",
+        "--format-version=1",
+        "--offline",
+    ]))?;
+    let ggml = source_folder(&json)?.join("llama.cpp").join("ggml");
+    if !ggml.join("CMakeLists.txt").is_file() {
+        bail!("{} holds no ggml; its layout has changed", ggml.display());
+    }
+    Ok(Availability::Ready(ggml))
+}
+
+/// A package that only names the crate, so that cargo's own settings of registries hold.
+fn write_package(folder: &Path) -> Result<()> {
+    let manifest = format!(
+        "[package]\nname = \"ggml-sources\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\n{CRATE} = {{ version = \"={RELEASE}\", default-features = false }}\n"
+    );
+    paths::create_folder(&folder.join("src"))?;
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("Cargo.toml", &manifest)?;
+    write("src/lib.rs", "")
+}
+
+fn check_pin(lock: &Path) -> Result<()> {
+    let text =
+        fs::read_to_string(lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    if text.contains(&format!("checksum = \"{CHECKSUM}\"")) {
+        return Ok(());
+    }
+    bail!("the registry serves another {CRATE} {RELEASE} than the pinned one; it is not used")
+}
+
+fn source_folder(metadata: &str) -> Result<PathBuf> {
+    let value: Value = serde_json::from_str(metadata).context("cargo's answer is not JSON")?;
+    let packages = value["packages"].as_array().context("`packages` is missing")?;
+    let package = packages.iter().find(|package| package["name"] == CRATE);
+    let manifest = package.and_then(|package| package["manifest_path"].as_str());
+    let manifest = manifest.with_context(|| format!("cargo does not say where {CRATE} is"))?;
+    Ok(Path::new(manifest).parent().unwrap_or(Path::new("")).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_read_from_what_cargo_says() {
+        let json = r#"{"packages": [
+            {"name": "other", "manifest_path": "/a/other/Cargo.toml"},
+            {"name": "llama-cpp-sys-2", "manifest_path": "/a/sources/Cargo.toml"}
+        ]}"#;
+        assert_eq!(source_folder(json).unwrap(), Path::new("/a/sources"));
+        assert!(source_folder(r#"{"packages": []}"#).is_err());
+    }
+
+    #[test]
+    fn the_pin_is_a_whole_digest() {
+        assert!(CHECKSUM.len() == 64 && CHECKSUM.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert!(circumstances().starts_with(CHECKSUM));
+    }
+}
