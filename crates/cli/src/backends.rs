@@ -11,7 +11,7 @@ use shapeyard_core::backend::{
     SessionOptions, Status,
 };
 use shapeyard_core::registry::{Choice, OpenError, Opened, Registry};
-use shapeyard_cpu::{CpuOptions, OnnxRuntime};
+use shapeyard_cpu::{CpuOptions, Ggml, OnnxRuntime};
 
 use crate::cli::Global;
 use crate::exit::BadInput;
@@ -20,7 +20,7 @@ use crate::output::Output;
 /// What a command that runs a model takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackendArgs {
-    /// Who runs the model: auto, onnxruntime or rten
+    /// Who runs the model: auto, onnxruntime, rten or ggml
     ///
     /// `auto` takes the first that is usable and takes the model, and says why others were passed over. One
     /// that is named answers alone or fails.
@@ -46,8 +46,8 @@ impl BackendArgs {
         sessions: SessionOptions,
         output: &Output,
     ) -> Result<Opened> {
-        if global.onnxruntime.is_some() && self.backend == Choice::Auto {
-            check_named_library(global)?;
+        if self.backend == Choice::Auto {
+            check_named_libraries(global)?;
         }
         let opened =
             registry(global).open(&self.backend, &LoadJob::of(model).for_sessions(sessions))?;
@@ -100,15 +100,21 @@ fn unknown(registry: &Registry, name: &BackendId) -> OpenError {
 }
 
 fn cpu_options(global: &Global) -> CpuOptions {
-    CpuOptions { onnxruntime: global.onnxruntime.clone() }
+    CpuOptions { onnxruntime: global.onnxruntime.clone(), ggml: global.ggml.clone() }
 }
 
 /// A library that was named must work: another engine in its place would hide the mistake.
-fn check_named_library(global: &Global) -> Result<(), BackendError> {
-    match OnnxRuntime::new(&cpu_options(global)).probe() {
-        Probe { backend, status: Status::Unusable { reason, remedy }, .. } => {
-            Err(BackendError::Unavailable { backend, reason, remedy })
+fn check_named_libraries(global: &Global) -> Result<(), BackendError> {
+    let options = cpu_options(global);
+    let named: [(bool, &dyn Backend); 2] = [
+        (global.onnxruntime.is_some(), &OnnxRuntime::new(&options)),
+        (global.ggml.is_some(), &Ggml::new(&options)),
+    ];
+    for (_, backend) in named.into_iter().filter(|(named, _)| *named) {
+        if let Probe { backend, status: Status::Unusable { reason, remedy }, .. } = backend.probe()
+        {
+            return Err(BackendError::Unavailable { backend, reason, remedy });
         }
-        _ => Ok(()),
     }
+    Ok(())
 }

@@ -47,6 +47,12 @@ pub(crate) struct Global {
     /// the program, and where the system keeps its libraries. `shapeyard doctor` says what was found.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// The ggml library to load. When it does not work, nothing else is tried
+    ///
+    /// Without this option the library is looked for at GGML_DYLIB_PATH, in `lib/shapeyard` beside or above
+    /// the program, and where the system keeps its libraries.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) ggml: Option<PathBuf>,
     /// No notes and no progress, and no report where a file is the result
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,

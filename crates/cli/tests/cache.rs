@@ -454,7 +454,7 @@ fn what_is_no_bundle_is_refused() {
 
 /// What decides ONNX Runtime's artifacts where it is installed in that version.
 fn recipe_of(version: &str) -> Recipe {
-    let nowhere = CpuOptions { onnxruntime: Some("no/such.so".into()) };
+    let nowhere = CpuOptions { onnxruntime: Some("no/such.so".into()), ..CpuOptions::default() };
     let recipe = OnnxRuntime::new(&nowhere).recipe(Optimisation::Full).unwrap();
     let machine = Machine {
         compiler: format!("ONNX Runtime {version}"),

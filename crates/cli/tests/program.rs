@@ -60,7 +60,7 @@ fn doctor_names_every_backend_and_where_it_looked() {
         .iter()
         .map(|it| it["backend"].as_str().unwrap())
         .collect();
-    assert_eq!(ids, ["onnxruntime", "rten"]);
+    assert_eq!(ids, ["onnxruntime", "rten", "ggml"]);
     assert!(ids.contains(&json["auto"].as_str().unwrap()));
     let named = run(shapeyard().args(["doctor", "--onnxruntime", "no/such.so"])).done().stdout;
     assert!(named.contains("onnxruntime: not usable"), "{named}");

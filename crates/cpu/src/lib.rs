@@ -2,6 +2,7 @@
 //!
 //! * [`OnnxRuntime`] (`onnxruntime`): loads ONNX Runtime 1.17 or newer at run time, where it is found.
 //! * [`Rten`] (`rten`): pure Rust, part of the program, so there is always a backend that runs.
+//! * [`Ggml`] (`ggml`): loads ggml at run time, where it is found; serves models whose operators it has.
 //!
 //! ```
 //! use shapeyard_core::backend::{LoadJob, SessionOptions};
@@ -29,6 +30,7 @@
 //! ```
 
 mod dynamic;
+mod ggml;
 mod onnxruntime;
 mod rten;
 
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 use shapeyard_core::Backend;
 
+pub use crate::ggml::Ggml;
 pub use crate::onnxruntime::OnnxRuntime;
 pub use crate::rten::Rten;
 
@@ -45,10 +48,12 @@ pub use crate::rten::Rten;
 pub struct CpuOptions {
     /// The ONNX Runtime library to load. When it is given, nothing else is tried.
     pub onnxruntime: Option<PathBuf>,
+    /// The ggml library to load. When it is given, nothing else is tried.
+    pub ggml: Option<PathBuf>,
 }
 
-/// The CPU backends in order of preference: ONNX Runtime, then rten.
+/// The CPU backends in order of preference: ONNX Runtime, rten, ggml.
 #[must_use]
 pub fn backends(options: &CpuOptions) -> Vec<Arc<dyn Backend>> {
-    vec![Arc::new(OnnxRuntime::new(options)), Arc::new(Rten::new())]
+    vec![Arc::new(OnnxRuntime::new(options)), Arc::new(Rten::new()), Arc::new(Ggml::new(options))]
 }

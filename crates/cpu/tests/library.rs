@@ -166,12 +166,15 @@ fn a_process_has_one_library() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("libonnxruntime.so");
     fs::copy(library(backend.as_ref()), &copy).unwrap();
-    let second = OnnxRuntime::new(&CpuOptions { onnxruntime: Some(copy) });
+    let second = OnnxRuntime::new(&CpuOptions { onnxruntime: Some(copy), ..CpuOptions::default() });
     let Status::Unusable { reason, .. } = second.probe().status else {
         panic!("it loaded a second one")
     };
     assert!(reason.contains("can load only one"), "{reason}");
-    let same = OnnxRuntime::new(&CpuOptions { onnxruntime: Some(library(backend.as_ref())) });
+    let same = OnnxRuntime::new(&CpuOptions {
+        onnxruntime: Some(library(backend.as_ref())),
+        ..CpuOptions::default()
+    });
     assert!(same.probe().is_usable());
     assert!(load(&same, &model("dense.onnx")).is_ok());
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{lane, load, onnxruntime, rten, run, write_down};
+use common::{ggml, lane, load, onnxruntime, rten, run, write_down};
 use shapeyard_core::{Backend, Model, Outputs, Tensor};
 
 const BATCH: usize = 3;
@@ -82,6 +82,20 @@ fn engines_and_threads_agree_on_the_real_encoder() {
     for n_threads in [1, 2] {
         let theirs = result(backend.as_ref(), &model, n_threads);
         let farthest = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(farthest < 1e-4, "{farthest}");
+    }
+}
+
+#[test]
+fn ggml_agrees_on_the_real_encoder() {
+    let test = "ggml_agrees_on_the_real_encoder";
+    let Some(model) = real(test, "minilm-l6.onnx") else { return };
+    let Some(backend) = ggml(test) else { return };
+    let reference = result(rten().as_ref(), &model, 1);
+    for n_threads in [1, 2] {
+        let ours = result(backend.as_ref(), &model, n_threads);
+        let farthest = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("{n_threads} threads: {farthest:e}");
         assert!(farthest < 1e-4, "{farthest}");
     }
 }

@@ -12,7 +12,7 @@ use shapeyard_core::{
     Backend, DataType, Dim, Executable, Model, Outputs, Request, RunError, RunReport, Signature,
     Tensor, TensorSpec, TensorView,
 };
-use shapeyard_cpu::{CpuOptions, OnnxRuntime, Rten};
+use shapeyard_cpu::{CpuOptions, Ggml, OnnxRuntime, Rten};
 
 pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models")).join(name)
@@ -28,12 +28,20 @@ pub(crate) fn rten() -> Arc<dyn Backend> {
 
 /// ONNX Runtime, or `None` where it is not installed, which is written down.
 pub(crate) fn onnxruntime(test: &str) -> Option<Arc<dyn Backend>> {
-    let backend: Arc<dyn Backend> = Arc::new(OnnxRuntime::new(&CpuOptions::default()));
+    usable(Arc::new(OnnxRuntime::new(&CpuOptions::default())), test, "ONNX Runtime")
+}
+
+/// ggml, or `None` where it is not installed, which is written down.
+pub(crate) fn ggml(test: &str) -> Option<Arc<dyn Backend>> {
+    usable(Arc::new(Ggml::new(&CpuOptions::default())), test, "ggml")
+}
+
+fn usable(backend: Arc<dyn Backend>, test: &str, name: &str) -> Option<Arc<dyn Backend>> {
     match backend.probe().status {
         Status::Usable { .. } => Some(backend),
         Status::Unusable { reason, .. } => {
             eprintln!("{test} is skipped: {reason}");
-            write_down(&format!("{test}: ONNX Runtime is not installed"));
+            write_down(&format!("{test}: {name} is not installed"));
             None
         }
     }

@@ -1,0 +1,245 @@
+//! ggml beside the embedded engine, on the same ONNX files.
+
+// Helpers of tests are no tests to the lints.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run, shape};
+use shapeyard_core::backend::{BackendError, LoadJob, Status};
+use shapeyard_core::registry::Registry;
+use shapeyard_core::{Backend, Executable, Outputs, RunError, Tensor, Tier};
+use shapeyard_cpu::{CpuOptions, Ggml};
+
+const SERVED: [&str; 11] = [
+    "identity.onnx",
+    "add_one.onnx",
+    "dense.onnx",
+    "encoder.onnx",
+    "external.onnx",
+    "many_inputs.onnx",
+    "many_outputs.onnx",
+    "scalars.onnx",
+    "fixed_leading.onnx",
+    "unnamed_dims.onnx",
+    "initializer_inputs.onnx",
+];
+
+fn results(backend: &dyn Backend, name: &str, batches: &[usize]) -> Vec<Outputs> {
+    let executable = load(backend, &model(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut session = lane(executable.as_ref(), 1);
+    let one = |&batch: &usize| result(executable.as_ref(), session.as_mut(), batch);
+    batches.iter().map(one).collect()
+}
+
+fn result(
+    executable: &dyn Executable,
+    session: &mut dyn shapeyard_core::backend::Session,
+    batch: usize,
+) -> Outputs {
+    let mut outputs = Outputs::new();
+    run(executable, session, &inputs(executable.signature(), batch), &mut outputs).unwrap();
+    outputs
+}
+
+#[test]
+fn the_same_files_give_the_same_answers() {
+    let Some(backend) = ggml("the_same_files_give_the_same_answers") else { return };
+    let others: Vec<_> = onnxruntime("the_same_files_give_the_same_answers").into_iter().collect();
+    for name in SERVED {
+        let ours = results(backend.as_ref(), name, &[1, 3, 8, 2]);
+        // The embedded engine opens external data under other names only.
+        let embedded = (name != "external.onnx").then(rten);
+        for other in embedded.iter().chain(&others) {
+            let theirs = results(other.as_ref(), name, &[1, 3, 8, 2]);
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert_close(ours, theirs, 1e-4, name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mean_over_the_batch_is_taken_over_the_batch() {
+    let Some(backend) = ggml("a_mean_over_the_batch_is_taken_over_the_batch") else { return };
+    let ours = results(backend.as_ref(), "batch_mean.onnx", &[1, 4, 3]);
+    let theirs = results(rten().as_ref(), "batch_mean.onnx", &[1, 4, 3]);
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_close(ours, theirs, 1e-5, "batch mean");
+    }
+}
+
+#[test]
+fn the_first_operator_that_is_missing_is_named() {
+    let Some(backend) = ggml("the_first_operator_that_is_missing_is_named") else { return };
+    for (name, words) in [
+        ("unknown_operator.onnx", "no operator `Frobnicate`"),
+        ("conv.onnx", "no operator `Conv`"),
+        ("half.onnx", "input `x` is f16"),
+        ("mixed_types.onnx", "input `level` is u8"),
+        ("future_opset.onnx", "operator set 999"),
+    ] {
+        let error = load(backend.as_ref(), &model(name)).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{name}: {error}");
+    }
+}
+
+#[test]
+fn two_lanes_give_the_bytes_of_one() {
+    let Some(backend) = ggml("two_lanes_give_the_bytes_of_one") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let work = || {
+        let mut session = lane(executable.as_ref(), 1);
+        // More shapes than a lane keeps graphs, twice.
+        let batches = (1..12).chain(1..12);
+        batches
+            .map(|batch| result(executable.as_ref(), session.as_mut(), batch))
+            .collect::<Vec<_>>()
+    };
+    let serial = work();
+    thread::scope(|scope| {
+        for lane in [scope.spawn(work), scope.spawn(work)] {
+            assert!(lane.join().unwrap() == serial);
+        }
+    });
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let Some(backend) = ggml("threads_do_not_change_the_result") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let with = |n_threads| {
+        let mut session = lane(executable.as_ref(), n_threads);
+        result(executable.as_ref(), session.as_mut(), 5);
+        result(executable.as_ref(), session.as_mut(), 8)
+    };
+    assert_close(&with(1), &with(2), 1e-6, "two threads");
+}
+
+#[test]
+fn a_graph_is_described_once_a_shape() {
+    let Some(backend) = ggml("a_graph_is_described_once_a_shape") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let (mut session, mut outputs) = (lane(executable.as_ref(), 1), Outputs::new());
+    let mut places = Vec::new();
+    for (n, (batch, tier)) in [
+        (8, Tier::Standard),
+        (8, Tier::Rebind),
+        (3, Tier::Standard),
+        (8, Tier::Cached),
+        (8, Tier::Rebind),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut tensors = inputs(executable.signature(), batch);
+        tensors[0].as_mut_slice::<i64>().unwrap().rotate_left(n);
+        let report = run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap();
+        assert_eq!(report.tier, tier, "run {n}");
+        places.push(outputs.tensors()[0].bytes().as_ptr().addr());
+        let (mut fresh, mut wanted) = (lane(executable.as_ref(), 1), Outputs::new());
+        run(executable.as_ref(), fresh.as_mut(), &tensors, &mut wanted).unwrap();
+        assert!(outputs == wanted, "run {n}");
+    }
+    places.dedup();
+    assert_eq!(places.len(), 1, "outputs stay where they are");
+}
+
+#[test]
+fn a_request_without_rows_gets_none_back() {
+    let Some(backend) = ggml("a_request_without_rows_gets_none_back") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let outputs = result(executable.as_ref(), lane(executable.as_ref(), 1).as_mut(), 0);
+    let spec = &executable.signature().outputs[0];
+    assert_eq!(outputs.tensors()[0].shape(), shape(executable.signature(), spec, 0));
+    let executable = load(backend.as_ref(), &model("fixed_leading.onnx")).unwrap();
+    let tensors = inputs(executable.signature(), 0);
+    let mut session = lane(executable.as_ref(), 1);
+    let error =
+        run(executable.as_ref(), session.as_mut(), &tensors, &mut Outputs::new()).unwrap_err();
+    assert!(matches!(&error, RunError::Empty { output, .. } if output == "prototypes"), "{error}");
+}
+
+#[test]
+fn negative_indices_count_from_the_end_and_others_are_refused() {
+    let Some(backend) = ggml("negative_indices_count_from_the_end_and_others_are_refused") else {
+        return;
+    };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let (mut session, mut outputs) = (lane(executable.as_ref(), 1), Outputs::new());
+    let mut tensors = inputs(executable.signature(), 1);
+    let limit = i64::try_from(executable.signature().inputs[0].index_limit.unwrap()).unwrap();
+    tensors[0].as_mut_slice::<i64>().unwrap()[0] = limit - 1;
+    run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap();
+    let wanted = outputs.clone();
+    tensors[0].as_mut_slice::<i64>().unwrap()[0] = -1;
+    run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap();
+    assert!(outputs == wanted);
+    tensors[0].as_mut_slice::<i64>().unwrap()[0] = limit;
+    run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap_err();
+    tensors[0].as_mut_slice::<i64>().unwrap()[0] = -1;
+    run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap();
+    assert!(outputs == wanted, "the lane works on after an error");
+}
+
+#[test]
+fn inputs_that_are_not_aligned_are_copied() {
+    let Some(backend) = ggml("inputs_that_are_not_aligned_are_copied") else { return };
+    let executable = load(backend.as_ref(), &model("add_one.onnx")).unwrap();
+    let whole = Tensor::from_slice(&[1, 4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
+    let mut bytes = [0; 17];
+    let start = usize::from(bytes.as_ptr().addr().is_multiple_of(4));
+    bytes[start..start + 16].copy_from_slice(whole.bytes());
+    let moved = &bytes[start..start + 16];
+    let view = shapeyard_core::TensorView::new(whole.dtype(), whole.shape(), moved).unwrap();
+    let views = [view];
+    let request = shapeyard_core::Request::bind(executable.signature(), &views).unwrap();
+    let mut outputs = Outputs::new();
+    lane(executable.as_ref(), 1).run(&request, &mut outputs).unwrap();
+    assert_eq!(outputs.tensors()[0].as_slice::<f32>().unwrap(), [2.0, 3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn what_is_no_library_is_told_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.so");
+    fs::write(&text, "no library\n").unwrap();
+    for path in [text, folder.path().join("missing.so"), PathBuf::from("libm.so.6")] {
+        let backend = Ggml::new(&CpuOptions { ggml: Some(path), ..CpuOptions::default() });
+        let probe = backend.probe();
+        let Status::Unusable { reason, remedy } = probe.status else { panic!("it is no ggml") };
+        assert!(reason.contains("the path that was given names"), "{reason}");
+        assert!(remedy.contains("cargo xtask setup"), "{remedy}");
+        assert_eq!(probe.searched.len(), 1, "a named path is strict");
+        let error = load(&backend, &model("dense.onnx")).err().unwrap();
+        assert!(matches!(error, BackendError::Unavailable { .. }), "{error}");
+    }
+}
+
+#[test]
+fn half_of_the_library_is_told_before_it_is_loaded() {
+    let Some(backend) = ggml("half_of_the_library_is_told_before_it_is_loaded") else { return };
+    let whole = fs::read(common::library(backend.as_ref())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let half = folder.path().join("libggml.so");
+    fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let broken = Ggml::new(&CpuOptions { ggml: Some(half), ..CpuOptions::default() });
+    let Status::Unusable { reason, .. } = broken.probe().status else { panic!("it is cut off") };
+    assert!(reason.contains("cut off"), "{reason}");
+}
+
+#[test]
+fn it_is_asked_last_and_can_be_forced() {
+    let backends = shapeyard_cpu::backends(&CpuOptions::default());
+    let names: Vec<_> = backends.iter().map(|backend| backend.id().to_string()).collect();
+    assert_eq!(names, ["onnxruntime", "rten", "ggml"]);
+    let Some(_) = ggml("it_is_asked_last_and_can_be_forced") else { return };
+    let model = model("dense.onnx");
+    let opened = Registry::new(backends).open(&"ggml".parse().unwrap(), &LoadJob::of(&model));
+    assert_eq!(opened.unwrap().backend.id().as_str(), "ggml");
+}
