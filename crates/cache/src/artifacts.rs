@@ -1,7 +1,8 @@
 //! What a backend compiles, kept in a store: where a backend and the store meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
@@ -11,7 +12,7 @@ use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 
 use crate::entry::Entry;
-use crate::error::{CacheError, FailureOrigin};
+use crate::error::{CacheError, FailureOrigin, StorageError};
 use crate::failure::{Failure, Produced};
 use crate::key::Key;
 use crate::patience::Ask;
@@ -58,6 +59,8 @@ pub struct Obtained {
     pub artifact: Artifact,
     /// How it came.
     pub served: Served,
+    /// How long this call waited for others. A hit after a wait is what another process compiled.
+    pub waited: Duration,
 }
 
 impl CachedArtifacts {
@@ -90,6 +93,22 @@ impl CachedArtifacts {
     #[must_use]
     pub fn key(&self, bucket: &Bucket) -> Key {
         Key::of(self.digest, self.model.signature(), bucket, &self.recipe)
+    }
+
+    /// The shapes whose artifacts are there, smallest names first. Payloads are not read: [`Self::get`] says
+    /// whether one is sound.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be listed.
+    pub fn buckets(&self) -> Result<Vec<Bucket>, StorageError> {
+        let manifests = self.store.list()?.into_iter().filter_map(|entry| entry.manifest);
+        let keys = manifests.map(|manifest| manifest.key);
+        // Cheap to compare, and most entries of a large store belong to other models.
+        let likely = keys.filter(|key| key.model() == self.digest);
+        let ours = likely.filter(|key| self.key(key.bucket()) == *key);
+        let buckets: BTreeSet<Bucket> = ours.map(|key| key.bucket().clone()).collect();
+        Ok(buckets.into_iter().collect())
     }
 
     /// The artifact for a shape if it is there: verified, and in use from now on.
@@ -128,7 +147,8 @@ impl CachedArtifacts {
         });
         match (outcome, error) {
             (Ok(outcome), _) => {
-                Ok(Obtained { artifact: self.hold(bucket, &outcome.entry), served: outcome.served })
+                let artifact = self.hold(bucket, &outcome.entry);
+                Ok(Obtained { artifact, served: outcome.served, waited: outcome.waited })
             }
             (Err(CacheError::Failed { origin: FailureOrigin::Here, .. }), Some(error)) => {
                 Err(error.into())
