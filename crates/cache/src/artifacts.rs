@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Optimisation, Recipe,
+    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, CompileJob,
+    Optimisation, Recipe,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
@@ -50,6 +51,22 @@ pub enum ArtifactError {
     /// It was not made here and now: it failed elsewhere or earlier, or waiting for it ended.
     #[error(transparent)]
     Cache(CacheError),
+}
+
+impl ArtifactError {
+    /// The same as an error of the backend, for callers that know no cache.
+    #[must_use]
+    pub fn into_backend(self, backend: BackendId) -> BackendError {
+        match self {
+            Self::Backend(error) => error,
+            Self::Cache(CacheError::Cancelled { digest }) => {
+                BackendError::Cancelled { what: format!("the wait for {digest}") }
+            }
+            Self::Cache(error) => {
+                BackendError::Library { backend, what: "compile", message: error.to_string() }
+            }
+        }
+    }
 }
 
 /// An artifact, and how it came.
@@ -178,15 +195,8 @@ impl CachedArtifacts {
 
 impl ArtifactSource for CachedArtifacts {
     fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
-        match self.get_or_compile(bucket, &Ask::new(), Cancellation::never()) {
-            Ok(obtained) => Ok(obtained.artifact),
-            Err(ArtifactError::Backend(error)) => Err(error),
-            Err(ArtifactError::Cache(error)) => Err(BackendError::Library {
-                backend: self.backend.id(),
-                what: "compile",
-                message: error.to_string(),
-            }),
-        }
+        let obtained = self.get_or_compile(bucket, &Ask::new(), Cancellation::never());
+        obtained.map(|it| it.artifact).map_err(|error| error.into_backend(self.backend.id()))
     }
 }
 

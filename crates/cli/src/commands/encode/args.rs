@@ -10,6 +10,7 @@ use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{Cut, UnitOptions};
 
+use crate::axes::AxisArgs;
 use crate::backends::{BackendArgs, up_to_a_thousand};
 
 const AFTER_HELP: &str = "\
@@ -18,6 +19,7 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json texts.jsonl --normalize --out e.safetensors
   shapeyard encode model.onnx --tokenizer tokenizer.json . --chunk-lines 0 --max-length 256 --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --sessions 2 --token-budget 512 --out e.npy
+  shapeyard encode model.onnx --tokenizer tokenizer.json . --backend migraphx --target ref --out e.npy
 
 A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
 file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A
@@ -31,6 +33,9 @@ quantisation takes one scale for a whole batch, so that units of a batch move ea
 
 After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and the same command with
 --resume goes on from there.
+
+migraphx runs programs from the cache, where `shapeyard warm` puts them: batches get their lengths
+and rows. Texts longer than all of them end the command with 3, which says what to warm.
 
 Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes.
 What could be read is encoded.";
@@ -75,6 +80,8 @@ pub(crate) struct Args {
     /// Go on from what an interrupted run of the same command has kept
     #[arg(long)]
     pub(super) resume: bool,
+    #[command(flatten)]
+    pub(super) axes: AxisArgs,
     #[command(flatten)]
     pub(super) backend: BackendArgs,
 }
