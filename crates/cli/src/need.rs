@@ -84,7 +84,7 @@ impl Need {
 /// No program for a shape is ready.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no program for {wanted} is ready; {ready}. Compile it with\n  {command}\nor let this command do so with --compile-missing"
+    "no program for {wanted} is ready; {ready}. Compile it with\n  {command}\nor let this command do so with --backend migraphx --compile-missing"
 )]
 pub(crate) struct Cold {
     wanted: String,

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use shapeyard_cache::{ArtifactError, Ask, CacheError, CachedArtifacts, Obtained, Served, Waiting};
-use shapeyard_core::backend::{ArtifactUse, Backend, Cancellation, Optimisation, ShapeSupport};
+use shapeyard_core::backend::{
+    ArtifactUse, Backend, BackendError, Cancellation, CompileEnd, Optimisation, ShapeSupport,
+};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::registry::{Choice, OpenError, PassedOver, Registry};
 
@@ -219,6 +221,14 @@ impl Warming<'_> {
 /// Why a shape has no artifact, with what to do about it.
 fn words(error: &ArtifactError) -> String {
     match error {
+        ArtifactError::Backend(BackendError::Compile { end, .. }) => {
+            let option = match end {
+                CompileEnd::TimedOut { .. } => " (--compile-timeout)",
+                CompileEnd::OutOfMemory { .. } => " (--compile-memory)",
+                _ => "",
+            };
+            format!("{error}{option}")
+        }
         ArtifactError::Cache(CacheError::Failed { record, .. }) => {
             format!("{}\n(remembered from before; --retry tries again)", record.text)
         }
