@@ -76,7 +76,8 @@ impl Loading<'_> {
             return Err(cold.into());
         }
         // Plans are made by the backend that runs, so it has to know what is there.
-        let planning = args.migraphx.backend(steps(&offer.artifacts))?;
+        let steps = if need.is_planned() { steps(&offer.artifacts) } else { BTreeMap::new() };
+        let planning = args.migraphx.backend(steps)?;
         let registry = backends::registry(self.global, Arc::new(planning));
         let mut artifacts = std::mem::take(&mut offer.artifacts);
         let mut in_use: Vec<_> = offer.source.iter().cloned().collect();
@@ -149,7 +150,7 @@ impl Loading<'_> {
         } else {
             offer.cold = Some(need.cold(&missing, &ready, &self.command()));
         }
-        if compiles && matches!(need, Need::Texts { .. }) {
+        if compiles && need.is_planned() {
             // How long a batch takes is measured, so nothing is compiled while batches run.
             for bucket in &missing {
                 let demand = self.on_demand(offer.source.clone(), &id);

@@ -58,6 +58,11 @@ impl Need {
         }
     }
 
+    /// Whether the backend says in which shapes the work is done.
+    pub(crate) const fn is_planned(&self) -> bool {
+        matches!(self, Self::Texts { .. })
+    }
+
     fn text(&self, missing: &[Bucket]) -> String {
         match (self, missing.last()) {
             (Self::Texts { length, lengths, .. }, _) => {

@@ -199,8 +199,8 @@ fn a_cold_shape_says_what_to_run_and_can_be_compiled_at_once() {
 
     let more = ["--compile-missing", "--format", "json"];
     let ran = scene.run_rows("add_one.onnx", 3, &more).done();
-    assert!(ran.stderr.contains("note: compiling for batch=3"), "{ran:?}");
-    assert_eq!((&ran.json()["route"], &ran.json()["tier"]), (&json!("exact"), &json!("standard")));
+    assert!(ran.stderr.contains("note: compiling for batch=4"), "{ran:?}");
+    assert_eq!((&ran.json()["route"], &ran.json()["tier"]), (&json!("padded"), &json!("standard")));
     let again = scene.run_rows("add_one.onnx", 2, &more).done();
     assert_eq!((&again.json()["route"], again.stderr.as_str()), (&json!("padded"), ""));
 }
