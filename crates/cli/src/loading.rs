@@ -58,7 +58,9 @@ struct Offer {
     source: Option<Arc<CachedArtifacts>>,
     /// Why it cannot do all of it.
     cold: Option<Cold>,
-    /// Whether what is missing may be compiled while requests wait.
+    /// The shapes that it has no program for.
+    missing: Vec<Bucket>,
+    /// Whether those may be compiled now.
     on_demand: bool,
 }
 
@@ -68,7 +70,7 @@ impl Loading<'_> {
         let args = self.args;
         let migraphx: Arc<dyn Backend> = Arc::new(args.migraphx.backend(BTreeMap::new())?);
         backends::check_named_libraries(self.global, args, migraphx.as_ref())?;
-        let store = self.store()?;
+        let store = self.store(&migraphx)?;
         let mut offer = self.offer(&migraphx, store.as_ref(), need)?;
         if self.is_forced(&migraphx.id())
             && let Some(cold) = offer.cold.take()
@@ -99,8 +101,16 @@ impl Loading<'_> {
         Ok(Loaded::new(opened, &artifacts, in_use))
     }
 
-    fn store(&self) -> Result<Option<Arc<Store>>> {
+    /// The cache, where the backend that was chosen may use it.
+    fn store(&self, migraphx: &Arc<dyn Backend>) -> Result<Option<Arc<Store>>> {
         let cache = &self.args.cache;
+        if let Choice::Forced(name) = &self.args.backend {
+            let registry = backends::registry(self.global, Arc::clone(migraphx));
+            let named = backends::named(&registry, name)?;
+            if named.capabilities().artifacts == ArtifactUse::None {
+                return Ok(None);
+            }
+        }
         let opened = if self.args.compile_missing {
             Some(cache.open(self.output)?)
         } else {
@@ -140,24 +150,45 @@ impl Loading<'_> {
         }
         let source = store.map(|store| self.artifacts(store, backend)).transpose()?;
         let ready = source.as_ref().map_or_else(|| Ok(Vec::new()), |source| source.buckets())?;
-        let missing = self.missing(need, &ready);
-        // A model that nobody warmed is not compiled because a machine happens to have a GPU.
-        let compiles = self.args.compile_missing && !is_auto;
-        let mut offer = Offer { source, ..Offer::default() };
-        if missing.is_empty() || compiles {
-            offer.artifacts = self.loadable(offer.source.as_deref(), &ready, need);
-            offer.on_demand = compiles;
-        } else {
-            offer.cold = Some(need.cold(&missing, &ready, &self.command()));
-        }
-        if compiles && need.is_planned() {
+        let mut offer = self.offer_of(source.as_deref(), ready, need, is_auto);
+        if offer.on_demand && need.is_planned() {
             // How long a batch takes is measured, so nothing is compiled while batches run.
-            for bucket in &missing {
-                let demand = self.on_demand(offer.source.clone(), &id);
-                offer.artifacts.extend(demand.map(|it| it.artifact(bucket)).transpose()?);
+            if let Some(demand) = self.on_demand(source.clone(), &id) {
+                for bucket in &offer.missing {
+                    offer.artifacts.push(demand.artifact(bucket)?);
+                }
             }
         }
+        offer.source = source;
         Ok(offer)
+    }
+
+    /// What of the work the shapes that are ready can do.
+    fn offer_of(
+        &self,
+        source: Option<&CachedArtifacts>,
+        mut ready: Vec<Bucket>,
+        need: &Need,
+        is_auto: bool,
+    ) -> Offer {
+        // A model that nobody warmed is not compiled because a machine happens to have a GPU.
+        let on_demand = self.args.compile_missing && !is_auto;
+        loop {
+            let missing = self.missing(need, &ready);
+            if !missing.is_empty() && !on_demand {
+                let cold = Some(need.cold(&missing, &ready, &self.command()));
+                return Offer { cold, ..Offer::default() };
+            }
+            match loadable(source, &ready, need) {
+                Ok(artifacts) => {
+                    return Offer { artifacts, missing, on_demand, ..Offer::default() };
+                }
+                Err(damaged) => {
+                    self.output.note(format_args!("the program for {damaged} is damaged"));
+                    ready.retain(|bucket| *bucket != damaged);
+                }
+            }
+        }
     }
 
     fn on_demand(&self, source: Option<Arc<CachedArtifacts>>, id: &BackendId) -> Option<OnDemand> {
@@ -181,29 +212,6 @@ impl Loading<'_> {
         let (store, backend, model) =
             (Arc::clone(store), Arc::clone(backend), Arc::clone(self.model));
         CachedArtifacts::new(store, backend, model, Optimisation::default()).map(Arc::new)
-    }
-
-    /// The programs to load.
-    fn loadable(
-        &self,
-        source: Option<&CachedArtifacts>,
-        ready: &[Bucket],
-        need: &Need,
-    ) -> Vec<Artifact> {
-        let Some(source) = source else { return Vec::new() };
-        let wanted = match need.only(ready) {
-            Some(bucket) => vec![bucket],
-            None => ready.to_vec(),
-        };
-        let get = |bucket: &Bucket| {
-            let found = source.get(bucket);
-            if found.is_none() {
-                let remedy = "`shapeyard warm` compiles it anew";
-                self.output.note(format_args!("the program for {bucket} is damaged; {remedy}"));
-            }
-            found
-        };
-        wanted.iter().filter_map(get).collect()
     }
 
     /// The rewritten model of a backend that loads one faster than the model itself, if it is there.
@@ -235,6 +243,17 @@ impl Loading<'_> {
         let missing = [wanted.clone()];
         Need::Request(wanted.clone()).cold(&missing, nearest, &self.command())
     }
+}
+
+/// The programs to load; or the shape of one that cannot be.
+fn loadable(
+    source: Option<&CachedArtifacts>,
+    ready: &[Bucket],
+    need: &Need,
+) -> Result<Vec<Artifact>, Bucket> {
+    let Some(source) = source else { return Ok(Vec::new()) };
+    let wanted = need.only(ready).map_or_else(|| ready.to_vec(), |bucket| vec![bucket]);
+    wanted.into_iter().map(|bucket| source.get(&bucket).ok_or(bucket)).collect()
 }
 
 /// Says of a backend that lacks programs which ones.

@@ -7,7 +7,7 @@ mod common;
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -287,6 +287,76 @@ fn ctrl_c_ends_the_compile_and_the_same_command_goes_on() {
     assert_eq!((n_hits, &again["n_ready"]), (n_ready, &json!(16)));
     let left: Vec<_> = fs::read_dir(scene.cache().join("v1/entries")).unwrap().collect();
     assert!(!left.is_empty());
+}
+
+/// A program that compiles for ever.
+fn slow_compiler(scene: &Scene) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = scene.0.write("compiler.sh", "#!/bin/sh\nexec sleep 600\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+/// Waits until a command has said something on stderr; gives the command and what it said.
+fn heard(command: &mut Command, wanted: &str) -> (Child, String) {
+    let mut child = start(command);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(wanted)));
+    let line = line.unwrap().unwrap();
+    // Whoever reads no longer must not end who writes.
+    thread::spawn(move || lines.for_each(drop));
+    (child, line)
+}
+
+fn interrupted(mut child: Child) -> Option<i32> {
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn whoever_waits_says_for_whom_and_can_be_stopped() {
+    here!("whoever_waits_says_for_whom_and_can_be_stopped");
+    let scene = Scene::new();
+    let slow = slow_compiler(&scene);
+    let x = scene.rows(2);
+    let out = scene.0.path("y.npy");
+    let mut first = scene.on_ref("run", "add_one.onnx", &["--compile-missing", "--input", &x]);
+    first.env("SHAPEYARD_MIGRAPHX_WORKER", &slow).arg("--out").arg(&out);
+    let (first, _) = heard(&mut first, "compiling for batch=2");
+    let locks = scene.cache().join("v1/locks");
+    while fs::read_dir(&locks).map_or(0, Iterator::count) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut second = scene.on_ref("warm", "add_one.onnx", &["--buckets", "batch=2"]);
+    let (second, line) = heard(&mut second, "waiting for process");
+    assert!(line.contains(&format!("process {} on ", first.id())), "{line}");
+    assert_eq!(interrupted(second), Some(130));
+    assert_eq!(interrupted(first), Some(130));
+    assert!(!out.exists());
+    assert_eq!(scene.n_entries(), 0);
+}
+
+#[test]
+fn a_damaged_program_is_passed_over_and_made_again() {
+    here!("a_damaged_program_is_passed_over_and_made_again");
+    let scene = Scene::new();
+    let report = scene.warm_json("add_one.onnx", &["--buckets", "batch=2,4"]);
+    assert_eq!(report["n_ready"], 2);
+    let json = scene.run_rows("add_one.onnx", 2, &["--format", "json"]).done().json();
+    let payload = PathBuf::from(json["programs"][0]["file"].as_str().unwrap());
+    let mut bytes = fs::read(&payload).unwrap();
+    bytes[40] ^= 1;
+    fs::remove_file(&payload).unwrap();
+    fs::write(&payload, bytes).unwrap();
+    let ran = scene.run_rows("add_one.onnx", 2, &["--format", "json"]).done();
+    assert!(ran.stderr.contains("note: the program for batch=2 is damaged"), "{ran:?}");
+    assert_eq!(ran.json()["route"], "padded");
+    let cold = scene.run_rows("add_one.onnx", 2, &["--padding", "never"]);
+    cold.refused(3, &["no program for batch=2"]);
+    let again = scene.warm_json("add_one.onnx", &["--buckets", "batch=2,4"]);
+    assert_eq!(states(&again), ["compiled", "hit"]);
 }
 
 #[test]
