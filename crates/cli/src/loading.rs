@@ -68,7 +68,8 @@ impl Loading<'_> {
     /// Loads the model on the backend that was chosen, and says which others did not serve.
     pub(crate) fn open(&self, need: &Need, sessions: SessionOptions) -> Result<Loaded> {
         let args = self.args;
-        let migraphx: Arc<dyn Backend> = Arc::new(args.migraphx.backend(BTreeMap::new())?);
+        let configured = Arc::new(args.migraphx.backend()?);
+        let migraphx = Arc::clone(&configured) as Arc<dyn Backend>;
         backends::check_named_libraries(self.global, args, migraphx.as_ref())?;
         let store = self.store(&migraphx)?;
         let mut offer = self.offer(&migraphx, store.as_ref(), need)?;
@@ -79,8 +80,8 @@ impl Loading<'_> {
         }
         // Plans are made by the backend that runs, so it has to know what is there.
         let steps = if need.is_planned() { steps(&offer.artifacts) } else { BTreeMap::new() };
-        let planning = args.migraphx.backend(steps)?;
-        let registry = backends::registry(self.global, Arc::new(planning));
+        let planning = Arc::new(configured.with_steps(steps));
+        let registry = backends::registry(self.global, planning);
         let mut artifacts = std::mem::take(&mut offer.artifacts);
         let mut in_use: Vec<_> = offer.source.iter().cloned().collect();
         if artifacts.is_empty() {

@@ -1,6 +1,5 @@
 //! The options of the MIGraphX backend.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,7 +8,6 @@ use std::str::FromStr;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use shapeyard_core::Signature;
 use shapeyard_core::backend::BackendError;
-use shapeyard_core::plan::Steps;
 use shapeyard_migraphx::{
     CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Padding,
     PaddingPolicy, Precision, Target, WorkerProgram,
@@ -120,11 +118,8 @@ impl FromStr for Fill {
 }
 
 impl MigraphxArgs {
-    /// The backend, which plans with these shapes.
-    pub(crate) fn backend(
-        &self,
-        steps: BTreeMap<String, Steps>,
-    ) -> Result<MigraphxBackend, BackendError> {
+    /// The backend that was asked for.
+    pub(crate) fn backend(&self) -> Result<MigraphxBackend, BackendError> {
         let compile = CompileOptions {
             target: self.target,
             precision: self.precision,
@@ -143,7 +138,7 @@ impl MigraphxArgs {
                 time_limit: self.compile_timeout.0,
                 memory_limit: self.compile_memory.map(|size| size.0),
             },
-            steps,
+            ..MigraphxOptions::default()
         })
     }
 
@@ -213,6 +208,8 @@ fn compile_place() -> CompilePlace {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use clap::Parser;
 
     use super::*;
@@ -234,7 +231,7 @@ mod tests {
                     --calibration b.safetensors --fast-math --padding never --rows n --fill a=b=1.5";
         let args = parse(text).unwrap();
         assert_eq!(args.words().join(" "), text);
-        let options = args.backend(BTreeMap::new()).unwrap().options().clone();
+        let options = args.backend().unwrap().options().clone();
         assert_eq!(options.compile.calibration.len(), 2);
         assert_eq!(options.padding.fills, BTreeMap::from([("a=b".to_owned(), 1.5)]));
         let none: [&str; 0] = [];
@@ -258,7 +255,7 @@ mod tests {
         for text in
             ["--precision int8", "--calibration a.safetensors", "--target ref --exhaustive-tune"]
         {
-            let error = parse(text).unwrap().backend(BTreeMap::new()).unwrap_err();
+            let error = parse(text).unwrap().backend().unwrap_err();
             assert!(matches!(error, BackendError::Option { .. }), "{error}");
         }
     }

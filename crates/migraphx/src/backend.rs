@@ -1,5 +1,6 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +10,7 @@ use shapeyard_core::backend::{
     LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Plan, PlanOptions, Workload};
+use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
 use shapeyard_core::{DataType, Model};
 
 use crate::compile::{self, Job};
@@ -34,7 +35,7 @@ pub struct MigraphxBackend {
     search: OnceLock<Search>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Search {
     library: Result<&'static Migraphx, String>,
     steps: Vec<SearchStep>,
@@ -71,6 +72,13 @@ impl MigraphxBackend {
             );
         }
         Ok(Self { options, search: OnceLock::new() })
+    }
+
+    /// The same backend, which plans with other shapes. The library is not looked for again.
+    #[must_use]
+    pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
+        let options = MigraphxOptions { steps, ..self.options.clone() };
+        Self { options, search: self.search.clone() }
     }
 
     /// What the backend was told.

@@ -1,6 +1,5 @@
 //! `shapeyard doctor`.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -33,7 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let registry = backends::registry(global, Arc::new(args.migraphx.backend(BTreeMap::new())?));
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
     let backends = registry.probe();
     let first = |needs_programs: bool| {
         let mut pairs = registry.backends().iter().zip(&backends);

@@ -1,6 +1,5 @@
 //! `shapeyard cache explain`.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +64,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = args.axes.open(&args.model)?;
-    let registry = backends::registry(global, Arc::new(args.migraphx.backend(BTreeMap::new())?));
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
     let (backend, recipe) =
         backends::that_compiles(&registry, &args.backend, Optimisation::default())?;
     if recipe.machine.is_none() {
@@ -260,6 +259,7 @@ fn difference(difference: &Difference) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use shapeyard_cache::{Ask, Produced};

@@ -2,7 +2,6 @@
 
 mod report;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,7 +75,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = Arc::new(args.axes.open(&args.model)?);
-    let registry = backends::registry(global, Arc::new(args.migraphx.backend(BTreeMap::new())?));
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
     let backend = compiler(args, &registry, output)?;
     if backend.capabilities().shapes == ShapeSupport::Static {
         axes::check_named(model.signature())?;
@@ -144,7 +143,7 @@ struct Warming<'a> {
 impl Warming<'_> {
     /// Compiles one shape after the other.
     fn all(&self, buckets: &[Bucket], args: &Args) -> Vec<Shape> {
-        let mut shapes = Vec::with_capacity(buckets.len());
+        let mut shapes: Vec<Shape> = Vec::with_capacity(buckets.len());
         let mut stopped = false;
         for bucket in buckets {
             if stopped || self.interrupt.is_set() {
@@ -153,7 +152,10 @@ impl Warming<'_> {
             }
             let shape = self.one(bucket, args.retry);
             if let Some(error) = &shape.error {
-                let line = BadInput::new(format!("{}: {error}", report::name(bucket)));
+                // What is wrong with a model is wrong for all of its shapes; once is enough.
+                let before = shapes.iter().find(|before| before.error == shape.error);
+                let words = before.map_or_else(|| error.clone(), |it| format!("as {}", it.name()));
+                let line = BadInput::new(format!("{}: {words}", shape.name()));
                 self.progress.aside(|| {
                     exit::report(Err(line.into()));
                 });

@@ -64,6 +64,10 @@ impl Shape {
         Self { bucket: bucket.clone(), state, seconds: time.as_secs_f64(), n_bytes, error }
     }
 
+    pub(super) fn name(&self) -> String {
+        name(&self.bucket)
+    }
+
     pub(super) fn not_tried(bucket: &Bucket) -> Self {
         Self::new(bucket, State::NotTried, Duration::ZERO, None, None)
     }
@@ -149,7 +153,7 @@ impl Report for Warmed {
             let time = Duration::from_secs_f64(shape.seconds);
             let time = if time.is_zero() { String::new() } else { human::time(time) };
             let size = shape.n_bytes.map(human::bytes).unwrap_or_default();
-            table.row([name(&shape.bucket), shape.state.text().to_owned(), time, size]);
+            table.row([shape.name(), shape.state.text().to_owned(), time, size]);
         }
         table.write(out)?;
         let (shapes, sum) = (human::count(self.shapes.len(), "shape"), self.sum());
