@@ -146,6 +146,10 @@ impl MigraphxArgs {
         self.library.is_some()
     }
 
+    pub(crate) const fn instances(&self) -> NonZeroUsize {
+        self.instances
+    }
+
     pub(crate) const fn target(&self) -> Target {
         self.target
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::backend::{BackendId, SessionOptions};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
@@ -68,7 +68,8 @@ pub(crate) struct Args {
     /// Tokens of a batch, padding included [default: found on the job]
     #[arg(long, value_name = "N")]
     pub(super) token_budget: Option<NonZeroUsize>,
-    /// Sessions that run side by side and share the threads [default: found on the job]
+    /// Sessions that run side by side and share the threads [default: found on the job; with migraphx, as
+    /// many as --instances]
     #[arg(long, value_name = "N", value_parser = up_to_a_thousand)]
     pub(super) sessions: Option<NonZeroUsize>,
     /// How a unit's token vectors become one: mean, cls (the first) or none (all are kept)
@@ -94,11 +95,12 @@ impl Args {
 
     /// How threads are shared out, where that was said.
     fn split(&self) -> Option<Split> {
-        let n_threads = self.backend.n_threads();
-        self.sessions.map(|sessions| Split {
-            n_sessions: sessions.get(),
-            n_threads: (n_threads / sessions.get()).max(1),
-        })
+        self.sessions.map(|sessions| self.split_of(sessions))
+    }
+
+    fn split_of(&self, sessions: NonZeroUsize) -> Split {
+        let n_threads = (self.backend.n_threads() / sessions.get()).max(1);
+        Split { n_sessions: sessions.get(), n_threads }
     }
 
     /// What sessions will be asked for, as far as that is known before settings are tried.
@@ -107,13 +109,20 @@ impl Args {
         SessionOptions::threads(n_threads)
     }
 
-    pub(super) fn encode_options(&self, tokenizer: &TextTokenizer) -> EncodeOptions {
+    pub(super) fn encode_options(
+        &self,
+        tokenizer: &TextTokenizer,
+        backend: &BackendId,
+    ) -> EncodeOptions {
+        // More sessions than copies of a program would only wait for each other.
+        let is_static = *backend == shapeyard_migraphx::ID;
+        let split = is_static.then(|| self.split_of(self.backend.migraphx.instances()));
         EncodeOptions {
             pooling: self.pool,
             normalise: self.normalize,
             pad_id: tokenizer.pad_id(),
             n_threads: self.backend.n_threads(),
-            split: self.split(),
+            split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
         }
     }

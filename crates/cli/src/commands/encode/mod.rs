@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let partial = Partial::of(&model, args, &loaded.backend.probe())?;
     let (backend, executable) = (Arc::clone(&loaded.backend), Arc::clone(&loaded.executable));
     let encoder = Encoder::new(backend, Arc::clone(&model), executable)?;
-    let options = args.encode_options(&tokenizer);
+    let options = args.encode_options(&tokenizer, &loaded.backend.id());
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
 
     let n_resumed =
