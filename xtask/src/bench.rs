@@ -4,6 +4,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::availability::Availability;
+use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
 use crate::runtime::Runtime;
 use crate::{process, terminal};
@@ -16,7 +18,8 @@ Examples:
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
-  cargo xtask bench cache --only hit,race --format json > cache.json")]
+  cargo xtask bench cache --only hit,race --format json > cache.json
+  cargo xtask bench concurrency                  batches of every size, beside batches of one size")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
     // One list: an option after the suite is the suite's, `--help` included.
@@ -27,12 +30,22 @@ pub(crate) struct Args {
 /// Suites that need neither a runtime library nor a model.
 const NEED_NOTHING: [&str; 1] = ["cache"];
 
+/// Suites that run on MIGraphX alone.
+const ON_MIGRAPHX: [&str; 1] = ["concurrency"];
+
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut command = process::cargo();
     command.current_dir(layout.root());
     command.args(["run", "--release", "--package", "shapeyard-bench", "--"]);
     command.args(&args.suite).env("SHAPEYARD_REVISION", revision(layout));
     if needs_nothing(&args.suite) {
+        return process::run(&mut command);
+    }
+    if names(&args.suite, &ON_MIGRAPHX) {
+        // Without the root the suite looks for MIGraphX on the system, and says what it finds.
+        if let Availability::Ready(root) = migraphx_root::prepare(layout, Content::Reference)? {
+            root.apply(&mut command);
+        }
         return process::run(&mut command);
     }
     terminal::heading("bench: set-up");
@@ -48,7 +61,11 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
 /// that a record in JSON is all there is.
 fn needs_nothing(suite: &[String]) -> bool {
     let asks_for_help = suite.iter().any(|word| ["help", "--help", "-h"].contains(&word.as_str()));
-    asks_for_help || suite.first().is_some_and(|suite| NEED_NOTHING.contains(&suite.as_str()))
+    asks_for_help || names(suite, &NEED_NOTHING)
+}
+
+fn names(suite: &[String], suites: &[&str]) -> bool {
+    suite.first().is_some_and(|suite| suites.contains(&suite.as_str()))
 }
 
 /// Which sources were measured; a copy without its history is said to be that.
