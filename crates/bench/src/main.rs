@@ -9,7 +9,10 @@ mod cache;
 mod corpus;
 mod encode;
 mod measure;
+mod overhead;
 mod record;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -29,19 +32,27 @@ enum Suite {
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
+    /// A session on MIGraphX, and MIGraphX called directly.
+    Overhead(overhead::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
     #[command(hide = true)]
     EncodeContender(encode::contender::Args),
+    /// What compiles for `overhead`; started by it.
+    #[command(hide = true, name = overhead::WORKER)]
+    MigraphxWorker,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().suite {
         Suite::Cache(args) => cache::run(&args),
         Suite::CacheWorker(args) => cache::worker::run(&args),
         Suite::Encode(args) => encode::run(&args),
         Suite::EncodeContender(args) => encode::contender::run(&args),
-    }
+        Suite::Overhead(args) => overhead::run(&args),
+        Suite::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
