@@ -142,6 +142,11 @@ pub(crate) fn verify(layer: &Layer, digest: &Digest) -> Result<Option<Found>, Wr
     Ok(Some(found))
 }
 
+/// Whether something stands in the place of an entry. Cheap, and no promise.
+pub(crate) fn stands(layer: &Layer, digest: &Digest) -> bool {
+    !matches!(open(layer, digest), Ok(None))
+}
+
 /// The manifest of an entry; its payload is not read.
 pub(crate) fn read_manifest(layer: &Layer, digest: &Digest) -> Result<Option<Manifest>, Wrong> {
     let Some(folder) = open(layer, digest)? else { return Ok(None) };

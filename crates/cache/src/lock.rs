@@ -105,23 +105,47 @@ pub(crate) struct KeyLock {
     name: String,
 }
 
+/// How waiting for a key's lock ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    Locked(KeyLock),
+    /// There are no locks here.
+    Unsupported,
+    /// Its holder has published.
+    Appeared,
+}
+
+impl Waited {
+    pub(crate) fn lock(self) -> Option<KeyLock> {
+        match self {
+            Self::Locked(lock) => Some(lock),
+            Self::Unsupported | Self::Appeared => None,
+        }
+    }
+}
+
 impl KeyLock {
-    /// Waits for the lock. `None` where the file system has no locks.
+    /// Waits for the lock, or until what its holder makes has appeared: those who want to load it need not
+    /// queue for a lock.
     pub(crate) fn acquire(
         folder: Folder,
         digest: &Digest,
         patience: &mut Patience<'_>,
-    ) -> Result<Result<Option<Self>, StorageError>, CacheError> {
+        appeared: impl Fn() -> bool,
+    ) -> Result<Result<Waited, StorageError>, CacheError> {
         let name = file_name(digest);
         loop {
             match Self::attempt(&folder, &name) {
                 Ok(Attempt::Taken(file)) => {
-                    return Ok(Ok(Some(Self { file, folder, name })));
+                    return Ok(Ok(Waited::Locked(Self { file, folder, name })));
                 }
-                Ok(Attempt::Unsupported) => return Ok(Ok(None)),
+                Ok(Attempt::Unsupported) => return Ok(Ok(Waited::Unsupported)),
                 Ok(Attempt::Lost) => {}
                 Ok(Attempt::Busy) => {
                     patience.pause(|| read_holder(&folder, &name), std::thread::sleep)?;
+                    if appeared() {
+                        return Ok(Ok(Waited::Appeared));
+                    }
                 }
                 Err(error) => return Ok(Err(error)),
             }

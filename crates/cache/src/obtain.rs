@@ -15,7 +15,7 @@ use crate::failure::{self, Failure, FailureRecord, Produced};
 use crate::flight::Ticket;
 use crate::key::Key;
 use crate::layer::{FAILURES, LOCKS, Layer};
-use crate::lock::KeyLock;
+use crate::lock::{KeyLock, Waited};
 use crate::manifest::{Damage, Manifest, PAYLOAD};
 use crate::patience::{Ask, Patience};
 use crate::private::Room;
@@ -170,7 +170,15 @@ impl<'a> Call<'a> {
 
     /// Alone in this process; now alone among processes.
     fn lead(&mut self) -> Answer {
-        let _lock = self.lock()?;
+        let _lock = match self.lock(true)? {
+            Waited::Locked(lock) => Some(lock),
+            Waited::Unsupported => None,
+            Waited::Appeared => match self.look(false) {
+                Some(hit) => return Ok(hit),
+                // It is damaged, or gone again.
+                None => self.lock(false)?.lock(),
+            },
+        };
         if let Some(hit) = self.look(true) {
             return Ok(hit);
         }
@@ -180,27 +188,30 @@ impl<'a> Call<'a> {
         self.produce()
     }
 
-    fn lock(&mut self) -> Result<Option<KeyLock>, CacheError> {
-        let Some(layer) = &self.store.writable else { return Ok(None) };
+    /// The key's lock, where there are locks. With `or_entry`, an entry that appears meanwhile will do.
+    fn lock(&mut self, or_entry: bool) -> Result<Waited, CacheError> {
+        let Some(layer) = &self.store.writable else { return Ok(Waited::Unsupported) };
+        let digest = self.digest;
+        let appeared = || or_entry && entry::stands(layer, &digest);
         let folder = match layer.make_folder(LOCKS) {
             Ok(folder) => folder,
             Err(error) => {
                 self.degraded(layer, &error);
-                return Ok(None);
+                return Ok(Waited::Unsupported);
             }
         };
         if layer.may_lock(&folder) {
-            match KeyLock::acquire(folder, &self.digest, &mut self.patience)? {
-                Ok(Some(lock)) => return Ok(Some(lock)),
-                Ok(None) => {}
+            match KeyLock::acquire(folder, &digest, &mut self.patience, appeared)? {
+                Ok(Waited::Unsupported) => {}
+                Ok(waited) => return Ok(waited),
                 Err(error) => {
                     self.degraded(layer, &error);
-                    return Ok(None);
+                    return Ok(Waited::Unsupported);
                 }
             }
         }
         self.warn(Warning::NoLocks { root: layer.root.clone() });
-        Ok(None)
+        Ok(Waited::Unsupported)
     }
 
     fn produce(&mut self) -> Answer {

@@ -119,20 +119,11 @@ impl MigraphxBackend {
     }
 
     fn calibration(&self) -> Result<Option<Digest>, BackendError> {
-        let files = &self.options.compile.calibration;
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let mut contents = Vec::with_capacity(files.len() * 32);
-        for file in files {
-            let digest = Digest::of_file(file).map_err(|error| BackendError::Option {
-                backend: ID,
-                option: "calibration",
-                reason: format!("`{}` cannot be read: {error}", file.display()),
-            })?;
-            contents.extend_from_slice(digest.as_bytes());
-        }
-        Ok(Some(Digest::of(&contents)))
+        self.options.compile.calibration_digest().map_err(|reason| BackendError::Option {
+            backend: ID,
+            option: "calibration",
+            reason,
+        })
     }
 
     fn machine(&self) -> Result<Option<Machine>, BackendError> {
@@ -259,6 +250,7 @@ impl Backend for MigraphxBackend {
             declared: Job::declared(model.signature()),
             bucket: job.bucket.clone(),
             options: options.compile.clone(),
+            calibration: self.calibration()?,
             padding: options.padding.clone(),
             output: job.output.clone(),
         };

@@ -12,5 +12,9 @@
 
 mod common;
 mod compile;
+mod failing;
+mod on_demand;
 mod padding;
+mod precision;
+mod process_end;
 mod tiers;
