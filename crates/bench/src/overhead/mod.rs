@@ -160,6 +160,7 @@ fn one_input(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contest>
     let [padded, exact] = [&row, &rows].map(|it| Request::bind(two.executable.signature(), it));
     let (padded, exact) = (padded?, exact?);
     let (mut raw_one, mut raw_two) = (raw(&one, 1)?, raw(&two, 2)?);
+    let mut control = raw(&one, 1)?;
     let mut rebind = one.lane()?.after(&in_one)?;
     let mut binding = one.lane()?.after(&in_one)?;
     let mut whole = two.lane()?.after(&exact)?;
@@ -179,6 +180,8 @@ fn one_input(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contest>
         Contender::new("ours, cached, batch 2 and 1 in 2 in turn", 3, || {
             turns.next().map_or(Ok(()), |request| cached.run(request, Tier::Cached))
         }),
+        // What two copies of one program differ by: less than that says nothing.
+        Contender::new("MIGraphX, batch 1, a second copy", 0, || control.call()),
     ];
     let contest = Contest::run(model, (args.rounds, args.calls), contenders)?;
     let added = |at: usize| contest.contenders[at].added_microseconds.median;
