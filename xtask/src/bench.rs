@@ -2,9 +2,8 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::availability::Availability;
 use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
 use crate::runtime::Runtime;
@@ -19,7 +18,8 @@ Examples:
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench cache --only hit,race --format json > cache.json
-  cargo xtask bench concurrency                  batches of every size, beside batches of one size")]
+  cargo xtask bench concurrency                  batches of every size, beside batches of one size
+  cargo xtask bench overhead                     what a session adds to MIGraphX's own call")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
     // One list: an option after the suite is the suite's, `--help` included.
@@ -30,8 +30,11 @@ pub(crate) struct Args {
 /// Suites that need neither a runtime library nor a model.
 const NEED_NOTHING: [&str; 1] = ["cache"];
 
-/// Suites that run on MIGraphX alone.
-const ON_MIGRAPHX: [&str; 1] = ["concurrency"];
+/// Suites that call the real MIGraphX.
+const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];
+
+/// Names a MIGraphX that is installed.
+const MIGRAPHX_VARIABLE: &str = "MIGRAPHX_DYLIB_PATH";
 
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut command = process::cargo();
@@ -41,12 +44,8 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     if needs_nothing(&args.suite) {
         return process::run(&mut command);
     }
-    if names(&args.suite, &ON_MIGRAPHX) {
-        // Without the root the suite looks for MIGraphX on the system, and says what it finds.
-        if let Availability::Ready(root) = migraphx_root::prepare(layout, Content::Reference)? {
-            root.apply(&mut command);
-        }
-        return process::run(&mut command);
+    if needs_migraphx(&args.suite) {
+        return process::run(inside_migraphx(layout, &mut command)?);
     }
     terminal::heading("bench: set-up");
     let runtime = Runtime::prepare(layout, false)?;
@@ -66,6 +65,24 @@ fn needs_nothing(suite: &[String]) -> bool {
 
 fn names(suite: &[String], suites: &[&str]) -> bool {
     suite.first().is_some_and(|suite| suites.contains(&suite.as_str()))
+}
+
+fn needs_migraphx(suite: &[String]) -> bool {
+    names(suite, &NEED_MIGRAPHX)
+}
+
+/// Makes cargo run the suite where MIGraphX is: in its root, unless one that is installed was named.
+fn inside_migraphx<'a>(layout: &Layout, command: &'a mut Command) -> Result<&'a mut Command> {
+    if std::env::var_os(MIGRAPHX_VARIABLE).is_some_and(|path| !path.is_empty()) {
+        return Ok(command);
+    }
+    let root =
+        migraphx_root::prepare(layout, Content::Reference)?.require().with_context(|| {
+            format!(
+                "this suite needs the real MIGraphX; name an installed one by {MIGRAPHX_VARIABLE}"
+            )
+        })?;
+    Ok(root.apply(command))
 }
 
 /// Which sources were measured; a copy without its history is said to be that.
@@ -99,5 +116,8 @@ mod tests {
         let suite = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert!(needs_nothing(&suite("cache --only hit")));
         assert!(!needs_nothing(&suite("encode --model cache")));
+        assert!(!needs_nothing(&suite("overhead")));
+        assert!(needs_migraphx(&suite("overhead --cpu 1")));
+        assert!(!needs_migraphx(&suite("cache --only overhead")));
     }
 }

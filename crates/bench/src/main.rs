@@ -10,6 +10,7 @@ mod concurrency;
 mod corpus;
 mod encode;
 mod measure;
+mod overhead;
 mod record;
 
 use std::process::ExitCode;
@@ -34,14 +35,16 @@ enum Suite {
     Cache(cache::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
+    /// A session on MIGraphX, and MIGraphX called directly.
+    Overhead(overhead::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
     #[command(hide = true)]
     EncodeContender(encode::contender::Args),
-    /// The compiler of `concurrency`; started by it.
-    #[command(hide = true)]
+    /// What compiles for suites on MIGraphX; started by them.
+    #[command(hide = true, name = overhead::WORKER)]
     MigraphxWorker,
 }
 
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Suite::Concurrency(args) => concurrency::run(&args)?,
         Suite::Encode(args) => encode::run(&args)?,
         Suite::EncodeContender(args) => encode::contender::run(&args)?,
+        Suite::Overhead(args) => overhead::run(&args)?,
         Suite::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)

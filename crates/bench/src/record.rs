@@ -22,7 +22,7 @@ pub(crate) fn processor() -> String {
     format!("{name}, {n_cpus} logical processors")
 }
 
-/// Processes that wanted to run, on average over the minute before.
+/// Processes that wanted to run, on average over the last minute.
 pub(crate) fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
