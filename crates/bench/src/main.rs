@@ -6,10 +6,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
 
 mod cache;
+mod concurrency;
 mod corpus;
 mod encode;
 mod measure;
+mod overhead;
 mod record;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -29,19 +33,30 @@ enum Suite {
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
+    /// Many threads with batches of every size, on static programs; and with batches of one size.
+    Concurrency(concurrency::Args),
+    /// A session on MIGraphX, and MIGraphX called directly.
+    Overhead(overhead::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
     #[command(hide = true)]
     EncodeContender(encode::contender::Args),
+    /// What compiles for suites on MIGraphX; started by them.
+    #[command(hide = true, name = overhead::WORKER)]
+    MigraphxWorker,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().suite {
-        Suite::Cache(args) => cache::run(&args),
-        Suite::CacheWorker(args) => cache::worker::run(&args),
-        Suite::Encode(args) => encode::run(&args),
-        Suite::EncodeContender(args) => encode::contender::run(&args),
+        Suite::Cache(args) => cache::run(&args)?,
+        Suite::CacheWorker(args) => cache::worker::run(&args)?,
+        Suite::Concurrency(args) => concurrency::run(&args)?,
+        Suite::Encode(args) => encode::run(&args)?,
+        Suite::EncodeContender(args) => encode::contender::run(&args)?,
+        Suite::Overhead(args) => overhead::run(&args)?,
+        Suite::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
+    Ok(ExitCode::SUCCESS)
 }

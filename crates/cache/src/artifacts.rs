@@ -1,17 +1,19 @@
 //! What a backend compiles, kept in a store: where a backend and the store meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Optimisation, Recipe,
+    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, CompileJob,
+    Optimisation, Recipe,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 
 use crate::entry::Entry;
-use crate::error::{CacheError, FailureOrigin};
+use crate::error::{CacheError, FailureOrigin, StorageError};
 use crate::failure::{Failure, Produced};
 use crate::key::Key;
 use crate::patience::Ask;
@@ -51,6 +53,22 @@ pub enum ArtifactError {
     Cache(CacheError),
 }
 
+impl ArtifactError {
+    /// The same as an error of the backend, for callers that know no cache.
+    #[must_use]
+    pub fn into_backend(self, backend: BackendId) -> BackendError {
+        match self {
+            Self::Backend(error) => error,
+            Self::Cache(CacheError::Cancelled { digest }) => {
+                BackendError::Cancelled { what: format!("the wait for {digest}") }
+            }
+            Self::Cache(error) => {
+                BackendError::Library { backend, what: "compile", message: error.to_string() }
+            }
+        }
+    }
+}
+
 /// An artifact, and how it came.
 #[derive(Clone, Debug)]
 pub struct Obtained {
@@ -58,6 +76,8 @@ pub struct Obtained {
     pub artifact: Artifact,
     /// How it came.
     pub served: Served,
+    /// How long this call waited for others. A hit after a wait is what another process compiled.
+    pub waited: Duration,
 }
 
 impl CachedArtifacts {
@@ -90,6 +110,22 @@ impl CachedArtifacts {
     #[must_use]
     pub fn key(&self, bucket: &Bucket) -> Key {
         Key::of(self.digest, self.model.signature(), bucket, &self.recipe)
+    }
+
+    /// The shapes whose artifacts are there, smallest names first. Payloads are not read: [`Self::get`] says
+    /// whether one is sound.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be listed.
+    pub fn buckets(&self) -> Result<Vec<Bucket>, StorageError> {
+        let manifests = self.store.list()?.into_iter().filter_map(|entry| entry.manifest);
+        let keys = manifests.map(|manifest| manifest.key);
+        // Cheap to compare, and most entries of a large store belong to other models.
+        let likely = keys.filter(|key| key.model() == self.digest);
+        let ours = likely.filter(|key| self.key(key.bucket()) == *key);
+        let buckets: BTreeSet<Bucket> = ours.map(|key| key.bucket().clone()).collect();
+        Ok(buckets.into_iter().collect())
     }
 
     /// The artifact for a shape if it is there: verified, and in use from now on.
@@ -128,7 +164,8 @@ impl CachedArtifacts {
         });
         match (outcome, error) {
             (Ok(outcome), _) => {
-                Ok(Obtained { artifact: self.hold(bucket, &outcome.entry), served: outcome.served })
+                let artifact = self.hold(bucket, &outcome.entry);
+                Ok(Obtained { artifact, served: outcome.served, waited: outcome.waited })
             }
             (Err(CacheError::Failed { origin: FailureOrigin::Here, .. }), Some(error)) => {
                 Err(error.into())
@@ -158,15 +195,8 @@ impl CachedArtifacts {
 
 impl ArtifactSource for CachedArtifacts {
     fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
-        match self.get_or_compile(bucket, &Ask::new(), Cancellation::never()) {
-            Ok(obtained) => Ok(obtained.artifact),
-            Err(ArtifactError::Backend(error)) => Err(error),
-            Err(ArtifactError::Cache(error)) => Err(BackendError::Library {
-                backend: self.backend.id(),
-                what: "compile",
-                message: error.to_string(),
-            }),
-        }
+        let obtained = self.get_or_compile(bucket, &Ask::new(), Cancellation::never());
+        obtained.map(|it| it.artifact).map_err(|error| error.into_backend(self.backend.id()))
     }
 }
 

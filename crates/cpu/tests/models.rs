@@ -218,7 +218,7 @@ fn a_request_of_another_model_is_refused() {
         std::iter::once(rten()).chain(onnxruntime("a_request_of_another_model_is_refused"))
     {
         let executable = load(backend.as_ref(), &model("add_one.onnx")).unwrap();
-        let other = model("identity.onnx");
+        let other = model("dense.onnx");
         let tensors = inputs(other.signature(), 1);
         let views = [tensors[0].view()];
         let request = Request::bind(other.signature(), &views).unwrap();

@@ -1,5 +1,6 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +10,7 @@ use shapeyard_core::backend::{
     LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Plan, PlanOptions, Workload};
+use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
 use shapeyard_core::{DataType, Model};
 
 use crate::compile::{self, Job};
@@ -34,7 +35,7 @@ pub struct MigraphxBackend {
     search: OnceLock<Search>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Search {
     library: Result<&'static Migraphx, String>,
     steps: Vec<SearchStep>,
@@ -71,6 +72,13 @@ impl MigraphxBackend {
             );
         }
         Ok(Self { options, search: OnceLock::new() })
+    }
+
+    /// The same backend, which plans with other shapes. The library is not looked for again.
+    #[must_use]
+    pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
+        let options = MigraphxOptions { steps, ..self.options.clone() };
+        Self { options, search: self.search.clone() }
     }
 
     /// What the backend was told.
@@ -119,20 +127,11 @@ impl MigraphxBackend {
     }
 
     fn calibration(&self) -> Result<Option<Digest>, BackendError> {
-        let files = &self.options.compile.calibration;
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let mut contents = Vec::with_capacity(files.len() * 32);
-        for file in files {
-            let digest = Digest::of_file(file).map_err(|error| BackendError::Option {
-                backend: ID,
-                option: "calibration",
-                reason: format!("`{}` cannot be read: {error}", file.display()),
-            })?;
-            contents.extend_from_slice(digest.as_bytes());
-        }
-        Ok(Some(Digest::of(&contents)))
+        self.options.compile.calibration_digest().map_err(|reason| BackendError::Option {
+            backend: ID,
+            option: "calibration",
+            reason,
+        })
     }
 
     fn machine(&self) -> Result<Option<Machine>, BackendError> {
@@ -259,6 +258,7 @@ impl Backend for MigraphxBackend {
             declared: Job::declared(model.signature()),
             bucket: job.bucket.clone(),
             options: options.compile.clone(),
+            calibration: self.calibration()?,
             padding: options.padding.clone(),
             output: job.output.clone(),
         };

@@ -1,5 +1,6 @@
 //! A model whose programs are loaded, and the buckets that it serves.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,7 +11,7 @@ use shapeyard_core::backend::{
     Session, SessionOptions,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::Bucket;
+use shapeyard_core::plan::{Bucket, Steps};
 use shapeyard_core::{Signature, SymbolId};
 
 use crate::ID;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) rows: Option<SymbolId>,
     pub(crate) rigid: Vec<String>,
     pub(crate) on_demand: Option<Arc<dyn ArtifactSource>>,
+    steps: BTreeMap<String, Steps>,
     library: &'static Migraphx,
     target: Target,
     padding: Padding,
@@ -76,6 +78,7 @@ impl MigraphxExecutable {
             rows: specialise::rows(&signature, &options.padding).map_err(refuse)?,
             rigid: specialise::rigid(&signature, &options.padding),
             on_demand: job.on_demand.cloned(),
+            steps: options.steps.clone(),
             library,
             target: options.compile.target,
             padding: options.padding.clone(),
@@ -121,6 +124,23 @@ impl Shared {
     /// The programs that are ready now.
     pub(crate) fn ready(&self) -> Arc<Ready> {
         Arc::clone(&self.ready.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The shape to have a program made for when a request finds none: along each symbol the next step that
+    /// holds it, so that requests of ever new shapes do not each get a program. Rows that no step holds take
+    /// the largest, over which they are split.
+    pub(crate) fn bucket_for(&self, wanted: &Bucket) -> Bucket {
+        let extents = wanted.iter().map(|(symbol, extent)| {
+            if self.rigid.iter().any(|rigid| rigid == symbol) {
+                return (symbol, extent);
+            }
+            let steps = self.steps.get(symbol).and_then(|steps| steps.extents().ok());
+            let Some(steps) = steps else { return (symbol, extent.next_power_of_two()) };
+            let is_rows = self.rows.is_some_and(|rows| self.signature.symbol_name(rows) == symbol);
+            let largest = steps.last().copied().filter(|_| is_rows).unwrap_or(extent);
+            (symbol, steps.into_iter().find(|&step| step >= extent).unwrap_or(largest))
+        });
+        extents.collect()
     }
 
     /// Changes whenever [`Self::ready`] does.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Steps;
 
 use crate::compile::WorkerProgram;
@@ -57,6 +58,22 @@ pub struct CompileOptions {
     pub fast_math: bool,
     /// Whether the compiler tries every kernel that it has. Takes many times as long.
     pub exhaustive_tune: bool,
+}
+
+impl CompileOptions {
+    /// The content of the calibration, in the order of its files; `None` without any.
+    pub(crate) fn calibration_digest(&self) -> Result<Option<Digest>, String> {
+        if self.calibration.is_empty() {
+            return Ok(None);
+        }
+        let mut contents = Vec::with_capacity(self.calibration.len() * 32);
+        for file in &self.calibration {
+            let digest = Digest::of_file(file)
+                .map_err(|error| format!("`{}` cannot be read: {error}", file.display()))?;
+            contents.extend_from_slice(digest.as_bytes());
+        }
+        Ok(Some(Digest::of(&contents)))
+    }
 }
 
 /// What runs a program.

@@ -114,12 +114,13 @@ impl MigraphxSession {
         cover(wanted, &ready.buckets, &Freedom { rows, rigid: &ready.rigid })
     }
 
-    /// Has a program made for exactly this shape, since the caller asked for that.
+    /// Has a program made that holds this shape, since the caller asked for that.
     fn fetch(&self, wanted: &Bucket) -> Result<(), RunError> {
         let Some(source) = &self.shared.on_demand else { return Ok(()) };
+        let bucket = self.shared.bucket_for(wanted);
         let prepare =
             |source| RunError::Prepare { wanted: wanted.clone(), source: Arc::new(source) };
-        let artifact = source.artifact(wanted).map_err(prepare)?;
+        let artifact = source.artifact(&bucket).map_err(prepare)?;
         self.shared.admit(&[&artifact], std::num::NonZeroUsize::MIN).map_err(prepare)
     }
 

@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.payload_mb > 0 && args.model_mib > 0, "there has to be something to load");
     let folder = args.folder.clone().map_or_else(place::target, Ok)?;
     let file_system = place::file_system(&folder)?;
-    let load_before = load();
+    let load_before = record::load();
     eprintln!("making a payload and a model in {} ({file_system})", folder.display());
     let n_payload_bytes = args.payload_mb * 1_000_000;
     let place = Place::make(&folder, n_payload_bytes, args.model_mib << 20)?;
@@ -175,8 +175,4 @@ impl Record {
         println!("payload {} MB, page cache {}", self.n_payload_bytes / 1_000_000, self.page_cache);
         self.contests.iter().for_each(Contest::print);
     }
-}
-
-fn load() -> Option<f64> {
-    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) declared: Vec<Declared>,
     pub(crate) bucket: Bucket,
     pub(crate) options: CompileOptions,
+    /// What the content of the calibration has to be.
+    pub(crate) calibration: Option<Digest>,
     pub(crate) padding: Padding,
     /// The file to write.
     pub(crate) output: PathBuf,

@@ -174,6 +174,10 @@ impl<'a> Work<'a> {
         if self.job.options.precision.quantisation.is_none() {
             return Ok(Vec::new());
         }
+        let changed = |words| Refusal::Calibration { words };
+        if self.job.options.calibration_digest().map_err(changed)? != self.job.calibration {
+            return Err(changed("its files changed meanwhile; start again".to_owned()));
+        }
         let feed = self.feed(program, extents, roles)?;
         let inputs = program.inputs()?;
         let files = self.job.options.calibration.iter().map(|file| {

@@ -102,10 +102,30 @@ fn cancelled(bucket: &Bucket) -> BackendError {
     BackendError::Cancelled { what: format!("the compile for {bucket}") }
 }
 
+/// Whether the library's words tell of a machine that had not enough to give, and not of a model that
+/// cannot be compiled: it has one status for both.
+fn may_pass(words: &str) -> bool {
+    const SIGNS: [&str; 7] = [
+        "bad_alloc",
+        "out of memory",
+        "OutOfMemory",
+        "No device",
+        "hipError",
+        "Resource temporarily unavailable",
+        "No space left",
+    ];
+    SIGNS.iter().any(|sign| words.contains(sign))
+}
+
 /// What a refusal is to the caller. `log` is what the library said meanwhile.
 fn error(job: &Job, refusal: Refusal, log: &str) -> BackendError {
     let model: PathBuf = job.model.clone();
     match refusal {
+        Refusal::Model { words } if may_pass(&words) || may_pass(log) => BackendError::Library {
+            backend: ID,
+            what: "compile",
+            message: format!("{words}: {}", log.trim()),
+        },
         Refusal::Model { words } => {
             let said = log.trim();
             let reason = if said.is_empty() { words } else { format!("{words}: {said}") };
