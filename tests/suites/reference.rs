@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Backend, LoadJob};
+use shapeyard_core::backend::{Backend, BackendError, LoadJob};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::{TextTokenizer, Tokens};
@@ -55,7 +55,11 @@ fn encode(
     let tokens = tokenizer.encode_all(&texts, 2).unwrap();
     let model = Model::open(model).unwrap();
     tokenizer.check_fits(model.signature()).unwrap();
-    let executable = backend.load(&LoadJob::of(&model)).unwrap();
+    let executable = match backend.load(&LoadJob::of(&model)) {
+        // ggml has none of the operators of dynamic quantisation.
+        Err(BackendError::Model { .. }) if backend.id().as_str() == "ggml" => return None,
+        executable => executable.unwrap(),
+    };
     let encoder = Encoder::new(Arc::clone(backend), Arc::new(model), executable).unwrap();
     let options = EncodeOptions {
         pooling: Pooling::Mean,
@@ -97,7 +101,7 @@ fn int8_vectors_point_where_pytorch_s_do() {
         // One text a batch: dynamic quantisation takes one scale for a whole batch, so rows that share one
         // move each other.
         let run = encode(test, &backend, "minilm-l6-int8.onnx", 1);
-        let Some((reference, _, vectors)) = run else { return };
+        let Some((reference, _, vectors)) = run else { continue };
         assert!(vectors.iter().all(|x| x.is_finite()), "{}", backend.id());
         let rows = vectors.chunks(N_DIMS).zip(reference.vectors.chunks(N_DIMS));
         let cosines: Vec<f32> =

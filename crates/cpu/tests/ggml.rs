@@ -128,9 +128,9 @@ fn a_graph_is_described_once_a_shape() {
     let (mut session, mut outputs) = (lane(executable.as_ref(), 1), Outputs::new());
     let mut places = Vec::new();
     for (n, (batch, tier)) in [
-        (8, Tier::Standard),
+        (8, Tier::Cached),
         (8, Tier::Rebind),
-        (3, Tier::Standard),
+        (3, Tier::Cached),
         (8, Tier::Cached),
         (8, Tier::Rebind),
     ]

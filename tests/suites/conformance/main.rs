@@ -1,4 +1,4 @@
-//! One suite that every backend passes: rten, ONNX Runtime, and MIGraphX on its target `ref`.
+//! One suite that every backend passes: rten, ONNX Runtime, ggml, and MIGraphX on its target `ref`.
 //!
 //! The backends get the same inputs, and their outputs are compared with ONNX Runtime's: fp32 within 1e-4,
 //! half within one step of 2^-10, all else byte for byte. A backend that a machine lacks is named in the

@@ -4,7 +4,7 @@ use shapeyard_core::backend::{Backend, BackendError, LoadJob};
 use shapeyard_core::plan::Bucket;
 
 use super::asked::{Asked, ask, runs_any_shape, runs_in_buckets};
-use super::support::{Programs, batches, dynamic, migraphx, model, onnxruntime, rten};
+use super::support::{Programs, batches, dynamic, ggml, migraphx, model, onnxruntime, rten};
 
 /// More than twice the largest of [`SMALL`], so that requests are split into two and three.
 const LARGEST: usize = 33;
@@ -18,13 +18,15 @@ const LARGE: [usize; 2] = [32, 64];
 struct Case {
     /// rten says that it does not take it.
     not_rten: bool,
+    /// ggml says that it does not take it.
+    not_ggml: bool,
     /// An output has no rows, so that the answers to parts of a request cannot be put together.
     whole: bool,
     /// Extents of the symbols besides `batch`.
     others: &'static [(&'static str, usize)],
 }
 
-const PLAIN: Case = Case { not_rten: false, whole: false, others: &[] };
+const PLAIN: Case = Case { not_rten: false, not_ggml: false, whole: false, others: &[] };
 
 macro_rules! models {
     ($($name:ident: $case:expr;)*) => {$(
@@ -40,13 +42,13 @@ models! {
     add_one: PLAIN;
     dense: PLAIN;
     external: Case { not_rten: true, ..PLAIN };
-    picture: PLAIN;
+    picture: Case { not_ggml: true, ..PLAIN };
     many_inputs: PLAIN;
     many_outputs: PLAIN;
-    mixed_types: Case { not_rten: true, ..PLAIN };
-    odd_rows: Case { not_rten: true, ..PLAIN };
-    half: Case { not_rten: true, ..PLAIN };
-    bfloat: Case { not_rten: true, ..PLAIN };
+    mixed_types: Case { not_rten: true, not_ggml: true, ..PLAIN };
+    odd_rows: Case { not_rten: true, not_ggml: true, ..PLAIN };
+    half: Case { not_rten: true, not_ggml: true, ..PLAIN };
+    bfloat: Case { not_rten: true, not_ggml: true, ..PLAIN };
     scalars: Case { whole: true, ..PLAIN };
     fixed_leading: Case { whole: true, ..PLAIN };
     unnamed_dims: PLAIN;
@@ -68,6 +70,11 @@ fn conforms(file: &str, case: Case) {
     match case.not_rten {
         true => refuses(rten().as_ref(), file),
         false => runs_any_shape(dynamic(rten().as_ref(), file), &asked),
+    }
+    match (ggml(file), case.not_ggml) {
+        (Some(backend), true) => refuses(backend.as_ref(), file),
+        (Some(backend), false) => runs_any_shape(dynamic(backend.as_ref(), file), &asked),
+        (None, _) => {}
     }
     if let Some(backend) = migraphx(file) {
         runs_buckets(backend.as_ref(), file, &case, &asked);

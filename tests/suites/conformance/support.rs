@@ -11,7 +11,7 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::{
     AxisSymbol, Dim, Model, Outputs, Request, RunError, RunReport, Tensor, TensorView,
 };
-use shapeyard_cpu::{CpuOptions, OnnxRuntime, Rten};
+use shapeyard_cpu::{CpuOptions, Ggml, OnnxRuntime, Rten};
 use shapeyard_migraphx::{
     CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Target, WorkerProgram,
 };
@@ -41,6 +41,10 @@ pub(crate) fn migraphx_with(test: &str, options: MigraphxOptions) -> Option<Arc<
 
 pub(crate) fn onnxruntime(test: &str) -> Option<Arc<dyn Backend>> {
     usable(test, Arc::new(OnnxRuntime::new(&CpuOptions::default())))
+}
+
+pub(crate) fn ggml(test: &str) -> Option<Arc<dyn Backend>> {
+    usable(test, Arc::new(Ggml::new(&CpuOptions::default())))
 }
 
 pub(crate) fn rten() -> Arc<dyn Backend> {
@@ -186,10 +190,15 @@ pub(crate) fn compiled(
     programs.unwrap_or_else(|error| panic!("{file}: {error}")).load(backend, |_| true)
 }
 
-/// A model on every backend that can be used here; it is one that all take.
+/// A model on every backend that can be used here; it is one that all take, but for ggml's operators.
 pub(crate) fn everywhere(test: &str, file: &str, buckets: &[Bucket]) -> Vec<Loaded> {
     let mut all = vec![dynamic(rten().as_ref(), file)];
     all.extend(onnxruntime(test).map(|backend| dynamic(backend.as_ref(), file)));
+    let on_ggml = ggml(test).map(|backend| backend.load(&LoadJob::of(&model(file))));
+    all.extend(on_ggml.and_then(|loaded| match loaded {
+        Err(BackendError::Model { .. }) => None,
+        loaded => Some(Loaded::new(loaded.unwrap())),
+    }));
     all.extend(
         migraphx(test).map(|backend| compiled(backend.as_ref(), file, buckets.iter().cloned())),
     );

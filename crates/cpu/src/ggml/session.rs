@@ -53,7 +53,7 @@ impl GgmlSession {
         }
         let described = translate::describe(&self.prepared, &self.stream, given);
         self.graphs.push((shapes, described.map_err(|error| error.to_string())?));
-        Ok(Tier::Standard)
+        Ok(Tier::Cached)
     }
 
     fn fill(&mut self, inputs: &[TensorView<'_>], mut late: Late) -> Result<Late, String> {
