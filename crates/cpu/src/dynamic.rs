@@ -39,6 +39,14 @@ pub(crate) fn plan(
     Ok(Plan::dynamic(backend, workload, options))
 }
 
+/// Refuses a file that is no ONNX file.
+pub(crate) fn check_onnx(backend: &BackendId, model: &Model) -> Result<(), BackendError> {
+    match model.gguf() {
+        Some(_) => Err(refuse(backend, model, "it is a GGUF file, which only ggml reads")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a model with an input or output of a type that the backend does not take.
 pub(crate) fn check_types(
     backend: &BackendId,

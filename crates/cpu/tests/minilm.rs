@@ -100,6 +100,32 @@ fn ggml_agrees_on_the_real_encoder() {
     }
 }
 
+/// The tensors that an encoder without token types takes.
+fn without_types(model: &Model) -> Vec<Tensor> {
+    let mut tensors = tensors(model);
+    tensors.truncate(2);
+    tensors
+}
+
+#[test]
+fn the_gguf_file_gives_the_vectors_of_the_onnx_file() {
+    let test = "the_gguf_file_gives_the_vectors_of_the_onnx_file";
+    let Some(onnx) = real(test, "minilm-l6.onnx") else { return };
+    let Some(gguf) = real(test, "minilm-l6.gguf") else { return };
+    let reference = result(rten().as_ref(), &onnx, 1);
+    let error = load(rten().as_ref(), &gguf).err().unwrap();
+    assert!(error.to_string().contains("GGUF"), "{error}");
+    let Some(backend) = ggml(test) else { return };
+    let executable = load(backend.as_ref(), &gguf).unwrap();
+    let mut outputs = Outputs::new();
+    let mut session = lane(executable.as_ref(), 2);
+    run(executable.as_ref(), session.as_mut(), &without_types(&gguf), &mut outputs).unwrap();
+    let ours = outputs.tensors()[0].as_slice::<f32>().unwrap();
+    let farthest = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    println!("GGUF: {farthest:e}");
+    assert!(farthest < 1e-4, "{farthest}");
+}
+
 #[test]
 fn int8_stays_near_f32_on_both_engines() {
     let test = "int8_stays_near_f32_on_both_engines";

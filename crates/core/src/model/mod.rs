@@ -1,17 +1,19 @@
 //! A model file: what it says about itself, where its parts are, and the digest of its content.
 
 mod digest;
+pub mod gguf;
 pub mod onnx;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Serialize;
 
 pub use digest::{Digest, NotADigest};
+use gguf::{EncoderSizes, GgufError, GgufFile};
 use onnx::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
 
 use crate::signature::{AxisSymbol, DeclareError, Dim, Signature, SymbolId, TensorSpec};
@@ -35,6 +37,14 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong with its content.
         source: OnnxError,
+    },
+    /// The file is no GGUF model that can be served.
+    #[error("`{}` cannot be used", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its content.
+        source: GgufError,
     },
     /// A file of external data is not there or cannot be read.
     #[error(
@@ -101,11 +111,13 @@ pub struct Model {
     operators: BTreeMap<String, usize>,
     n_parameter_bytes: u64,
     external_files: Vec<ExternalFile>,
+    gguf: Option<GgufFile>,
     digest: OnceLock<Digest>,
 }
 
 impl Model {
-    /// Opens an ONNX file. Reads names, types and nodes; weights are passed over.
+    /// Opens an ONNX file, or a GGUF file that holds an encoder. Reads names, types and nodes; weights are
+    /// passed over.
     ///
     /// # Errors
     ///
@@ -121,7 +133,10 @@ impl Model {
         if !metadata.is_file() {
             return Err(unreadable(io::Error::other("it is a device or a pipe, not a file")));
         }
-        let file = File::open(&path).map_err(unreadable)?;
+        let mut file = File::open(&path).map_err(unreadable)?;
+        if is_gguf(&mut file).map_err(unreadable)? {
+            return Self::from_gguf(path, metadata.len(), file);
+        }
         let onnx = onnx::read(file).map_err(|source| match source {
             OnnxError::Read(source) => unreadable(source),
             source => ModelError::Onnx { path: path.clone(), source },
@@ -136,9 +151,38 @@ impl Model {
             operators: onnx.operators,
             n_parameter_bytes: onnx.n_parameter_bytes,
             external_files,
+            gguf: None,
             digest: OnceLock::new(),
             path,
         })
+    }
+
+    fn from_gguf(path: PathBuf, n_bytes: u64, file: File) -> Result<Self, ModelError> {
+        let refused = |source| match source {
+            GgufError::Read(source) => ModelError::Unreadable { path: path.clone(), source },
+            source => ModelError::Gguf { path: path.clone(), source },
+        };
+        let gguf = gguf::read(file).map_err(refused)?;
+        let sizes = EncoderSizes::of(&gguf).map_err(refused)?;
+        Ok(Self {
+            n_bytes,
+            signature: sizes.signature(),
+            ir_version: gguf.version.into(),
+            opsets: BTreeMap::new(),
+            producer: gguf.text("general.name").unwrap_or_default().to_owned(),
+            operators: BTreeMap::new(),
+            n_parameter_bytes: gguf.n_tensor_bytes(),
+            external_files: Vec::new(),
+            gguf: Some(gguf),
+            digest: OnceLock::new(),
+            path,
+        })
+    }
+
+    /// What the file says about itself if it is a GGUF file.
+    #[must_use]
+    pub const fn gguf(&self) -> Option<&GgufFile> {
+        self.gguf.as_ref()
     }
 
     /// Where the model file is.
@@ -234,6 +278,14 @@ impl Model {
     pub fn assume_digest(&self, digest: Digest) {
         self.digest.get_or_init(|| digest);
     }
+}
+
+/// Whether the file begins as GGUF files do; it is at its start again then.
+fn is_gguf(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    file.by_ref().take(gguf::MAGIC.len() as u64).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start == gguf::MAGIC)
 }
 
 fn external_files(model: &Path, onnx: &OnnxFile) -> Result<Vec<ExternalFile>, ModelError> {

@@ -356,6 +356,23 @@ impl<'a> Builder<'a> {
         self.compute(&a.shape, |api, ctx| unsafe { (api.norm)(ctx, a.raw.as_ptr(), epsilon) })
     }
 
+    /// The softmax of `a * scale + mask` along the last axis; the mask is stretched over the heads.
+    pub(super) fn masked_softmax(&self, a: &Tensor, mask: &Tensor, scale: f32) -> Made {
+        let (a, mask) = (self.contiguous(a)?, self.contiguous(mask)?);
+        let divides = |axis| a.inner_extent(axis).is_multiple_of(mask.inner_extent(axis));
+        let fits = (0..2).all(|axis| a.inner_extent(axis) == mask.inner_extent(axis));
+        if !fits || !(2..MAX_DIMS).all(divides) {
+            return Err(Refusal::Here(format!(
+                "a mask of {:?} does not fit {:?}",
+                mask.shape, a.shape
+            )));
+        }
+        // SAFETY: context and tensors are alive and contiguous; the mask's shape was checked.
+        self.compute(&a.shape, |api, ctx| unsafe {
+            (api.soft_max_ext)(ctx, a.raw.as_ptr(), mask.raw.as_ptr(), scale, 0.0)
+        })
+    }
+
     /// `a` times the transpose of `b`: rows of `a` with rows of `b`, batches of `b` stretched to those of
     /// `a`.
     pub(super) fn matmul_transposed(&self, a: &Tensor, b: &Tensor) -> Made {
@@ -425,6 +442,9 @@ impl<'a> Builder<'a> {
 
     pub(super) fn reshape(&self, a: &Tensor, shape: &[usize]) -> Made {
         let a = self.contiguous(a)?;
+        if *a.shape == *shape {
+            return Ok(a);
+        }
         let [ne0, ne1, ne2, ne3] = extents(shape)?;
         if a.n_elements() != shape.iter().product::<usize>() {
             return Err(Refusal::Here(format!("{:?} cannot be seen as {shape:?}", a.shape)));

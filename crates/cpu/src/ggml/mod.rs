@@ -4,6 +4,7 @@ mod cannot;
 mod compute;
 mod evaluate;
 mod executable;
+mod gguf;
 mod graph;
 mod host;
 mod library;

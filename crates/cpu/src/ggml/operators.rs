@@ -5,7 +5,7 @@ use super::evaluate;
 use super::graph::{Binary, Refusal, Tensor, Unary};
 use super::host::{self, HostTensor};
 use super::onnx::Node;
-use super::prepare::{GELU, Layout};
+use super::prepare::{GELU, Layout, MASKED_SOFTMAX};
 use super::translate::{Translation, refused};
 
 /// Whether ggml has this operator, at least in some case.
@@ -14,7 +14,7 @@ pub(super) fn knows(operator: &str) -> bool {
 }
 
 /// What is translated, sorted. `Erf` alone is not: it is part of a GELU, or missing.
-pub(super) const OPERATORS: [&str; 47] = [
+pub(super) const OPERATORS: [&str; 48] = [
     "Abs",
     "Add",
     "Cast",
@@ -62,6 +62,7 @@ pub(super) const OPERATORS: [&str; 47] = [
     "Unsqueeze",
     "com.microsoft.Gelu",
     GELU,
+    MASKED_SOFTMAX,
 ];
 
 type Made = Result<Tensor, Cannot>;
@@ -104,6 +105,7 @@ impl Translation<'_> {
             "MatMul" => self.matmul(node),
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
+            MASKED_SOFTMAX => self.masked_softmax(node),
             "LayerNormalization" => self.layer_norm(node),
             "Gather" => self.gather(node),
             "Concat" => self.concat(node),
@@ -294,6 +296,38 @@ impl Translation<'_> {
         let default = if node.opset < 13 { 1 } else { -1 };
         self.check_last_axis(node, &x, node.int("axis", default))?;
         self.builder.unary(Unary::Softmax, &x).at(node)
+    }
+
+    fn masked_softmax(&mut self, node: &Node) -> Made {
+        let (scores, mask) = (self.tensor(node, 0)?, self.tensor(node, 1)?);
+        let scale = node.float("scale", 1.0);
+        let rank = scores.shape.len();
+        // The mask has to have every row of the scores, but not every head and batch.
+        let mut wanted = mask.shape.to_vec();
+        if wanted.len() == rank && rank >= 2 {
+            wanted[rank - 2..].copy_from_slice(&scores.shape[rank - 2..]);
+            let stretched = self.stretched(node, &mask, &wanted);
+            let fused = stretched
+                .and_then(|mask| self.builder.masked_softmax(&scores, &mask, scale).at(node));
+            if fused.is_ok() {
+                return fused;
+            }
+        }
+        let scaled = self.builder.scale(&scores, scale, 0.0).at(node)?;
+        let masked = self.builder.binary(Binary::Add, &scaled, &mask).at(node)?;
+        self.builder.unary(Unary::Softmax, &masked).at(node)
+    }
+
+    /// A mask in the shape of the scores, made once for all layers.
+    fn stretched(&mut self, node: &Node, mask: &Tensor, shape: &[usize]) -> Made {
+        let known =
+            self.masks.iter().find(|(from, to)| from.raw() == mask.raw() && *to.shape == *shape);
+        if let Some((_, stretched)) = known {
+            return Ok(stretched.clone());
+        }
+        let stretched = self.builder.repeat(mask, shape).at(node)?;
+        self.masks.push((mask.clone(), stretched.clone()));
+        Ok(stretched)
     }
 
     fn check_last_axis(&self, node: &Node, x: &Tensor, axis: i64) -> Result<(), Cannot> {

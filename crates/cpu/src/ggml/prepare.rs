@@ -12,11 +12,14 @@ use super::compute::Store;
 use super::graph::{Context, Tensor};
 use super::host::{HostTensor, Walk, strides};
 use super::library::{Engine, Stream};
-use super::onnx::{self, Node, Program, ValueId};
-use super::{evaluate, operators};
+use super::onnx::{self, Attribute, Node, Program, ValueId};
+use super::{evaluate, gguf, operators};
 
 /// The operator that stands for a whole GELU with the error function.
 pub(super) const GELU: &str = "shapeyard.GeluErf";
+
+/// The operator that stands for a softmax of scores that are scaled and masked.
+pub(super) const MASKED_SOFTMAX: &str = "shapeyard.MaskedSoftmax";
 
 /// Constants larger than this are weights: once they are in place, the host forgets them.
 const LARGEST_ON_HOST: usize = 4096;
@@ -41,9 +44,10 @@ pub(super) enum Layout {
 #[derive(Debug)]
 pub(super) struct Weights {
     /// Keeps the tensors' memory.
-    _store: Store,
-    tensors: HashMap<(ValueId, Layout), Tensor>,
-    shapes: HashMap<ValueId, Vec<usize>>,
+    pub(super) _store: Store,
+    pub(super) tensors: HashMap<(ValueId, Layout), Tensor>,
+    /// As the nodes see them, whatever the layout.
+    pub(super) shapes: HashMap<ValueId, Vec<usize>>,
 }
 
 impl Weights {
@@ -59,9 +63,13 @@ impl Weights {
 
 /// Reads a model and puts its weights in place.
 pub(super) fn prepare(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cannot> {
+    if let Some(file) = model.gguf() {
+        return gguf::prepare(engine, model.path(), file);
+    }
     let mut program = onnx::read(model)?;
     fold(&mut program)?;
     find_gelu(&mut program);
+    find_masked_softmax(&mut program);
     check_operators(&program)?;
     let weights = place(engine, &program).map_err(Cannot::Failed)?;
     let outputs = program.outputs.clone();
@@ -155,6 +163,57 @@ fn gelu_around(program: &Program, erf_at: usize, erf: &Node) -> Option<(usize, N
     let operator = GELU.to_owned();
     let gelu = Node { operator, inputs, attributes: HashMap::new(), ..end.1.clone() };
     Some((end.0, gelu, gone))
+}
+
+/// Replaces `softmax(scores * scale + mask)` along the last axis by one node, which goes over the scores
+/// once instead of three times.
+fn find_masked_softmax(program: &mut Program) {
+    let graph = Uses { program };
+    let found: Vec<_> =
+        graph.nodes().filter_map(|(at, it)| masked_softmax(&graph, at, it)).collect();
+    let mut gone = Vec::new();
+    for (at, node, inner) in found {
+        program.nodes[at] = node;
+        gone.extend(inner);
+    }
+    let mut index = 0;
+    program.nodes.retain(|_| {
+        index += 1;
+        !gone.contains(&(index - 1))
+    });
+}
+
+fn masked_softmax(
+    graph: &Uses<'_>,
+    at: usize,
+    softmax: &Node,
+) -> Option<(usize, Node, [usize; 2])> {
+    let last = softmax.int("axis", if softmax.opset < 13 { 1 } else { -1 }) == -1;
+    if softmax.operator != "Softmax" || !last {
+        return None;
+    }
+    let (masked_at, masked) = graph.maker(softmax.input(0)?)?;
+    if masked.operator != "Add" || graph.n_users(masked.outputs[0]) != 1 {
+        return None;
+    }
+    let (scores, mask) = (masked.input(0)?, masked.input(1)?);
+    [(scores, mask), (mask, scores)].into_iter().find_map(|(scaled, mask)| {
+        let (scaled_at, node) = graph.maker(scaled)?;
+        let by = graph.constant(node.input(1)?)?;
+        let scale = match node.operator.as_str() {
+            "Div" => 1.0 / by,
+            "Mul" => by,
+            _ => return None,
+        };
+        if graph.n_users(scaled) != 1 {
+            return None;
+        }
+        let attributes = HashMap::from([("scale".to_owned(), Attribute::Float(scale))]);
+        let inputs = vec![node.input(0), Some(mask)];
+        let operator = MASKED_SOFTMAX.to_owned();
+        let fused = Node { operator, inputs, attributes, ..softmax.clone() };
+        Some((at, fused, [masked_at, scaled_at]))
+    })
 }
 
 /// Who makes and who uses a value.

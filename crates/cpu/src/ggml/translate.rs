@@ -105,6 +105,7 @@ pub(super) fn describe(
         values: HashMap::new(),
         on_device: HashMap::new(),
         rows: HashMap::new(),
+        masks: Vec::new(),
         constants: Vec::new(),
         fills: Vec::new(),
         late: Vec::new(),
@@ -148,6 +149,8 @@ pub(super) struct Translation<'a> {
     on_device: HashMap<ValueId, Tensor>,
     /// Lists of indices that were brought to the device, by table length.
     rows: HashMap<(ValueId, usize), Tensor>,
+    /// Masks that were stretched, with what they were.
+    pub(super) masks: Vec<(Tensor, Tensor)>,
     constants: Vec<(Tensor, Arc<HostTensor>)>,
     fills: Vec<Fill>,
     late: Vec<usize>,

@@ -155,6 +155,7 @@ fn recipe(library: Option<&Library>, optimisation: Optimisation) -> Recipe {
 }
 
 fn check(model: &Model) -> Result<(), BackendError> {
+    dynamic::check_onnx(&ID, model)?;
     dynamic::check_types(&ID, model, convert::takes)
 }
 

@@ -89,6 +89,7 @@ impl Backend for Rten {
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
+        dynamic::check_onnx(&ID, job.model)?;
         check_opset(job.model)?;
         dynamic::check_types(&ID, job.model, convert::takes)?;
         Ok(Arc::new(RtenExecutable::load(job.model, job.optimisation)?))

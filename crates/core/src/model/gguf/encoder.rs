@@ -1,0 +1,151 @@
+//! Encoders like BERT: which tensors they have, and what a request looks like.
+
+use std::collections::BTreeMap;
+
+use super::{GgufError, GgufFile, GgufValue};
+use crate::DataType;
+use crate::signature::{Dim, Signature, SymbolId, TensorSpec};
+
+/// The sizes of an encoder like BERT.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EncoderSizes {
+    /// Layers.
+    pub n_layers: usize,
+    /// Heads of a layer's attention.
+    pub n_heads: usize,
+    /// Numbers in a token's vector.
+    pub hidden: usize,
+    /// Numbers between the two matrices after the attention.
+    pub intermediate: usize,
+    /// Tokens that are known.
+    pub vocabulary: usize,
+    /// Positions that are known: the longest text.
+    pub positions: usize,
+    /// What the variance is raised by before its root is taken.
+    pub epsilon: f32,
+}
+
+/// The largest number of layers that is taken.
+const MOST_LAYERS: usize = 1024;
+
+impl EncoderSizes {
+    /// Reads the sizes, and checks that every tensor is there in its shape.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Architecture`] and [`GgufError::NotAnEncoder`].
+    pub fn of(file: &GgufFile) -> Result<Self, GgufError> {
+        let architecture = file.text("general.architecture").unwrap_or_default();
+        if architecture != "bert" {
+            return Err(GgufError::Architecture { found: architecture.to_owned() });
+        }
+        let sizes = read_sizes(file)?;
+        for (name, shape) in sizes.tensors() {
+            let found =
+                file.tensors.get(&name).ok_or_else(|| not(format!("it has no `{name}`")))?;
+            if found.shape != shape {
+                return Err(not(format!("`{name}` is {:?}, not {shape:?}", found.shape)));
+            }
+            if !found.dtype.is_float() || (shape.len() == 1 && found.dtype != super::GgufType::F32)
+            {
+                let number = found.dtype.number();
+                return Err(not(format!("`{name}` is of type number {number}")));
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Every tensor with its shape.
+    #[must_use]
+    pub fn tensors(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut tensors = BTreeMap::from([
+            ("token_embd.weight".to_owned(), vec![self.vocabulary, self.hidden]),
+            ("position_embd.weight".to_owned(), vec![self.positions, self.hidden]),
+            ("token_embd_norm.weight".to_owned(), vec![self.hidden]),
+            ("token_embd_norm.bias".to_owned(), vec![self.hidden]),
+        ]);
+        for layer in 0..self.n_layers {
+            for (part, outward, inward) in layer_tensors(self.hidden, self.intermediate) {
+                let weight = if inward == 0 { vec![outward] } else { vec![outward, inward] };
+                tensors.insert(format!("blk.{layer}.{part}.weight"), weight);
+                tensors.insert(format!("blk.{layer}.{part}.bias"), vec![outward]);
+            }
+        }
+        tensors
+    }
+
+    /// What a request gives and gets: ids and mask to one vector a token.
+    #[must_use]
+    pub fn signature(&self) -> Signature {
+        let (batch, sequence) = (Dim::Symbol(SymbolId(0)), Dim::Symbol(SymbolId(1)));
+        let input = |name: &str, index_limit| TensorSpec {
+            name: name.to_owned(),
+            dtype: DataType::I64,
+            shape: Some(vec![batch, sequence]),
+            index_limit,
+        };
+        Signature {
+            inputs: vec![input("input_ids", Some(self.vocabulary)), input("attention_mask", None)],
+            outputs: vec![TensorSpec {
+                name: "last_hidden_state".to_owned(),
+                dtype: DataType::F32,
+                shape: Some(vec![batch, sequence, Dim::Fixed(self.hidden)]),
+                index_limit: None,
+            }],
+            symbols: vec!["batch".to_owned(), "sequence".to_owned()],
+        }
+    }
+}
+
+/// The parts of a layer with the extents of their weights, outward and inward; a norm has none inward.
+#[must_use]
+pub const fn layer_tensors(hidden: usize, wide: usize) -> [(&'static str, usize, usize); 8] {
+    [
+        ("attn_q", hidden, hidden),
+        ("attn_k", hidden, hidden),
+        ("attn_v", hidden, hidden),
+        ("attn_output", hidden, hidden),
+        ("attn_output_norm", hidden, 0),
+        ("ffn_up", wide, hidden),
+        ("ffn_down", hidden, wide),
+        ("layer_output_norm", hidden, 0),
+    ]
+}
+
+fn not(reason: String) -> GgufError {
+    GgufError::NotAnEncoder { reason }
+}
+
+fn read_sizes(file: &GgufFile) -> Result<EncoderSizes, GgufError> {
+    let size = |key: &str| {
+        let key = format!("bert.{key}");
+        let found = file.size(&key).filter(|size| *size > 0);
+        found.ok_or_else(|| not(format!("`{key}` is no size or missing")))
+    };
+    let epsilon = match file.metadata.get("bert.attention.layer_norm_epsilon") {
+        Some(&GgufValue::Float(value)) if (0.0..1.0).contains(&value) => value as f32,
+        _ => return Err(not("`bert.attention.layer_norm_epsilon` is missing".to_owned())),
+    };
+    let rows = |name: &str| match file.tensors.get(name).map(|tensor| tensor.shape.as_slice()) {
+        Some(&[rows, _]) => Ok(rows),
+        _ => Err(not(format!("`{name}` is missing or no matrix"))),
+    };
+    let sizes = EncoderSizes {
+        n_layers: size("block_count")?,
+        n_heads: size("attention.head_count")?,
+        hidden: size("embedding_length")?,
+        intermediate: size("feed_forward_length")?,
+        vocabulary: rows("token_embd.weight")?,
+        positions: rows("position_embd.weight")?,
+        epsilon,
+    };
+    if sizes.n_layers > MOST_LAYERS {
+        return Err(not(format!("it has {} layers", sizes.n_layers)));
+    }
+    if !sizes.hidden.is_multiple_of(sizes.n_heads) {
+        let (hidden, heads) = (sizes.hidden, sizes.n_heads);
+        return Err(not(format!("{heads} heads do not divide a vector of {hidden}")));
+    }
+    Ok(sizes)
+}
