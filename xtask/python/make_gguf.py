@@ -55,6 +55,27 @@ def list_entry(key, kind, values):
     return text(key) + struct.pack("<IIQ", ARRAY, kind, len(values)) + data
 
 
+def sizes_of(config, weights):
+    """The metadata that the weights and the configuration decide."""
+    positions, hidden = weights["embeddings.position_embeddings.weight"].shape
+    sizes = {
+        "bert.block_count": config.layers,
+        "bert.context_length": positions,
+        "bert.embedding_length": hidden,
+        "bert.feed_forward_length": weights["encoder.layer.0.intermediate.dense.weight"].shape[0],
+        "bert.attention.head_count": config.heads,
+        "bert.pooling_type": 1,
+        "general.file_type": 0,
+        "general.alignment": ALIGNMENT,
+    }
+    return [
+        entry("general.architecture", STRING, "bert"),
+        *(entry(key, UINT32, value) for key, value in sizes.items()),
+        entry("bert.attention.layer_norm_epsilon", FLOAT32, config.epsilon),
+        entry("bert.attention.causal", BOOL, False),
+    ]
+
+
 def tensors_of(config, weights):
     """The weights under ggml's names, in the order of the layers."""
     names = dict(EMBEDDINGS)
@@ -84,34 +105,25 @@ def tokens_of(directory):
     return [spelled(token) for token in tokens], kinds, vocabulary
 
 
-def metadata_of(config, weights, directory):
-    positions, hidden = weights["embeddings.position_embeddings.weight"].shape
-    intermediate = weights["encoder.layer.0.intermediate.dense.weight"].shape[0]
+def tokenizer_of(directory):
+    """The metadata that the tokenizer decides."""
     tokens, kinds, vocabulary = tokens_of(directory)
-    sizes = {
-        "bert.block_count": config.layers,
-        "bert.context_length": positions,
-        "bert.embedding_length": hidden,
-        "bert.feed_forward_length": intermediate,
-        "bert.attention.head_count": config.heads,
-        "bert.pooling_type": 1,
-        "general.file_type": 0,
-        "general.alignment": ALIGNMENT,
-        "tokenizer.ggml.token_type_count": 2,
-        "tokenizer.ggml.unknown_token_id": vocabulary["[UNK]"],
-        "tokenizer.ggml.padding_token_id": vocabulary["[PAD]"],
-        "tokenizer.ggml.cls_token_id": vocabulary["[CLS]"],
-        "tokenizer.ggml.bos_token_id": vocabulary["[CLS]"],
-        "tokenizer.ggml.seperator_token_id": vocabulary["[SEP]"],
-        "tokenizer.ggml.mask_token_id": vocabulary["[MASK]"],
+    special = {
+        "unknown": "[UNK]",
+        "padding": "[PAD]",
+        "cls": "[CLS]",
+        "bos": "[CLS]",
+        "seperator": "[SEP]",
+        "mask": "[MASK]",
     }
     return [
-        entry("general.architecture", STRING, "bert"),
         entry("general.name", STRING, "minilm-l6"),
-        *(entry(key, UINT32, value) for key, value in sizes.items()),
-        entry("bert.attention.layer_norm_epsilon", FLOAT32, config.epsilon),
-        entry("bert.attention.causal", BOOL, False),
         entry("tokenizer.ggml.model", STRING, "bert"),
+        entry("tokenizer.ggml.token_type_count", UINT32, 2),
+        *(
+            entry(f"tokenizer.ggml.{name}_token_id", UINT32, vocabulary[token])
+            for name, token in special.items()
+        ),
         list_entry("tokenizer.ggml.tokens", STRING, tokens),
         list_entry("tokenizer.ggml.token_type", INT32, kinds),
     ]
@@ -144,7 +156,7 @@ def main():
 
     directory = model_directory(arguments.weights)
     config, weights = read_model(directory)
-    metadata = metadata_of(config, weights, directory)
+    metadata = sizes_of(config, weights) + tokenizer_of(directory)
     write_and_report(arguments.out, file_of(metadata, list(tensors_of(config, weights))))
 
 

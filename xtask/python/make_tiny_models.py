@@ -20,6 +20,7 @@ from onnx.external_data_helper import set_external_data
 
 from encoder_graph import IR_VERSION, OPSET, EncoderConfig, build_encoder, weight_shapes
 from files import fail, write_atomically
+from make_gguf import file_of, sizes_of, tensors_of
 
 F16, F32, F64, BF16 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16
 I32, I64, U8, BOOL = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL
@@ -134,6 +135,10 @@ def encoder():
     `input_ids`, `attention_mask`, `token_type_ids` i64 [batch, sequence] to `last_hidden_state`
     f32 [batch, sequence, 16]. 2 layers, 2 heads, vocabulary 128, at most 64 positions, 2 token
     types."""
+    return build_encoder(*encoder_weights(), name="encoder")
+
+
+def encoder_weights():
     config = EncoderConfig(layers=2, heads=2, epsilon=1e-12)
     shapes = weight_shapes(config, vocabulary=128, positions=64, types=2, hidden=16, intermediate=32)
     weights = {}
@@ -141,7 +146,15 @@ def encoder():
         weights[name] = numbers(f"encoder.{name}", *shape) * np.float32(0.5)
         if name.endswith("LayerNorm.weight"):
             weights[name] += np.float32(1)
-    return build_encoder(config, weights, name="encoder")
+    return config, weights
+
+
+@makes("encoder.gguf")
+def gguf_encoder():
+    """The weights of `encoder.onnx` as a GGUF file of the architecture `bert`, f32, without a
+    tokenizer: `input_ids`, `attention_mask` to `last_hidden_state`; every token is of type 0."""
+    config, weights = encoder_weights()
+    return file_of(sizes_of(config, weights), list(tensors_of(config, weights)))
 
 
 @makes("tiny_tokenizer.json")

@@ -93,7 +93,11 @@ fn unknown(registry: &Registry, name: &BackendId) -> OpenError {
 }
 
 fn cpu_options(global: &Global) -> CpuOptions {
-    CpuOptions { onnxruntime: global.onnxruntime.clone(), ggml: global.ggml.clone() }
+    CpuOptions {
+        onnxruntime: global.onnxruntime.clone(),
+        ggml: global.ggml.clone(),
+        ggml_weights: None,
+    }
 }
 
 /// A library that was named must work: another engine in its place would hide the mistake.

@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shapeyard_core::Backend;
+use shapeyard_core::model::gguf::GgufType;
 
 pub use crate::ggml::Ggml;
 pub use crate::onnxruntime::OnnxRuntime;
@@ -50,6 +51,35 @@ pub struct CpuOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The ggml library to load. When it is given, nothing else is tried.
     pub ggml: Option<PathBuf>,
+    /// What ggml's artifacts hold in place of `f32` matrices; without it ggml makes none. Only GGUF files
+    /// are compiled.
+    pub ggml_weights: Option<GgmlWeights>,
+}
+
+/// The type of the matrices in an artifact of ggml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GgmlWeights {
+    /// IEEE 754 binary16: half the bytes.
+    F16,
+    /// 8 bits each and a scale for 32: about a quarter of the bytes.
+    Q8_0,
+}
+
+impl GgmlWeights {
+    const fn dtype(self) -> GgufType {
+        match self {
+            Self::F16 => GgufType::F16,
+            Self::Q8_0 => GgufType::Q8_0,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
 }
 
 /// The CPU backends in order of preference: ONNX Runtime, rten, ggml.

@@ -5,10 +5,14 @@
 
 mod common;
 
+use std::fs;
 use std::path::PathBuf;
 
 use common::{ggml, lane, load, onnxruntime, rten, run, write_down};
+use shapeyard_core::backend::{Artifact, BackendError, CompileJob, LoadJob};
+use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Model, Outputs, Tensor};
+use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
 
 const BATCH: usize = 3;
 const SEQUENCE: usize = 37;
@@ -124,6 +128,44 @@ fn the_gguf_file_gives_the_vectors_of_the_onnx_file() {
     let farthest = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("GGUF: {farthest:e}");
     assert!(farthest < 1e-4, "{farthest}");
+}
+
+#[test]
+fn narrower_weights_stay_near_the_original() {
+    let test = "narrower_weights_stay_near_the_original";
+    let Some(model) = real(test, "minilm-l6.gguf") else { return };
+    let Some(plain) = ggml(test) else { return };
+    let result = |backend: &dyn Backend, artifacts: &[Artifact]| {
+        let job = LoadJob { artifacts, ..LoadJob::of(&model) };
+        let executable = backend.load(&job).unwrap();
+        let (mut session, mut outputs) = (lane(executable.as_ref(), 2), Outputs::new());
+        run(executable.as_ref(), session.as_mut(), &without_types(&model), &mut outputs).unwrap();
+        outputs.tensors()[0].as_slice::<f32>().unwrap().to_vec()
+    };
+    let reference = result(plain.as_ref(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    for (weights, share) in [(GgmlWeights::F16, 0.51), (GgmlWeights::Q8_0, 0.28)] {
+        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let backend = Ggml::new(&options);
+        let output = folder.path().join(format!("{weights:?}.gguf"));
+        let job = CompileJob::new(&model, Bucket::default(), output);
+        let artifact = backend.compile(&job).unwrap();
+        assert!(artifact.n_bytes as f64 <= share * model.n_bytes() as f64, "{}", artifact.n_bytes);
+        let error = plain.compile(&job).unwrap_err();
+        assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
+        let narrow = result(&backend, std::slice::from_ref(&artifact));
+        let farthest =
+            narrow.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let cosine = worst_cosine(&reference, &narrow);
+        println!("{weights:?}: farthest {farthest:e}, worst cosine of a token {cosine}");
+        match weights {
+            GgmlWeights::F16 => assert!(farthest < 1e-2, "{farthest}"),
+            _ => assert!(cosine > 0.999, "{cosine}"),
+        }
+        fs::write(&artifact.payload, vec![0; artifact.n_bytes as usize]).unwrap();
+        let error = backend.load(&LoadJob { artifacts: &[artifact], ..LoadJob::of(&model) });
+        assert!(matches!(error.err().unwrap(), BackendError::Artifact { .. }));
+    }
 }
 
 #[test]

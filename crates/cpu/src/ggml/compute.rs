@@ -2,10 +2,10 @@
 #![allow(unsafe_code, reason = "the functions of a C API are called")]
 
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, PoisonError};
 
-use ggml_sys::{ggml_backend_buffer, ggml_cgraph, ggml_gallocr, ggml_status};
+use ggml_sys::{ggml_backend_buffer, ggml_cgraph, ggml_gallocr, ggml_status, ggml_type};
 
 use super::graph::{Context, Tensor};
 use super::library::{Engine, Stream};
@@ -68,6 +68,35 @@ impl Drop for Store {
             // SAFETY: the buffer is alive, and its tensors go with this value.
             unsafe { (self.engine().api.backend_buffer_free)(buffer.as_ptr()) };
         }
+    }
+}
+
+/// Floats as another type; every row by itself.
+pub(super) fn quantise(
+    engine: &Engine,
+    dtype: ggml_type,
+    values: &[f32],
+    row: usize,
+) -> Result<Vec<u8>, String> {
+    let api = &engine.api;
+    // SAFETY: the type is one of the library's: the reader of GGUF knows no others.
+    let block = unsafe { (api.blck_size)(dtype) };
+    let block = usize::try_from(block).unwrap_or(0);
+    if row == 0 || block == 0 || !row.is_multiple_of(block) || !values.len().is_multiple_of(row) {
+        return Err(format!("rows of {row} do not fill blocks of {block}"));
+    }
+    // SAFETY: as above, and the row fills whole blocks.
+    let row_bytes = unsafe { (api.row_size)(dtype, row as i64) };
+    let n_rows = values.len() / row;
+    let mut bytes = vec![0u8; row_bytes * n_rows];
+    let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast::<c_void>());
+    let (rows, width) = (n_rows as i64, row as i64);
+    // SAFETY: source and target hold that many rows of that width; null asks for no weighting.
+    let written = unsafe { (api.quantize_chunk)(dtype, from, to, 0, rows, width, ptr::null()) };
+    if written == bytes.len() {
+        Ok(bytes)
+    } else {
+        Err("the library wrote another length".to_owned())
     }
 }
 

@@ -11,22 +11,25 @@ mod library;
 mod onnx;
 mod operators;
 mod prepare;
+mod quantise;
 mod session;
 mod translate;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
-    Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    LoadJob, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
+    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
 };
-use shapeyard_core::plan::{Plan, PlanOptions, Workload};
+use shapeyard_core::model::Digest;
+use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
 use self::executable::GgmlExecutable;
 use self::library::{Engine, Search};
-use crate::{CpuOptions, dynamic};
+use crate::{CpuOptions, GgmlWeights, dynamic};
 
 const ID: BackendId = BackendId::new("ggml");
 
@@ -38,6 +41,7 @@ const ID: BackendId = BackendId::new("ggml");
 #[derive(Debug)]
 pub struct Ggml {
     library: Option<PathBuf>,
+    weights: Option<GgmlWeights>,
     search: OnceLock<Search>,
 }
 
@@ -45,7 +49,8 @@ impl Ggml {
     /// The backend; nothing is loaded yet.
     #[must_use]
     pub fn new(options: &CpuOptions) -> Self {
-        Self { library: options.ggml.clone(), search: OnceLock::new() }
+        let (library, weights) = (options.ggml.clone(), options.ggml_weights);
+        Self { library, weights, search: OnceLock::new() }
     }
 
     fn search(&self) -> &Search {
@@ -74,7 +79,10 @@ impl Backend for Ggml {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             shapes: ShapeSupport::Dynamic,
-            artifacts: ArtifactUse::None,
+            artifacts: match self.weights {
+                Some(_) => ArtifactUse::Optional,
+                None => ArtifactUse::None,
+            },
             dtypes: DataType::ALL.into_iter().filter(|&dtype| takes(dtype)).collect(),
         }
     }
@@ -103,22 +111,67 @@ impl Backend for Ggml {
     }
 
     fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
-        Err(BackendError::Unsupported {
-            backend: ID,
-            what: "make artifacts: it loads models as they are",
-        })
+        let weights = self.weights.ok_or(NO_ARTIFACTS)?;
+        Ok(recipe(weights, self.search().engine.as_ref().ok()))
     }
 
-    fn compile(&self, _job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
-        Err(BackendError::Unsupported {
+    fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
+        let weights = self.weights.ok_or(NO_ARTIFACTS)?;
+        let engine = self.engine()?;
+        let gguf = job.model.gguf().ok_or_else(|| {
+            dynamic::refuse(&ID, job.model, "only GGUF files are compiled, to narrower weights")
+        })?;
+        let n_bytes = quantise::write(engine, job, gguf, weights)?;
+        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
+        Ok(Artifact {
             backend: ID,
-            what: "compile ahead: it loads models as they are",
+            model: job.model.digest()?,
+            bucket: Bucket::default(),
+            optimisation: job.optimisation,
+            fingerprint: recipe(weights, Some(engine)).fingerprint(),
+            payload: job.output.clone(),
+            n_bytes,
+            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
+            notes: BTreeMap::new(),
         })
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
         let engine = self.engine()?;
         dynamic::check_types(&ID, job.model, takes)?;
-        Ok(Arc::new(GgmlExecutable::load(engine, job.model)?))
+        let Some(artifact) = job.artifacts.iter().find(|artifact| artifact.backend == ID) else {
+            return Ok(Arc::new(GgmlExecutable::load(engine, job.model)?));
+        };
+        let weights = self.weights.ok_or(NO_ARTIFACTS)?;
+        artifact.check(job.model, &recipe(weights, Some(engine)).fingerprint())?;
+        artifact.verify()?;
+        let damaged = |reason| BackendError::Artifact { path: artifact.payload.clone(), reason };
+        let narrow = Model::open(artifact.payload()).map_err(|error| damaged(error.to_string()))?;
+        if narrow.signature() != job.model.signature() {
+            return Err(damaged("it takes or gives something else than the model".to_owned()));
+        }
+        Ok(Arc::new(GgmlExecutable::load(engine, &narrow)?))
+    }
+}
+
+/// What is said where no type of weights was asked for.
+const NO_ARTIFACTS: BackendError =
+    BackendError::Unsupported { backend: ID, what: "make artifacts: it loads models as they are" };
+
+fn recipe(weights: GgmlWeights, engine: Option<&Arc<Engine>>) -> Recipe {
+    let machine = |engine: &Arc<Engine>| Machine {
+        compiler: format!("ggml {}", engine.version),
+        library: None,
+        driver: None,
+        architecture: None,
+        environment: Environment::default(),
+    };
+    Recipe {
+        backend: ID,
+        backend_version: "1".to_owned(),
+        precision: Some(weights.name().to_owned()),
+        calibration: None,
+        options: BTreeMap::new(),
+        machine: engine.map(machine),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GgufError, GgufFile, GgufValue};
+use super::{GgufError, GgufFile, GgufTensor, GgufType, GgufValue};
 use crate::DataType;
 use crate::signature::{Dim, Signature, SymbolId, TensorSpec};
 
@@ -44,14 +44,11 @@ impl EncoderSizes {
         for (name, shape) in sizes.tensors() {
             let found =
                 file.tensors.get(&name).ok_or_else(|| not(format!("it has no `{name}`")))?;
-            if found.shape != shape {
-                return Err(not(format!("`{name}` is {:?}, not {shape:?}", found.shape)));
-            }
-            if !found.dtype.is_float() || (shape.len() == 1 && found.dtype != super::GgufType::F32)
-            {
-                let number = found.dtype.number();
-                return Err(not(format!("`{name}` is of type number {number}")));
-            }
+            check(&name, found, &shape)?;
+        }
+        if let Some(types) = file.tensors.get(TOKEN_TYPES) {
+            let n_types = types.shape.first().copied().unwrap_or_default();
+            check(TOKEN_TYPES, types, &[n_types, sizes.hidden])?;
         }
         Ok(sizes)
     }
@@ -111,6 +108,20 @@ pub const fn layer_tensors(hidden: usize, wide: usize) -> [(&'static str, usize,
         ("ffn_down", hidden, wide),
         ("layer_output_norm", hidden, 0),
     ]
+}
+
+/// A table that an encoder may lack: what each kind of token adds.
+const TOKEN_TYPES: &str = "token_types.weight";
+
+fn check(name: &str, found: &GgufTensor, shape: &[usize]) -> Result<(), GgufError> {
+    if found.shape != shape {
+        return Err(not(format!("`{name}` is {:?}, not {shape:?}", found.shape)));
+    }
+    // Vectors are added and multiplied, for which nothing but f32 is taken.
+    let fits =
+        if shape.len() == 1 { found.dtype == GgufType::F32 } else { found.dtype.is_weight() };
+    let number = found.dtype.number();
+    if fits { Ok(()) } else { Err(not(format!("`{name}` is of type number {number}"))) }
 }
 
 fn not(reason: String) -> GgufError {

@@ -14,6 +14,8 @@ pub use encoder::{EncoderSizes, layer_tensors};
 /// The first bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
 
+const DEFAULT_ALIGNMENT: u64 = 32;
+
 /// Why bytes are no GGUF model that can be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -133,10 +135,10 @@ impl GgufType {
         self.0
     }
 
-    /// Whether it is a float or a quantised float.
+    /// Whether weights may be of this type: floats up to 32 bits, and quantised ones that are stored.
     #[must_use]
-    pub const fn is_float(self) -> bool {
-        !matches!(self.0, 24..=27)
+    pub const fn is_weight(self) -> bool {
+        matches!(self.0, 0..=8 | 10..=14 | 30)
     }
 
     /// Bytes of a row of so many elements, if they fill whole blocks.
@@ -174,6 +176,8 @@ pub struct GgufFile {
     pub metadata: BTreeMap<String, GgufValue>,
     /// The tensors by name.
     pub tensors: BTreeMap<String, GgufTensor>,
+    /// Where the metadata ends: what lies before needs no change when tensors change.
+    pub metadata_end: u64,
 }
 
 /// Reads what the file says about itself; weights are passed over, not read.
@@ -204,6 +208,15 @@ impl GgufFile {
             GgufValue::Uint(value) => usize::try_from(value).ok(),
             GgufValue::Int(value) => usize::try_from(value).ok(),
             _ => None,
+        }
+    }
+
+    /// What the start of every tensor is a multiple of.
+    #[must_use]
+    pub fn alignment(&self) -> u64 {
+        match self.metadata.get("general.alignment") {
+            Some(&GgufValue::Uint(value)) if value > 0 => value,
+            _ => DEFAULT_ALIGNMENT,
         }
     }
 

@@ -52,6 +52,7 @@ impl<R: Read + Seek> Source<R> {
         let n_tensors = self.count(24, "tensors")?;
         let n_entries = self.count(13, "entries")?;
         let metadata = self.metadata(n_entries)?;
+        let metadata_end = self.at;
         let declared = self.tensors(n_tensors)?;
         let start = self.at.checked_next_multiple_of(alignment(&metadata)?);
         let start = start.filter(|start| *start <= self.length || declared.is_empty());
@@ -70,7 +71,7 @@ impl<R: Read + Seek> Source<R> {
             let Declared { shape, dtype, n_bytes, .. } = tensor;
             tensors.insert(name, GgufTensor { shape, dtype, offset, n_bytes });
         }
-        Ok(GgufFile { version, metadata, tensors })
+        Ok(GgufFile { version, metadata, tensors, metadata_end })
     }
 
     fn metadata(&mut self, n: u64) -> Result<BTreeMap<String, GgufValue>, GgufError> {
@@ -260,7 +261,7 @@ impl<R: Read + Seek> Source<R> {
 
 fn alignment(metadata: &BTreeMap<String, GgufValue>) -> Result<u64, GgufError> {
     match metadata.get("general.alignment") {
-        None => Ok(32),
+        None => Ok(super::DEFAULT_ALIGNMENT),
         Some(&GgufValue::Uint(value))
             if value.is_power_of_two() && value <= LARGEST_ALIGNMENT as u64 =>
         {

@@ -1,0 +1,105 @@
+//! Encoders from GGUF files on ggml: the answers of the ONNX file with the same weights, and damaged files.
+
+// Helpers of tests are no tests to the lints.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+
+use std::fs;
+use std::thread;
+
+use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
+use shapeyard_core::backend::{BackendError, RunError};
+use shapeyard_core::{Model, Outputs, Tensor};
+
+#[test]
+fn the_gguf_encoder_is_the_onnx_encoder() {
+    let test = "the_gguf_encoder_is_the_onnx_encoder";
+    let Some(backend) = ggml(test) else { return };
+    let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
+    let mut session = lane(executable.as_ref(), 1);
+    for other in std::iter::once(rten()).chain(onnxruntime(test)) {
+        let theirs = load(other.as_ref(), &model("encoder.onnx")).unwrap();
+        for batch in [1, 3, 8, 2] {
+            // The file has no types, and the masks of rows differ.
+            let mut given = inputs(theirs.signature(), batch);
+            given[2] = Tensor::zeroed(given[2].dtype(), given[2].shape()).unwrap();
+            let (mut ours, mut wanted) = (Outputs::new(), Outputs::new());
+            run(executable.as_ref(), session.as_mut(), &given[..2], &mut ours).unwrap();
+            run(theirs.as_ref(), lane(theirs.as_ref(), 1).as_mut(), &given, &mut wanted).unwrap();
+            assert_close(&ours, &wanted, 1e-4, "GGUF beside ONNX");
+        }
+    }
+}
+
+#[test]
+fn two_lanes_give_the_bytes_of_one() {
+    let Some(backend) = ggml("two_lanes_give_the_bytes_of_one") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
+    let work = || {
+        let mut session = lane(executable.as_ref(), 1);
+        let one = |batch| {
+            let mut outputs = Outputs::new();
+            let given = inputs(executable.signature(), batch);
+            run(executable.as_ref(), session.as_mut(), &given, &mut outputs).unwrap();
+            outputs
+        };
+        (1..12).map(one).collect::<Vec<_>>()
+    };
+    let serial = work();
+    thread::scope(|scope| {
+        for lane in [scope.spawn(work), scope.spawn(work)] {
+            assert!(lane.join().unwrap() == serial);
+        }
+    });
+}
+
+#[test]
+fn a_text_longer_than_the_model_knows_is_an_error() {
+    let Some(backend) = ggml("a_text_longer_than_the_model_knows_is_an_error") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
+    let mut session = lane(executable.as_ref(), 1);
+    let given = |length| {
+        let mask = Tensor::from_slice(&[1, length], &vec![1i64; length]).unwrap();
+        [mask.clone(), mask]
+    };
+    run(executable.as_ref(), session.as_mut(), &given(64), &mut Outputs::new()).unwrap();
+    let error = run(executable.as_ref(), session.as_mut(), &given(65), &mut Outputs::new());
+    assert!(matches!(error, Err(RunError::Library { .. })), "{error:?}");
+    run(executable.as_ref(), session.as_mut(), &given(5), &mut Outputs::new()).unwrap();
+}
+
+#[test]
+fn engines_for_onnx_say_that_it_is_another_format() {
+    for backend in
+        std::iter::once(rten()).chain(onnxruntime("engines_for_onnx_say_that_it_is_another_format"))
+    {
+        let error = load(backend.as_ref(), &model("encoder.gguf")).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{error}");
+        assert!(error.to_string().contains("only ggml reads"), "{error}");
+    }
+}
+
+/// Whatever a byte of the head becomes, the file is refused or serves; the process goes on.
+#[test]
+fn a_damaged_head_never_ends_the_process() {
+    let Some(backend) = ggml("a_damaged_head_never_ends_the_process") else { return };
+    let whole = fs::read(common::path("encoder.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.gguf");
+    // The head ends where the metadata and the list of tensors do; data cannot be damaged.
+    let head = model("encoder.gguf").gguf().unwrap().tensors.values().map(|it| it.offset).min();
+    let mut n_served = 0;
+    for at in 0..usize::try_from(head.unwrap()).unwrap() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= if at.is_multiple_of(2) { 0x01 } else { 0x80 };
+        fs::write(&path, damaged).unwrap();
+        let Ok(model) = Model::open(&path) else { continue };
+        let Ok(executable) = load(backend.as_ref(), &model) else { continue };
+        let given = inputs(executable.signature(), 2);
+        let mut session = lane(executable.as_ref(), 1);
+        let served = run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new());
+        n_served += usize::from(served.is_ok());
+    }
+    assert!(n_served > 0, "damage to a name that nobody reads does not matter");
+}
