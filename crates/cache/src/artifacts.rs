@@ -56,11 +56,18 @@ pub enum ArtifactError {
 impl ArtifactError {
     /// The same as an error of the backend, for callers that know no cache.
     #[must_use]
-    pub fn into_backend(self, backend: BackendId) -> BackendError {
+    pub fn into_backend(self, backend: BackendId, model: &Model) -> BackendError {
         match self {
             Self::Backend(error) => error,
             Self::Cache(CacheError::Cancelled { digest }) => {
                 BackendError::Cancelled { what: format!("the wait for {digest}") }
+            }
+            // Only what would fail again is remembered.
+            Self::Cache(CacheError::Failed { record, origin })
+                if record.expires_at_ms > record.failed_at_ms =>
+            {
+                let reason = format!("{} ({origin})", record.text);
+                BackendError::Model { backend, model: model.path().to_owned(), reason }
             }
             Self::Cache(error) => {
                 BackendError::Library { backend, what: "compile", message: error.to_string() }
@@ -156,6 +163,11 @@ impl CachedArtifacts {
                 ..CompileJob::new(&self.model, bucket.clone(), path)
             };
             match self.backend.compile(&job) {
+                // Something that decides what is compiled changed after the key was made, such as a file of
+                // calibration data.
+                Ok(artifact) if artifact.fingerprint != self.recipe.fingerprint() => {
+                    Err(failure(self.drifted(), &mut error))
+                }
                 Ok(artifact) => {
                     Ok(Produced { n_bytes: Some(artifact.n_bytes), notes: artifact.notes })
                 }
@@ -172,6 +184,14 @@ impl CachedArtifacts {
             }
             (Err(CacheError::Cancelled { .. }), Some(error)) => Err(error.into()),
             (Err(error), _) => Err(ArtifactError::Cache(error)),
+        }
+    }
+
+    fn drifted(&self) -> BackendError {
+        BackendError::Library {
+            backend: self.backend.id(),
+            what: "compile",
+            message: "what decides the artifact changed meanwhile; start again".to_owned(),
         }
     }
 
@@ -196,7 +216,8 @@ impl CachedArtifacts {
 impl ArtifactSource for CachedArtifacts {
     fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
         let obtained = self.get_or_compile(bucket, &Ask::new(), Cancellation::never());
-        obtained.map(|it| it.artifact).map_err(|error| error.into_backend(self.backend.id()))
+        let failed = |error: ArtifactError| error.into_backend(self.backend.id(), &self.model);
+        obtained.map(|it| it.artifact).map_err(failed)
     }
 }
 
@@ -206,7 +227,7 @@ fn failure(error: BackendError, kept: &mut Option<BackendError>) -> Failure {
         // The store asks again with another place.
         BackendError::Write { source, .. } => return Failure::Storage(source),
         BackendError::Cancelled { .. } => Failure::Cancelled,
-        BackendError::Model { .. } => Failure::permanent(error.to_string()),
+        BackendError::Model { ref reason, .. } => Failure::permanent(reason.clone()),
         _ => Failure::passing(error.to_string()),
     };
     *kept = Some(error);

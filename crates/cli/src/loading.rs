@@ -315,6 +315,8 @@ impl ArtifactSource for OnDemand {
         let cancelled = || self.interrupt.is_set();
         let ask = Ask::new().cancelled(&cancelled);
         let obtained = self.source.get_or_compile(bucket, &ask, Cancellation::when(&cancelled));
-        obtained.map(|it| it.artifact).map_err(|error| error.into_backend(self.id.clone()))
+        obtained
+            .map(|it| it.artifact)
+            .map_err(|error| error.into_backend(self.id.clone(), self.source.model()))
     }
 }

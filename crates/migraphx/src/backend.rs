@@ -1,6 +1,7 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +23,7 @@ use crate::{ID, plan, specialise};
 
 /// The version of what this crate decides about a program: counted up when the same options make another
 /// program, or what is noted beside it changes.
-const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "2";
 
 const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRAPHX_DYLIB_PATH";
 
@@ -214,7 +215,13 @@ impl Backend for MigraphxBackend {
         Probe { backend: ID, status, searched: self.search().steps.clone() }
     }
 
-    fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
+    fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError> {
+        if optimisation != Optimisation::Full {
+            return Err(BackendError::Unsupported {
+                backend: ID,
+                what: "leave out rewrites: its compiler always does all that it knows",
+            });
+        }
         let options = &self.options.compile;
         // Numbers and names always have a JSON form.
         let padding = serde_json::to_string(&self.options.padding).unwrap_or_default();
@@ -251,14 +258,18 @@ impl Backend for MigraphxBackend {
             .map_err(|reason| Self::refuse(model, reason))?;
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let digest = model.digest()?;
+        specialise::check_fills(model.signature(), &options.padding)
+            .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
+        let recipe = self.recipe(job.optimisation)?;
         let compile_job = Job {
+            version: VERSION.to_owned(),
             library: library.library().path().to_owned(),
             model: absolute(model.path()),
             digest,
             declared: Job::declared(model.signature()),
             bucket: job.bucket.clone(),
             options: options.compile.clone(),
-            calibration: self.calibration()?,
+            calibration: recipe.calibration,
             padding: options.padding.clone(),
             output: job.output.clone(),
         };
@@ -269,16 +280,20 @@ impl Backend for MigraphxBackend {
             &job.output,
             job.cancellation,
         )?;
-        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
+        let checksum = Digest::of_file(&job.output).map_err(|source| {
+            // Nothing is left of a compile that failed.
+            let _ = fs::remove_file(&job.output);
+            BackendError::Write { path: job.output.clone(), source }
+        })?;
         Ok(Artifact {
             backend: ID,
             model: digest,
             bucket: job.bucket.clone(),
             optimisation: job.optimisation,
-            fingerprint: self.recipe(job.optimisation)?.fingerprint(),
+            fingerprint: recipe.fingerprint(),
             payload: job.output.clone(),
             n_bytes: compiled.n_bytes,
-            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
+            checksum,
             notes: compiled.notes,
         })
     }

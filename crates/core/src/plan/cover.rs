@@ -88,7 +88,7 @@ fn split(
     rigid: &[String],
 ) -> Option<Vec<Piece>> {
     let row = wanted.clone().with(rows, 1);
-    let launch = LAUNCH_ROWS * row.volume();
+    let launch = LAUNCH_ROWS.saturating_mul(row.volume());
     let mut sizes: Vec<Size> = ready
         .iter()
         .enumerate()
