@@ -35,6 +35,7 @@ enum Backend {
     Auto,
     Onnxruntime,
     Rten,
+    Ggml,
 }
 
 impl Backend {
@@ -43,6 +44,7 @@ impl Backend {
             Self::Auto => "auto",
             Self::Onnxruntime => "onnxruntime",
             Self::Rten => "rten",
+            Self::Ggml => "ggml",
         }
     }
 }

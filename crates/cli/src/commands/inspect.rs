@@ -40,6 +40,9 @@ struct Inspection<'a> {
     path: String,
     n_bytes: u64,
     digest: Digest,
+    /// `onnx` or `gguf`.
+    format: &'static str,
+    /// The version of the format.
     ir_version: i64,
     opsets: &'a BTreeMap<String, i64>,
     producer: &'a str,
@@ -83,6 +86,7 @@ impl<'a> Inspection<'a> {
             path: model.path().display().to_string(),
             n_bytes: model.n_bytes(),
             digest: model.digest()?,
+            format: if model.gguf().is_some() { "gguf" } else { "onnx" },
             ir_version: model.ir_version(),
             opsets: model.opsets(),
             producer: model.producer(),
@@ -117,7 +121,12 @@ impl Report for Inspection<'_> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "model      {} ({})", self.path, human::bytes(self.n_bytes))?;
         writeln!(out, "digest     {}", self.digest)?;
-        writeln!(out, "format     IR version {}, {}", self.ir_version, opsets(self.opsets))?;
+        let version = self.ir_version;
+        if self.format == "gguf" {
+            writeln!(out, "format     GGUF version {version}")?;
+        } else {
+            writeln!(out, "format     IR version {version}, {}", opsets(self.opsets))?;
+        }
         if !self.producer.is_empty() {
             writeln!(out, "producer   {}", self.producer)?;
         }
@@ -130,6 +139,9 @@ impl Report for Inspection<'_> {
         writeln!(out, "symbols    {symbols}")?;
         self.inputs.iter().try_for_each(|port| port.line("input", out))?;
         self.outputs.iter().try_for_each(|port| port.line("output", out))?;
+        if self.operators.is_empty() {
+            return Ok(());
+        }
         let total: usize = self.operators.values().sum();
         writeln!(out, "operators  {total}: {}", operators(self.operators))
     }

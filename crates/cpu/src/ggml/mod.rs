@@ -38,6 +38,9 @@ const ID: BackendId = BackendId::new("ggml");
 /// The library is looked for when it is first needed. It computes with `f32`; what a model computes of
 /// integers (shapes, masks, positions) the backend computes itself. A model with an operator that is
 /// neither ggml's nor done by the backend is refused when it is loaded, with the operator's name.
+///
+/// The threads of a lane wait for each other by spinning: where other work keeps the cores busy, lanes of one
+/// thread are faster than one lane of several.
 #[derive(Debug)]
 pub struct Ggml {
     library: Option<PathBuf>,
