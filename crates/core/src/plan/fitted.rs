@@ -72,55 +72,72 @@ impl Filling {
 /// item a row; shortest first. No other choice of equally many lengths pads less.
 #[must_use]
 pub fn lengths(histogram: &Histogram, n_lengths: usize) -> Vec<usize> {
-    let points = points(histogram);
-    let n_lengths = n_lengths.min(points.len() - 1);
-    if n_lengths == 0 {
-        return Vec::new();
-    }
-    let mut best: Vec<i128> =
-        points.iter().map(|point| point.length * i128::from(point.n_items)).collect();
-    let mut choices = Vec::with_capacity(n_lengths);
-    for _ in 1..n_lengths {
-        let (next, choice) = one_more(&points, &best);
-        best = next;
-        choices.push(choice);
-    }
-    walk_back(&points, &choices, points.len() - 1)
+    each(histogram, n_lengths, None).pop().unwrap_or_default()
 }
 
 /// As [`lengths`], for programs whose rows are fixed by a token budget too: partly filled batches and
 /// their starts count. Fewer lengths are given where more would cost more.
 #[must_use]
 pub fn lengths_filled(histogram: &Histogram, n_lengths: usize, filling: &Filling) -> Vec<usize> {
-    let points = thinned(points(histogram));
-    let n_lengths = n_lengths.min(points.len() - 1);
-    if n_lengths == 0 {
+    each(histogram, n_lengths, Some(filling)).pop().unwrap_or_default()
+}
+
+/// The best lengths for every number of them, from one up to `n_lengths`; those numbers are missing for
+/// which fewer lengths cost no more.
+pub(super) fn each(
+    histogram: &Histogram,
+    n_lengths: usize,
+    filling: Option<&Filling>,
+) -> Vec<Vec<usize>> {
+    let all = points(histogram);
+    let points = if filling.is_some() { thinned(all) } else { all };
+    let last = points.len() - 1;
+    if n_lengths.min(last) == 0 {
         return Vec::new();
     }
-    let cost = |from: &Point, to: &Point| {
-        filling.cost(to.n_items - from.n_items, usize::try_from(to.length).unwrap_or(usize::MAX))
-    };
-    let first = |to: &Point| if to.n_items == 0 { 0 } else { cost(&points[0], to) };
-    let mut best: Vec<u64> = points.iter().map(first).collect();
-    let last = points.len() - 1;
-    let (mut choices, mut least) = (Vec::with_capacity(n_lengths), (best[last], 0));
-    for n_more in 1..n_lengths {
-        let (mut next, mut choice) = (best.clone(), vec![KEEP; points.len()]);
-        for to in 1..points.len() {
-            for from in 1..to {
-                let sum = best[from].saturating_add(cost(&points[from], &points[to]));
+    let mut best: Vec<i128> = points.iter().map(|to| cost(&points[0], to, filling)).collect();
+    let mut choices: Vec<Vec<u32>> = Vec::with_capacity(n_lengths);
+    let mut found = vec![walk_back(&points, &choices, last)];
+    for _ in 1..n_lengths.min(last) {
+        let (next, choice) = match filling {
+            None => one_more(&points, &best),
+            Some(filling) => one_more_filled(&points, &best, filling),
+        };
+        choices.push(choice);
+        if next[last] < best[last] {
+            found.push(walk_back(&points, &choices, last));
+        }
+        best = next;
+    }
+    found
+}
+
+/// What a program costs that holds the items above one point up to another.
+fn cost(from: &Point, to: &Point, filling: Option<&Filling>) -> i128 {
+    let n_items = to.n_items - from.n_items;
+    match filling {
+        None => to.length * i128::from(n_items),
+        Some(_) if n_items == 0 => 0,
+        Some(filling) => {
+            filling.cost(n_items, usize::try_from(to.length).unwrap_or(usize::MAX)).into()
+        }
+    }
+}
+
+/// As [`one_more`], by trying every pair.
+fn one_more_filled(points: &[Point], best: &[i128], filling: &Filling) -> (Vec<i128>, Vec<u32>) {
+    let (mut next, mut choice) = (best.to_vec(), vec![KEEP; points.len()]);
+    for to in 1..points.len() {
+        for from in 1..to {
+            if best[from] < next[to] {
+                let sum = best[from] + cost(&points[from], &points[to], Some(filling));
                 if sum < next[to] {
                     (next[to], choice[to]) = (sum, from as u32);
                 }
             }
         }
-        best = next;
-        choices.push(choice);
-        if best[last] < least.0 {
-            least = (best[last], n_more);
-        }
     }
-    walk_back(&points, &choices[..least.1], last)
+    (next, choice)
 }
 
 /// A distinct length, and how many items are no longer.

@@ -79,20 +79,28 @@ impl Policy {
         observed: &Histogram,
         filling: Option<&Filling>,
     ) -> Result<Vec<usize>, InvalidSteps> {
+        Ok(self.proposals(observed, filling)?.pop().unwrap_or_default())
+    }
+
+    /// Extents to choose from: where they are fitted, the best for every number of them, fewest first.
+    pub(super) fn proposals(
+        &self,
+        observed: &Histogram,
+        filling: Option<&Filling>,
+    ) -> Result<Vec<Vec<usize>>, InvalidSteps> {
         let (n, max) = match self {
-            Self::Steps(steps) => return steps.extents(),
+            Self::Steps(steps) => return Ok(vec![steps.extents()?]),
             Self::Fitted { n, max } => (*n, *max),
         };
-        let mut extents = match filling {
-            None => fitted::lengths(observed, n),
-            Some(filling) => fitted::lengths_filled(observed, n, filling),
-        };
-        // A length of 0 needs no program of its own: the next one holds it.
-        extents.retain(|&extent| extent > 0);
-        if let (Some(longest), Some(max)) = (extents.last_mut(), max) {
-            *longest = max.max(*longest);
+        let mut proposals = fitted::each(observed, n, filling);
+        for extents in &mut proposals {
+            // An extent of 0 needs no program of its own: the next one holds it.
+            extents.retain(|&extent| extent > 0);
+            if let (Some(longest), Some(max)) = (extents.last_mut(), max) {
+                *longest = max.max(*longest);
+            }
         }
-        Ok(extents)
+        Ok(proposals)
     }
 }
 

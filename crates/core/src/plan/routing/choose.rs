@@ -6,12 +6,14 @@ use super::route::{Routed, route};
 use crate::plan::{PlanOptions, Prices};
 
 /// What was chosen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Chosen {
     /// How a batch of each class runs, in the classes' order.
     pub(super) routed: Vec<Routed>,
     /// Programs that were taken out although batches ran in them.
     pub(super) dropped: Vec<Dropped>,
+    /// Seconds of a pass, loading counted, and compiling if it is weighed.
+    pub(super) seconds: f64,
     /// Seconds until the CPU's first run.
     pub(super) cpu_load: f64,
     /// Set where programs would have cost more than the CPU alone: what they would have cost.
@@ -19,9 +21,9 @@ pub(super) struct Chosen {
 }
 
 /// A program that was taken out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Dropped {
-    pub(super) program: usize,
+    pub(super) program: Program,
     pub(super) why: Why,
     /// Seconds that the plan costs more without it, loading counted; negative for one that did not pay.
     pub(super) lost_seconds: f64,
@@ -54,21 +56,31 @@ pub(super) fn choose(
     options: &PlanOptions,
     prices: &Prices,
     stock: &Stock,
+    dropped: Vec<Dropped>,
 ) -> Chosen {
     let cpu_load = if stock.cpu_is_loaded { 0.0 } else { prices.cpu.load };
     let allowed = vec![true; found.programs.len()];
     let routed =
         found.classes.iter().map(|it| route(it, &found.programs, &allowed, options, prices));
     let routed = routed.collect();
-    let mut search =
-        Search { found, options, prices, cpu_load, allowed, routed, dropped: Vec::new() };
+    let mut search = Search { found, options, prices, cpu_load, allowed, routed, dropped };
     search.prune();
     let seconds = search.total();
     let on_cpu = search.on_cpu();
-    let all_on_cpu = Search { routed: on_cpu, dropped: Vec::new(), ..search };
-    let refused = (seconds > all_on_cpu.total()).then_some(seconds);
-    let routed = if refused.is_some() { all_on_cpu.routed } else { search.routed };
-    Chosen { routed, dropped: search.dropped, cpu_load, refused_seconds: refused }
+    let routed = std::mem::replace(&mut search.routed, on_cpu);
+    let cpu_seconds = search.total();
+    let refused_seconds = (seconds > cpu_seconds).then_some(seconds);
+    let routed = if refused_seconds.is_some() { search.routed } else { routed };
+    let seconds = seconds.min(cpu_seconds);
+    Chosen { routed, dropped: search.dropped, seconds, cpu_load, refused_seconds }
+}
+
+impl Chosen {
+    /// Whether a batch runs in a program of that length.
+    pub(super) fn uses_length(&self, found: &Candidates, length: usize) -> bool {
+        let pieces = self.routed.iter().flat_map(|it| &it.way.pieces);
+        pieces.into_iter().any(|&(program, _)| found.programs[program].length == length)
+    }
 }
 
 impl Search<'_> {
@@ -88,11 +100,11 @@ impl Search<'_> {
             let Some(program) = self.least_worth(&candidates, &mut worths) else { return };
             let worth = worths[program];
             let why = match over {
-                Some(over) if worth > 0.0 => over,
+                Some(over) if worth >= 0.0 => over,
                 None if worth > 0.0 => return,
                 _ => Why::DoesNotPay,
             };
-            self.drop(Dropped { program, why, lost_seconds: worth });
+            self.drop(program, why, worth);
             if self.cpu_is_used() != cpu_was_used {
                 // Its load is paid by now, so that the others are worth less.
                 cpu_was_used = !cpu_was_used;
@@ -130,14 +142,15 @@ impl Search<'_> {
         more + cpu_load - self.fixed(program)
     }
 
-    fn drop(&mut self, dropped: Dropped) {
-        self.allowed[dropped.program] = false;
+    fn drop(&mut self, program: usize, why: Why, lost_seconds: f64) {
+        self.allowed[program] = false;
         for (class, now) in self.found.classes.iter().zip(&mut self.routed) {
-            if uses(now, dropped.program) {
+            if uses(now, program) {
                 *now = route(class, &self.found.programs, &self.allowed, self.options, self.prices);
             }
         }
-        self.dropped.push(dropped);
+        let program = self.found.programs[program].clone();
+        self.dropped.push(Dropped { program, why, lost_seconds });
     }
 
     /// Positions of the programs that batches run in.

@@ -1,6 +1,6 @@
 //! What is to be routed: batches that are alike, and programs that could take them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::plan::fitted::Filling;
 use crate::plan::{
@@ -54,6 +54,8 @@ pub(super) struct Program {
     pub(super) load: f64,
     /// Seconds to compile it; 0 where it is compiled.
     pub(super) compile: f64,
+    /// Whether it is there for the few rows that do not fill a batch.
+    pub(super) is_for_tail: bool,
     pub(super) n_bytes: u64,
 }
 
@@ -64,21 +66,39 @@ pub(super) struct Candidates {
     pub(super) programs: Vec<Program>,
 }
 
+/// The lists of lengths to choose from; at least one, which may be empty.
+pub(super) fn proposals(
+    workload: &Workload,
+    options: &PlanOptions,
+    prices: &Prices,
+) -> Result<Vec<Vec<usize>>, InvalidSteps> {
+    let filling = filling(options, prices);
+    let filling = (!matches!(workload.work, Work::Requests(_))).then_some(&filling);
+    let mut proposals = options.lengths.proposals(&workload.work.histogram(), filling)?;
+    if proposals.is_empty() {
+        proposals.push(Vec::new());
+    }
+    Ok(proposals)
+}
+
+/// What is to be routed when programs have these lengths, ascending.
 pub(super) fn classes(
     workload: &Workload,
+    lengths: &[usize],
     options: &PlanOptions,
     prices: &Prices,
     stock: &Stock,
 ) -> Result<Candidates, InvalidSteps> {
     let (classes, shapes) = match &workload.work {
-        Work::Requests(requests) => of_requests(requests, options)?,
-        items => of_items(&items.histogram(), options, prices)?,
+        Work::Requests(requests) => of_requests(requests, lengths, options)?,
+        items => of_items(&items.histogram(), lengths, options, prices),
     };
-    let of_shape = |(rows, length)| (bucket(workload, rows, length), rows, length);
+    let of_shape =
+        |((rows, length), for_tail)| (bucket(workload, rows, length), rows, length, for_tail);
     let wanted = shapes.into_iter().map(of_shape);
     let ready = stock.compiled.iter().chain(&stock.resident).filter_map(|bucket| {
         let extent = |symbol: &str| if symbol.is_empty() { Some(1) } else { bucket.get(symbol) };
-        Some((bucket.clone(), extent(&workload.rows)?, extent(&workload.length)?))
+        Some((bucket.clone(), extent(&workload.rows)?, extent(&workload.length)?, false))
     });
     let mut programs: Vec<Program> =
         wanted.chain(ready).map(|shape| program(shape, prices, stock)).collect();
@@ -98,7 +118,7 @@ fn bucket(workload: &Workload, rows: usize, length: usize) -> Bucket {
 }
 
 fn program(
-    (bucket, rows, length): (Bucket, usize, usize),
+    (bucket, rows, length, is_for_tail): (Bucket, usize, usize, bool),
     prices: &Prices,
     stock: &Stock,
 ) -> Program {
@@ -110,30 +130,33 @@ fn program(
         run: prices.device.batch(rows, length),
         load: if is_resident { 0.0 } else { prices.device.load },
         compile: if is_compiled { 0.0 } else { prices.compile.of(rows, length) },
+        is_for_tail,
         n_bytes: prices.memory.of(rows, length).round() as u64,
         bucket,
     }
 }
 
-type Shapes = BTreeSet<(usize, usize)>;
+/// Rows and lengths, and whether a program of that shape is only for what does not fill a batch.
+type Shapes = BTreeMap<(usize, usize), bool>;
 
 /// One class a shape, in the requests' order; of each length, rows as their policy says.
 fn of_requests(
     requests: &[Requests],
+    lengths: &[usize],
     options: &PlanOptions,
 ) -> Result<(Vec<Class>, Shapes), InvalidSteps> {
-    let tokens = Work::Requests(requests.to_vec());
-    let lengths = options.lengths.extents(&tokens.histogram(), None)?;
     let mut shapes = Shapes::new();
-    let mut shorter = 0;
-    for &length in &lengths {
-        let served = requests.iter().filter(|it| it.length <= length && it.length > shorter);
+    for (nth, &length) in lengths.iter().enumerate() {
+        let shorter = nth.checked_sub(1).map(|before| lengths[before]);
+        let is_served = |it: &&Requests| {
+            it.length <= length && shorter.is_none_or(|shorter| it.length > shorter)
+        };
+        let served = requests.iter().filter(is_served);
         let rows: Histogram = served.map(|it| (it.rows, it.count)).collect();
         if rows.n_items() > 0 {
             let extents = options.rows.extents(&rows, None)?;
-            shapes.extend(extents.into_iter().map(|rows| (rows, length)));
+            shapes.extend(extents.into_iter().map(|rows| ((rows, length), false)));
         }
-        shorter = length;
     }
     let class = |it: &Requests| {
         let n_tokens = it.n_tokens().saturating_mul(it.count);
@@ -154,17 +177,16 @@ fn of_requests(
 /// For every length full batches under the token budget and what is left of them, longest rows first.
 fn of_items(
     histogram: &Histogram,
+    lengths: &[usize],
     options: &PlanOptions,
     prices: &Prices,
-) -> Result<(Vec<Class>, Shapes), InvalidSteps> {
-    let token_budget = match options.objective {
-        Objective::Throughput => options.token_budget,
-        Objective::Latency => 1,
+) -> (Vec<Class>, Shapes) {
+    let mut made = Made {
+        filling: filling(options, prices),
+        padding: options.padding,
+        classes: Vec::new(),
+        shapes: Shapes::new(),
     };
-    let launch_tokens = prices.device.launch_tokens();
-    let filling = Filling { token_budget, tail: options.tail, launch_tokens };
-    let lengths = options.lengths.extents(histogram, Some(&filling))?;
-    let mut made = Made { filling, padding: options.padding, ..Made::default() };
     let mut rest = histogram.entries();
     // Descending: what is longer than every program comes first.
     let bounds = lengths.iter().rev().map(|&length| Some(length));
@@ -175,11 +197,20 @@ fn of_items(
         let (later, mine) = rest.split_at(first);
         match length {
             Some(length) => made.group(mine, length),
-            None => made.unheld(mine),
+            None => made.unheld(mine, true),
         }
         rest = later;
     }
-    Ok((made.classes, made.shapes))
+    (made.classes, made.shapes)
+}
+
+/// How items are stacked.
+fn filling(options: &PlanOptions, prices: &Prices) -> Filling {
+    let token_budget = match options.objective {
+        Objective::Throughput => options.token_budget,
+        Objective::Latency => 1,
+    };
+    Filling { token_budget, tail: options.tail, launch_tokens: prices.device.launch_tokens() }
 }
 
 #[derive(Debug)]
@@ -188,14 +219,6 @@ struct Made {
     padding: PaddingLimit,
     classes: Vec<Class>,
     shapes: Shapes,
-}
-
-impl Default for Made {
-    fn default() -> Self {
-        let filling = Filling { token_budget: 1, tail: Tail::Full, launch_tokens: 0 };
-        let padding = PaddingLimit::NONE;
-        Self { filling, padding, classes: Vec::new(), shapes: Shapes::new() }
-    }
 }
 
 impl Made {
@@ -214,12 +237,12 @@ impl Made {
         self.push(&mixed, n_mixed, rows, true);
         self.push(&tail_items, 1, tail, true);
         if n >= rows {
-            self.shape(rows, length);
+            self.shape(rows, length, false);
         }
         if tail > 0 {
             self.tail_shapes(tail, rows, n >= rows, length);
         }
-        self.unheld(refused);
+        self.unheld(refused, false);
     }
 
     /// Programs that could take what is left: one that holds it, and one that leaves a few rows to the CPU.
@@ -227,24 +250,26 @@ impl Made {
         let held = tail.next_power_of_two().min(rows);
         match self.filling.tail {
             Tail::Full if has_full => {}
-            Tail::Full => self.shape(held, length),
+            Tail::Full => self.shape(held, length, has_full),
             Tail::PowerOfTwo => {
-                self.shape(held, length);
-                self.shape(1 << tail.ilog2(), length);
+                self.shape(held, length, has_full);
+                self.shape(1 << tail.ilog2(), length, true);
             }
             Tail::Split => {
                 let powers = (0..u64::BITS).map(|bit| 1 << bit).filter(|power| tail & power != 0);
-                powers.for_each(|power| self.shape(power, length));
+                powers.for_each(|power| self.shape(power, length, has_full));
             }
         }
     }
 
-    fn shape(&mut self, rows: u64, length: usize) {
-        self.shapes.insert((usize::try_from(rows).unwrap_or(usize::MAX), length));
+    fn shape(&mut self, rows: u64, length: usize, is_for_tail: bool) {
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let only_for_tail = self.shapes.entry((rows, length)).or_insert(is_for_tail);
+        *only_for_tail &= is_for_tail;
     }
 
-    /// Items that no program takes: batches of lengths that differ by less than half.
-    fn unheld(&mut self, items: &[(usize, u64)]) {
+    /// Items that no program of this plan takes: batches of lengths that differ by less than half.
+    fn unheld(&mut self, items: &[(usize, u64)], may_pad: bool) {
         let mut rest = items;
         while let Some(&(longest, _)) = rest.last() {
             let (shorter, mine) = rest.split_at(rest.partition_point(|(it, _)| *it <= longest / 2));
@@ -252,8 +277,8 @@ impl Made {
             let (shorter, mine) = if mine.is_empty() { (mine, rest) } else { (shorter, mine) };
             let (n, rows) = (count(mine), self.filling.rows(longest) as u64);
             let (tail, full) = split(mine, n % rows);
-            self.push(&full, n / rows, rows, false);
-            self.push(&tail, 1, n % rows, false);
+            self.push(&full, n / rows, rows, may_pad);
+            self.push(&tail, 1, n % rows, may_pad);
             rest = shorter;
         }
     }

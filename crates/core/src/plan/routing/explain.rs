@@ -20,8 +20,9 @@ pub(super) fn written(
     used.sort_unstable();
     used.dedup();
     let pairs = || found.classes.iter().zip(&chosen.routed);
-    let batches: Vec<PlannedBatches> =
-        pairs().map(|(class, routed)| batches(class, routed, &used)).collect();
+    let left_out = chosen.dropped.iter().map(|it| it.program.length).max().unwrap_or(0);
+    let written = |(class, routed)| batches(class, routed, &used, left_out);
+    let batches: Vec<PlannedBatches> = pairs().map(written).collect();
     let n_tokens = found.classes.iter().map(|class| class.n_tokens).sum();
     let buckets: Vec<PlannedBucket> =
         used.iter().map(|&program| bucket(program, found, chosen, prices, n_tokens)).collect();
@@ -34,7 +35,8 @@ fn programs(routed: &Routed) -> impl Iterator<Item = usize> {
     routed.way.pieces.iter().map(|(program, _)| *program)
 }
 
-fn batches(class: &Class, routed: &Routed, used: &[usize]) -> PlannedBatches {
+/// `left_out` is the longest length whose programs were left out.
+fn batches(class: &Class, routed: &Routed, used: &[usize], left_out: usize) -> PlannedBatches {
     let way = &routed.way;
     let n_batches = class.n_batches as f64;
     let device = way.pieces.iter().map(|&(program, n_rows)| PlannedPiece {
@@ -61,12 +63,12 @@ fn batches(class: &Class, routed: &Routed, used: &[usize]) -> PlannedBatches {
         n_real_tokens: class.n_tokens,
         n_padded_tokens,
         seconds: way.seconds * n_batches,
-        reason: reason(class, routed, route),
+        reason: reason(class, routed, route, left_out),
     }
 }
 
 /// Why a batch runs as it does.
-fn reason(class: &Class, routed: &Routed, route: Route) -> String {
+fn reason(class: &Class, routed: &Routed, route: Route, left_out: usize) -> String {
     let (seconds, cpu) = (Seconds(routed.way.seconds), Seconds(routed.cpu));
     let beside = format!("{seconds}, {cpu} on the CPU");
     match (route, routed.device) {
@@ -76,7 +78,10 @@ fn reason(class: &Class, routed: &Routed, route: Route) -> String {
             let share = 100.0 * (1.0 - real / routed.way.device_tokens.max(1.0));
             format!("{share:.1}% padding costs less than another program: {beside}")
         }
-        (Route::Split, _) => format!("parts cost less than one program that holds it: {beside}"),
+        (Route::Split, _) if routed.is_held => {
+            format!("parts cost less than one program that holds it: {beside}")
+        }
+        (Route::Split, _) => format!("no program holds it whole: {beside}"),
         (Route::Hybrid, Some(device)) => {
             format!(
                 "the last rows are cheaper on the CPU: {beside}, {} in programs",
@@ -86,6 +91,7 @@ fn reason(class: &Class, routed: &Routed, route: Route) -> String {
         (Route::Hybrid, None) => format!("the last rows would be padded over the limit: {beside}"),
         (_, Some(device)) => format!("the CPU is cheaper: {cpu}, {} in programs", Seconds(device)),
         (_, None) if routed.over_limit => "it would be padded over the limit".to_owned(),
+        (_, None) if class.length <= left_out => "its program is left out".to_owned(),
         (_, None) => "no program holds it".to_owned(),
     }
 }
@@ -191,12 +197,12 @@ fn reasons(
         return vec!["there is no work".to_owned()];
     }
     let mut reasons: Vec<String> =
-        chosen.dropped.iter().map(|it| left_out(it, found, options)).collect();
+        chosen.dropped.iter().filter(says_something).map(|it| left_out(it, options)).collect();
     if let Some(seconds) = chosen.refused_seconds {
         let cpu = Seconds(totals.cpu_seconds);
         reasons.push(format!("all runs on the CPU: {cpu}, {} with programs", Seconds(seconds)));
     }
-    if found.programs.is_empty() {
+    if found.programs.is_empty() && chosen.dropped.is_empty() {
         reasons.push("no length has a program, and none is compiled".to_owned());
     }
     if let (Some(runs @ 1..), true) = (totals.break_even_runs, totals.compile_seconds > 0.0) {
@@ -209,9 +215,33 @@ fn reasons(
     reasons
 }
 
+/// Why there are so many lengths, where several numbers of them were tried: each with the seconds of its
+/// best plan.
+pub(super) fn number_of_lengths(tried: &[(usize, f64)]) -> Option<String> {
+    let best = tried.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
+    let at = tried.iter().position(|(_, seconds)| *seconds == best)?;
+    let around = [at.checked_sub(1), Some(at + 1)].into_iter().flatten();
+    let around = around.filter_map(|near| tried.get(near));
+    let others: Vec<String> =
+        around.map(|(n, seconds)| format!("{} with {n}", Seconds(*seconds))).collect();
+    let n = tried[at].0;
+    let what = if n == 1 {
+        "1 fitted length costs".to_owned()
+    } else {
+        format!("{n} fitted lengths cost")
+    };
+    let why = format!("{what} least, {} a pass", Seconds(best));
+    (!others.is_empty()).then(|| format!("{why}; {}", others.join(", ")))
+}
+
+/// That rows which fill no batch need no program of their own is said of their batch.
+fn says_something(dropped: &&Dropped) -> bool {
+    !(dropped.program.is_for_tail && dropped.why == Why::DoesNotPay)
+}
+
 /// Why a program is not there.
-fn left_out(dropped: &Dropped, found: &Candidates, options: &PlanOptions) -> String {
-    let it = &found.programs[dropped.program];
+fn left_out(dropped: &Dropped, options: &PlanOptions) -> String {
+    let it = &dropped.program;
     let lost = Seconds(dropped.lost_seconds.abs());
     let why = match dropped.why {
         Why::DoesNotPay => {
@@ -291,7 +321,8 @@ impl fmt::Display for RoutingPlan {
         let RoutingTotals { n_rows, n_batches, seconds, cpu_seconds, .. } = self.totals;
         writeln!(
             f,
-            "{n_rows} rows in {n_batches} batch{}, padded/real {:.3}, {}; {} on the CPU alone",
+            "{n_rows} row{} in {n_batches} batch{}, padded/real {:.3}, {}; {} on the CPU alone",
+            if n_rows == 1 { "" } else { "s" },
             plural(n_batches),
             self.totals.padded_over_real(),
             Seconds(seconds),
@@ -306,7 +337,8 @@ impl RoutingPlan {
         let part = |it: &PlannedPiece| {
             let program = it.bucket.and_then(|nth| self.buckets.get(nth));
             let whole = program.map_or_else(|| "the CPU".to_owned(), |it| it.bucket.to_string());
-            if pieces.len() == 1 { whole } else { format!("{} in {whole}", it.n_rows) }
+            let place = if program.is_some() { "in" } else { "on" };
+            if pieces.len() == 1 { whole } else { format!("{} {place} {whole}", it.n_rows) }
         };
         pieces.iter().map(part).collect::<Vec<_>>().join(" + ")
     }

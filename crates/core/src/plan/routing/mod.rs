@@ -1,11 +1,12 @@
 //! Which programs a workload is worth, and where every batch of it runs.
 //!
 //! 1. The policies name lengths and rows (`classes`); a program for each is a candidate, beside those
-//!    that are there already.
+//!    that are there already. Fitted lengths are tried in every number up to the one allowed.
 //! 2. Every batch is routed as cheaply as the prices say (`route`): whole, padded, in pieces, on the CPU, or
 //!    part here and part there.
 //! 3. Programs that cost more than they save, or more than may be spent, are taken out one at a time, the
-//!    one that is missed least first, and its batches routed anew (`choose`).
+//!    one that is missed least first, and its batches routed anew (`choose`). Items are then stacked anew
+//!    for the lengths that stayed, while that makes the plan cheaper.
 //!
 //! The result never costs more than running everything on the CPU would.
 
@@ -15,6 +16,9 @@ mod explain;
 mod route;
 
 use serde::{Deserialize, Serialize};
+
+use choose::Chosen;
+use classes::Candidates;
 
 use super::{Bucket, InvalidSteps, PlanOptions, Prices, Workload};
 use crate::Route;
@@ -154,9 +158,34 @@ pub fn plan(
     prices: &Prices,
     stock: &Stock,
 ) -> Result<RoutingPlan, InvalidSteps> {
-    let found = classes::classes(workload, options, prices, stock)?;
-    let chosen = choose::choose(&found, options, prices, stock);
-    Ok(explain::written(&found, &chosen, options, prices))
+    let mut best: Option<(Candidates, Chosen)> = None;
+    let mut tried = Vec::new();
+    for mut lengths in classes::proposals(workload, options, prices)? {
+        let (mut n_lengths, mut dropped) = (usize::MAX, Vec::new());
+        tried.push((lengths.len(), f64::INFINITY));
+        while lengths.len() < n_lengths {
+            let found = classes::classes(workload, &lengths, options, prices, stock)?;
+            let chosen = choose::choose(&found, options, prices, stock, dropped);
+            n_lengths = lengths.len();
+            lengths.retain(|&length| chosen.uses_length(&found, length));
+            dropped = chosen.dropped.clone();
+            if let Some((_, least)) = tried.last_mut() {
+                *least = least.min(chosen.seconds);
+            }
+            if best.as_ref().is_none_or(|(_, best)| chosen.seconds < best.seconds) {
+                best = Some((found, chosen));
+            }
+            if lengths.is_empty() {
+                break;
+            }
+        }
+    }
+    let (found, chosen) = best.unwrap_or_default();
+    let mut plan = explain::written(&found, &chosen, options, prices);
+    if !plan.buckets.is_empty() {
+        plan.reasons.extend(explain::number_of_lengths(&tried));
+    }
+    Ok(plan)
 }
 
 impl RoutingPlan {

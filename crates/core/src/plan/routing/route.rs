@@ -27,6 +27,8 @@ pub(super) struct Routed {
     pub(super) cpu: f64,
     /// Seconds in programs alone, if any hold the batch.
     pub(super) device: Option<f64>,
+    /// Whether one program could take all of it.
+    pub(super) is_held: bool,
     /// Whether it was the limit on padding that kept it from programs.
     pub(super) over_limit: bool,
 }
@@ -62,6 +64,7 @@ pub(super) fn route(
         way: Way { cpu_rows: class.n_rows, seconds: cpu.seconds(class.n_rows), ..Way::default() },
         cpu: cpu.seconds(class.n_rows),
         device: None,
+        is_held: sizes.iter().any(|size| size.rows >= class.n_rows),
         over_limit: !class.may_pad,
     };
     let Some(whole) = cheapest_a_row(&sizes) else { return routed };
