@@ -16,6 +16,7 @@ Examples:
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
+  cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench cache --only hit,race --format json > cache.json")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
@@ -25,7 +26,7 @@ pub(crate) struct Args {
 }
 
 /// Suites that need neither a runtime library nor a model.
-const NEED_NOTHING: [&str; 1] = ["cache"];
+const NEED_NOTHING: [&str; 2] = ["cache", "plan"];
 
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut command = process::cargo();

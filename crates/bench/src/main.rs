@@ -6,9 +6,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
 
 mod cache;
+mod contest;
 mod corpus;
 mod encode;
 mod measure;
+mod plan;
 mod record;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Suite {
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
+    /// Plans and routes: the planner's own time, and what fitted lengths save.
+    Plan(plan::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
@@ -42,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Suite::Cache(args) => cache::run(&args),
         Suite::CacheWorker(args) => cache::worker::run(&args),
         Suite::Encode(args) => encode::run(&args),
+        Suite::Plan(args) => plan::run(&args),
         Suite::EncodeContender(args) => encode::contender::run(&args),
     }
 }

@@ -7,6 +7,21 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+/// How a record is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Tables for a person.
+    #[default]
+    Text,
+    /// One JSON object with every single time.
+    Json,
+}
+
+/// Processes that wanted to run, on average over the last minute.
+pub(crate) fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// Which sources were measured, as `cargo xtask bench` says.
 pub(crate) fn revision() -> Option<String> {
     std::env::var("SHAPEYARD_REVISION").ok()

@@ -1,6 +1,5 @@
 //! The `cache` suite: the store beside plain reading and writing of files.
 
-mod contest;
 mod crowd;
 mod digest;
 mod hit;
@@ -14,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use self::contest::Contest;
 use self::place::Place;
-use crate::record;
+use crate::contest::Contest;
+use crate::record::{self, Format};
 
 /// A hit may take so many times as long as plain reading.
 const HIT_TARGET: f64 = 1.3;
@@ -91,15 +90,6 @@ impl std::fmt::Display for What {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables for a person.
-    #[default]
-    Text,
-    /// One JSON object with every single time.
-    Json,
-}
-
 /// What a run of the suite found.
 #[derive(Debug, Serialize)]
 struct Record {
@@ -123,7 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.payload_mb > 0 && args.model_mib > 0, "there has to be something to load");
     let folder = args.folder.clone().map_or_else(place::target, Ok)?;
     let file_system = place::file_system(&folder)?;
-    let load_before = load();
+    let load_before = record::load();
     eprintln!("making a payload and a model in {} ({file_system})", folder.display());
     let n_payload_bytes = args.payload_mb * 1_000_000;
     let place = Place::make(&folder, n_payload_bytes, args.model_mib << 20)?;
@@ -175,8 +165,4 @@ impl Record {
         println!("payload {} MB, page cache {}", self.n_payload_bytes / 1_000_000, self.page_cache);
         self.contests.iter().for_each(Contest::print);
     }
-}
-
-fn load() -> Option<f64> {
-    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
