@@ -211,22 +211,43 @@ def tiny_tokenizer():
     return json.dumps(tokenizer, indent=1).encode() + b"\n"
 
 
+def conv_parts():
+    """A convolution that keeps a picture's size, a Relu, and the mean over the picture."""
+    nodes = [
+        node("Conv", "image kernel bias", "raw", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Relu", "raw", "features"),
+        node("GlobalAveragePool", "features", "means"),
+        node("Flatten", "means", "pooled", axis=1),
+    ]
+    return nodes, {"kernel": numbers("conv.kernel", 4, 3, 3, 3), "bias": numbers("conv.bias", 4)}
+
+
 @makes("conv.onnx")
 def conv():
     """`image` f32 [batch, 3, height, width] through a 3 × 3 convolution that keeps the size and a
     Relu to `features` f32 [batch, 4, height, width], and their mean over the picture to `pooled`
     f32 [batch, 4]."""
+    nodes, weights = conv_parts()
     return model(
         "conv",
-        [
-            node("Conv", "image kernel bias", "raw", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-            node("Relu", "raw", "features"),
-            node("GlobalAveragePool", "features", "means"),
-            node("Flatten", "means", "pooled", axis=1),
-        ],
+        nodes,
         [value("image", F32, ["batch", 3, "height", "width"])],
         [value("pooled", F32, ROWS), value("features", F32, ["batch", 4, "height", "width"])],
-        {"kernel": numbers("conv.kernel", 4, 3, 3, 3), "bias": numbers("conv.bias", 4)},
+        weights,
+    )
+
+
+@makes("picture.onnx")
+def picture():
+    """`conv.onnx` for pictures of one size, whose rows are odd: `image` f32 [batch, 3, 5, 7] to
+    `pooled` f32 [batch, 4] and `features` f32 [batch, 4, 5, 7]."""
+    nodes, weights = conv_parts()
+    return model(
+        "picture",
+        nodes,
+        [value("image", F32, ["batch", 3, 5, 7])],
+        [value("pooled", F32, ROWS), value("features", F32, ["batch", 4, 5, 7])],
+        weights,
     )
 
 
@@ -388,6 +409,147 @@ def bfloat():
     )
 
 
+@makes("shared_mask.onnx")
+def shared_mask():
+    """`scores` f32 [batch, 2, sequence, sequence] + `mask` f32 [1, 1, sequence, sequence] = `y`: an
+    input without a batch axis whose other axes carry a symbol, twice."""
+    square = ["sequence", "sequence"]
+    return model(
+        "shared_mask",
+        [node("Add", "scores mask", "y")],
+        [value("scores", F32, ["batch", 2, *square]), value("mask", F32, [1, 1, *square])],
+        [value("y", F32, ["batch", 2, *square])],
+    )
+
+
+@makes("halves.onnx")
+def halves():
+    """`x` f32 [batch, 6] to `halves` f32 [?, 3]: every row becomes two, and no name says so."""
+    return model(
+        "halves",
+        [node("Relu", "x", "bent"), node("Reshape", "bent shape", "halves")],
+        [value("x", F32, ["batch", 6])],
+        [value("halves", F32, [None, 3])],
+        {"shape": np.array([-1, 3], np.int64)},
+    )
+
+
+@makes("tokens.onnx")
+def tokens():
+    """`x` f32 [batch, sequence, 4] to `tokens` f32 [?, 4]: batch and sequence in one axis, from
+    which the padding of a sequence cannot be cut."""
+    return model(
+        "tokens",
+        [node("Relu", "x", "bent"), node("Reshape", "bent shape", "tokens")],
+        [value("x", F32, ["batch", "sequence", 4])],
+        [value("tokens", F32, [None, 4])],
+        {"shape": np.array([-1, 4], np.int64)},
+    )
+
+
+@makes("time_major.onnx")
+def time_major():
+    """`x` f32 [sequence, batch, 4]: the batch is not the leading axis. `moved` f32 [sequence, batch,
+    4] = `x` + 1; `turned` f32 [batch, sequence, 4] is `x` with its first two axes exchanged."""
+    return model(
+        "time_major",
+        [node("Add", "x one", "moved"), node("Transpose", "x", "turned", perm=[1, 0, 2])],
+        [value("x", F32, ["sequence", "batch", 4])],
+        [value("moved", F32, ["sequence", "batch", 4]), value("turned", F32, ["batch", "sequence", 4])],
+        {"one": np.float32(1)},
+    )
+
+
+@makes("views.onnx")
+def views():
+    """`x` f32 [batch, 4] to outputs that a compiler may make without moving an element: `turned`
+    f32 [4, batch], `spread` f32 [batch, 4, 3] with every element three times, `part` f32 [batch, 2]
+    from the middle, `same` f32 [batch, 4]."""
+    return model(
+        "views",
+        [
+            node("Transpose", "x", "turned", perm=[1, 0]),
+            node("Unsqueeze", "x last", "column"),
+            node("Expand", "column wide", "spread"),
+            node("Slice", "x from to last_axis", "part"),
+            node("Identity", "x", "same"),
+        ],
+        [value("x", F32, ROWS)],
+        [
+            value("turned", F32, [4, "batch"]),
+            value("spread", F32, ["batch", 4, 3]),
+            value("part", F32, ["batch", 2]),
+            value("same", F32, ROWS),
+        ],
+        {
+            "last": np.array([2], np.int64),
+            "wide": np.array([1, 1, 3], np.int64),
+            "from": np.array([1], np.int64),
+            "to": np.array([3], np.int64),
+            "last_axis": np.array([1], np.int64),
+        },
+    )
+
+
+@makes("odd_rows.onnx")
+def odd_rows():
+    """Twelve element types with rows of 3, 5 or 7 elements; output `<type>_twice` has every row of
+    input `<type>` twice, side by side: `bool`, `u16`, `i32`, `f16` [batch, 3], `u8`, `i16`, `u64`,
+    `bf16` [batch, 5], `i8`, `u32`, `i64`, `f64` [batch, 7]."""
+    kinds = {"u16": TensorProto.UINT16, "i16": TensorProto.INT16, "u32": TensorProto.UINT32}
+    kinds |= {"u64": TensorProto.UINT64, "i8": TensorProto.INT8, "f16": F16, "bf16": BF16}
+    kinds |= {"bool": BOOL, "u8": U8, "i32": I32, "i64": I64, "f64": F64}
+    widths = {"bool": 3, "u16": 3, "i32": 3, "f16": 3, "u8": 5, "i16": 5, "u64": 5, "bf16": 5}
+    widths |= {"i8": 7, "u32": 7, "i64": 7, "f64": 7}
+    return model(
+        "odd_rows",
+        [node("Concat", f"{name} {name}", f"{name}_twice", axis=1) for name in widths],
+        [value(name, kinds[name], ["batch", width]) for name, width in widths.items()],
+        [value(f"{name}_twice", kinds[name], ["batch", 2 * width]) for name, width in widths.items()],
+    )
+
+
+@makes("float8.onnx")
+def float8():
+    """Opset 19: `x` f8e4m3fnuz [batch, 3] cast to `y` f32 [batch, 3]."""
+    return model(
+        "float8",
+        [node("Cast", "x", "y", to=F32)],
+        [value("x", TensorProto.FLOAT8E4M3FNUZ, ["batch", 3])],
+        [value("y", F32, ["batch", 3])],
+        opset=19,
+        ir_version=9,
+    )
+
+
+@makes("unshaped.onnx")
+def unshaped():
+    """`x` f32 [batch, 4] to `y` = `x` + 1 of whose shape the file says nothing, not even its rank."""
+    return model(
+        "unshaped",
+        [node("Add", "x one", "y")],
+        [value("x", F32, ROWS)],
+        [value("y", F32, None)],
+        {"one": np.float32(1)},
+        # The checker wants a shape; runtimes and exporters do without.
+        valid=False,
+    )
+
+
+@makes("no_elements.onnx")
+def no_elements():
+    """`x` f32 [batch, 4] to `none` f32 [batch, 0], which never has an element, and `y` f32 [batch, 4]
+    = relu(`x`)."""
+    axis, zero = np.array([1], np.int64), np.array([0], np.int64)
+    return model(
+        "no_elements",
+        [node("Slice", "x zero zero axis", "none"), node("Relu", "x", "y")],
+        [value("x", F32, ROWS)],
+        [value("none", F32, ["batch", 0]), value("y", F32, ROWS)],
+        {"zero": zero, "axis": axis},
+    )
+
+
 @makes("unknown_operator.onnx")
 def unknown_operator():
     """`x` to `y`, f32 [batch, 4], by an operator `Frobnicate` that does not exist: no backend can
@@ -403,7 +565,7 @@ def unknown_operator():
 
 @makes("future_opset.onnx")
 def future_opset():
-    """`identity.onnx` that asks for opset 999: no backend can load it."""
+    """`identity.onnx` that asks for opset 999: the CPU backends refuse it, MIGraphX does not look."""
     return model(
         "future_opset",
         [node("Identity", "x", "y")],

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
 use crate::runtime::Runtime;
 use crate::{process, terminal};
@@ -17,7 +18,9 @@ Examples:
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench plan                         how long planning and routing take
-  cargo xtask bench cache --only hit,race --format json > cache.json")]
+  cargo xtask bench cache --only hit,race --format json > cache.json
+  cargo xtask bench concurrency                  batches of every size, beside batches of one size
+  cargo xtask bench overhead                     what a session adds to MIGraphX's own call")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
     // One list: an option after the suite is the suite's, `--help` included.
@@ -28,6 +31,12 @@ pub(crate) struct Args {
 /// Suites that need neither a runtime library nor a model.
 const NEED_NOTHING: [&str; 2] = ["cache", "plan"];
 
+/// Suites that call the real MIGraphX.
+const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];
+
+/// Names a MIGraphX that is installed.
+const MIGRAPHX_VARIABLE: &str = "MIGRAPHX_DYLIB_PATH";
+
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut command = process::cargo();
     command.current_dir(layout.root());
@@ -35,6 +44,9 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     command.args(&args.suite).env("SHAPEYARD_REVISION", revision(layout));
     if needs_nothing(&args.suite) {
         return process::run(&mut command);
+    }
+    if needs_migraphx(&args.suite) {
+        return process::run(inside_migraphx(layout, &mut command)?);
     }
     terminal::heading("bench: set-up");
     let runtime = Runtime::prepare(layout, false)?;
@@ -49,7 +61,29 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
 /// that a record in JSON is all there is.
 fn needs_nothing(suite: &[String]) -> bool {
     let asks_for_help = suite.iter().any(|word| ["help", "--help", "-h"].contains(&word.as_str()));
-    asks_for_help || suite.first().is_some_and(|suite| NEED_NOTHING.contains(&suite.as_str()))
+    asks_for_help || names(suite, &NEED_NOTHING)
+}
+
+fn names(suite: &[String], suites: &[&str]) -> bool {
+    suite.first().is_some_and(|suite| suites.contains(&suite.as_str()))
+}
+
+fn needs_migraphx(suite: &[String]) -> bool {
+    names(suite, &NEED_MIGRAPHX)
+}
+
+/// Makes cargo run the suite where MIGraphX is: in its root, unless one that is installed was named.
+fn inside_migraphx<'a>(layout: &Layout, command: &'a mut Command) -> Result<&'a mut Command> {
+    if std::env::var_os(MIGRAPHX_VARIABLE).is_some_and(|path| !path.is_empty()) {
+        return Ok(command);
+    }
+    let root =
+        migraphx_root::prepare(layout, Content::Reference)?.require().with_context(|| {
+            format!(
+                "this suite needs the real MIGraphX; name an installed one by {MIGRAPHX_VARIABLE}"
+            )
+        })?;
+    Ok(root.apply(command))
 }
 
 /// Which sources were measured; a copy without its history is said to be that.
@@ -83,5 +117,8 @@ mod tests {
         let suite = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert!(needs_nothing(&suite("cache --only hit")));
         assert!(!needs_nothing(&suite("encode --model cache")));
+        assert!(!needs_nothing(&suite("overhead")));
+        assert!(needs_migraphx(&suite("overhead --cpu 1")));
+        assert!(!needs_migraphx(&suite("cache --only overhead")));
     }
 }

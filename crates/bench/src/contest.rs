@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::measure::{median, spread};
+use crate::measure::{median, order, spread};
 
 /// What one round of one contender took.
 #[derive(Clone, Debug)]
@@ -148,15 +148,6 @@ impl Measured {
     }
 }
 
-/// Each round starts with another contender and every second one runs backwards, so that nobody always
-/// comes after the same one and the memory that it leaves.
-fn order(round: usize, n: usize) -> impl Iterator<Item = usize> {
-    (0..n).map(move |nth| {
-        let nth = if round.is_multiple_of(2) { nth } else { n - 1 - nth };
-        (round + nth) % n
-    })
-}
-
 /// What work gives, and how long it took. What is given is dropped later, by whom it is given to.
 pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     let started = Instant::now();
@@ -167,12 +158,6 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_round_has_every_contender_in_another_order() {
-        let rounds: Vec<Vec<usize>> = (0..4).map(|round| order(round, 3).collect()).collect();
-        assert_eq!(rounds, [[0, 1, 2], [0, 2, 1], [2, 0, 1], [2, 1, 0]]);
-    }
 
     #[test]
     fn ratios_are_of_ours_to_each() {

@@ -32,6 +32,12 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that this share of values in rising order does not exceed.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = (share * sorted.len().saturating_sub(1) as f64).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
 /// Largest less smallest, as a share of the median.
 pub(crate) fn spread(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -39,9 +45,35 @@ pub(crate) fn spread(values: &[f64]) -> f64 {
     (largest - smallest) / median(values)
 }
 
+/// Each round starts with another contender and every second one runs backwards, so that nobody always
+/// comes after the same one and the memory that it leaves.
+pub(crate) fn order(round: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |nth| {
+        let nth = if round.is_multiple_of(2) { nth } else { n - 1 - nth };
+        (round + nth) % n
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_round_has_every_contender_in_another_order() {
+        let rounds: Vec<Vec<usize>> = (0..4).map(|round| order(round, 3).collect()).collect();
+        assert_eq!(rounds, [[0, 1, 2], [0, 2, 1], [2, 0, 1], [2, 1, 0]]);
+    }
+
+    #[test]
+    fn quantiles_are_values() {
+        let values: Vec<f64> = (0..=10).map(f64::from).collect();
+        assert_eq!(
+            [0.0, 0.1, 0.5, 0.9, 1.0].map(|it| quantile(&values, it)),
+            [0.0, 1.0, 5.0, 9.0, 10.0]
+        );
+        assert_eq!(quantile(&[4.0], 0.9), 4.0);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
 
     #[test]
     fn the_median_of_any_number_of_values() {

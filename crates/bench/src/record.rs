@@ -37,6 +37,11 @@ pub(crate) fn processor() -> String {
     format!("{name}, {n_cpus} logical processors")
 }
 
+/// Processes that wanted to run, on average over the last minute.
+pub(crate) fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// Appends a record as one line of JSON.
 pub(crate) fn append(path: &Path, record: &impl Serialize) -> Result<()> {
     let unwritable = || format!("`{}` cannot be written", path.display());

@@ -1,17 +1,19 @@
 //! What a backend compiles, kept in a store: where a backend and the store meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Optimisation, Recipe,
+    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, CompileJob,
+    Optimisation, Recipe,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 
 use crate::entry::Entry;
-use crate::error::{CacheError, FailureOrigin};
+use crate::error::{CacheError, FailureOrigin, StorageError};
 use crate::failure::{Failure, Produced};
 use crate::key::Key;
 use crate::patience::Ask;
@@ -51,6 +53,29 @@ pub enum ArtifactError {
     Cache(CacheError),
 }
 
+impl ArtifactError {
+    /// The same as an error of the backend, for callers that know no cache.
+    #[must_use]
+    pub fn into_backend(self, backend: BackendId, model: &Model) -> BackendError {
+        match self {
+            Self::Backend(error) => error,
+            Self::Cache(CacheError::Cancelled { digest }) => {
+                BackendError::Cancelled { what: format!("the wait for {digest}") }
+            }
+            // Only what would fail again is remembered.
+            Self::Cache(CacheError::Failed { record, origin })
+                if record.expires_at_ms > record.failed_at_ms =>
+            {
+                let reason = format!("{} ({origin})", record.text);
+                BackendError::Model { backend, model: model.path().to_owned(), reason }
+            }
+            Self::Cache(error) => {
+                BackendError::Library { backend, what: "compile", message: error.to_string() }
+            }
+        }
+    }
+}
+
 /// An artifact, and how it came.
 #[derive(Clone, Debug)]
 pub struct Obtained {
@@ -58,6 +83,8 @@ pub struct Obtained {
     pub artifact: Artifact,
     /// How it came.
     pub served: Served,
+    /// How long this call waited for others. A hit after a wait is what another process compiled.
+    pub waited: Duration,
 }
 
 impl CachedArtifacts {
@@ -92,6 +119,22 @@ impl CachedArtifacts {
         Key::of(self.digest, self.model.signature(), bucket, &self.recipe)
     }
 
+    /// The shapes whose artifacts are there, smallest names first. Payloads are not read: [`Self::get`] says
+    /// whether one is sound.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be listed.
+    pub fn buckets(&self) -> Result<Vec<Bucket>, StorageError> {
+        let manifests = self.store.list()?.into_iter().filter_map(|entry| entry.manifest);
+        let keys = manifests.map(|manifest| manifest.key);
+        // Cheap to compare, and most entries of a large store belong to other models.
+        let likely = keys.filter(|key| key.model() == self.digest);
+        let ours = likely.filter(|key| self.key(key.bucket()) == *key);
+        let buckets: BTreeSet<Bucket> = ours.map(|key| key.bucket().clone()).collect();
+        Ok(buckets.into_iter().collect())
+    }
+
     /// The artifact for a shape if it is there: verified, and in use from now on.
     #[must_use]
     pub fn get(&self, bucket: &Bucket) -> Option<Artifact> {
@@ -120,6 +163,11 @@ impl CachedArtifacts {
                 ..CompileJob::new(&self.model, bucket.clone(), path)
             };
             match self.backend.compile(&job) {
+                // Something that decides what is compiled changed after the key was made, such as a file of
+                // calibration data.
+                Ok(artifact) if artifact.fingerprint != self.recipe.fingerprint() => {
+                    Err(failure(self.drifted(), &mut error))
+                }
                 Ok(artifact) => {
                     Ok(Produced { n_bytes: Some(artifact.n_bytes), notes: artifact.notes })
                 }
@@ -128,13 +176,22 @@ impl CachedArtifacts {
         });
         match (outcome, error) {
             (Ok(outcome), _) => {
-                Ok(Obtained { artifact: self.hold(bucket, &outcome.entry), served: outcome.served })
+                let artifact = self.hold(bucket, &outcome.entry);
+                Ok(Obtained { artifact, served: outcome.served, waited: outcome.waited })
             }
             (Err(CacheError::Failed { origin: FailureOrigin::Here, .. }), Some(error)) => {
                 Err(error.into())
             }
             (Err(CacheError::Cancelled { .. }), Some(error)) => Err(error.into()),
             (Err(error), _) => Err(ArtifactError::Cache(error)),
+        }
+    }
+
+    fn drifted(&self) -> BackendError {
+        BackendError::Library {
+            backend: self.backend.id(),
+            what: "compile",
+            message: "what decides the artifact changed meanwhile; start again".to_owned(),
         }
     }
 
@@ -158,15 +215,9 @@ impl CachedArtifacts {
 
 impl ArtifactSource for CachedArtifacts {
     fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
-        match self.get_or_compile(bucket, &Ask::new(), Cancellation::never()) {
-            Ok(obtained) => Ok(obtained.artifact),
-            Err(ArtifactError::Backend(error)) => Err(error),
-            Err(ArtifactError::Cache(error)) => Err(BackendError::Library {
-                backend: self.backend.id(),
-                what: "compile",
-                message: error.to_string(),
-            }),
-        }
+        let obtained = self.get_or_compile(bucket, &Ask::new(), Cancellation::never());
+        let failed = |error: ArtifactError| error.into_backend(self.backend.id(), &self.model);
+        obtained.map(|it| it.artifact).map_err(failed)
     }
 }
 
@@ -176,7 +227,7 @@ fn failure(error: BackendError, kept: &mut Option<BackendError>) -> Failure {
         // The store asks again with another place.
         BackendError::Write { source, .. } => return Failure::Storage(source),
         BackendError::Cancelled { .. } => Failure::Cancelled,
-        BackendError::Model { .. } => Failure::permanent(error.to_string()),
+        BackendError::Model { ref reason, .. } => Failure::permanent(reason.clone()),
         _ => Failure::passing(error.to_string()),
     };
     *kept = Some(error);

@@ -5,57 +5,45 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Result;
-use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    ArtifactUse, Backend, BackendError, BackendId, LoadJob, Optimisation, Probe, Recipe,
-    SessionOptions, Status,
+    ArtifactUse, Backend, BackendError, BackendId, Optimisation, Probe, Recipe, Status,
 };
-use shapeyard_core::registry::{Choice, OpenError, Opened, Registry};
+use shapeyard_core::registry::{Choice, OpenError, Registry};
 use shapeyard_cpu::{CpuOptions, OnnxRuntime};
 
+use crate::cache_args::CacheArgs;
 use crate::cli::Global;
 use crate::exit::BadInput;
-use crate::output::Output;
+use crate::migraphx_args::MigraphxArgs;
 
 /// What a command that runs a model takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackendArgs {
-    /// Who runs the model: auto, onnxruntime or rten
+    /// Who runs the model: auto, migraphx, onnxruntime or rten
     ///
-    /// `auto` takes the first that is usable and takes the model, and says why others were passed over. One
-    /// that is named answers alone or fails.
+    /// `auto` takes the first that is usable and takes the model, and says why others were passed over;
+    /// migraphx only where programs for the work are in the cache. One that is named answers alone or
+    /// fails.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: Choice,
     /// Threads to use in all [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = up_to_a_thousand)]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Compile shapes that have no program yet instead of failing; with --backend migraphx
+    ///
+    /// A compile takes from seconds to an hour. `shapeyard warm` does it ahead, for all shapes at once.
+    #[arg(long)]
+    pub(crate) compile_missing: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) migraphx: MigraphxArgs,
 }
 
 impl BackendArgs {
     pub(crate) fn n_threads(&self) -> usize {
         let all = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(all).get()
-    }
-
-    /// Loads a model on the backend that was chosen, and says which others did not serve. `sessions` are
-    /// those that will be asked for: a backend that makes one to load the model makes it so.
-    pub(crate) fn open(
-        &self,
-        global: &Global,
-        model: &Model,
-        sessions: SessionOptions,
-        output: &Output,
-    ) -> Result<Opened> {
-        if global.onnxruntime.is_some() && self.backend == Choice::Auto {
-            check_named_library(global)?;
-        }
-        let opened =
-            registry(global).open(&self.backend, &LoadJob::of(model).for_sessions(sessions))?;
-        for passed in &opened.passed_over {
-            let instead = opened.backend.id();
-            output.note(format_args!("{}; {instead} answers instead", passed.reason));
-        }
-        Ok(opened)
     }
 }
 
@@ -69,29 +57,34 @@ pub(crate) fn up_to_a_thousand(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 /// Every backend, the preferred ones first.
-pub(crate) fn registry(global: &Global) -> Registry {
-    Registry::new(shapeyard_cpu::backends(&cpu_options(global)))
+pub(crate) fn registry(global: &Global, migraphx: Arc<dyn Backend>) -> Registry {
+    let cpu = shapeyard_cpu::backends(&cpu_options(global));
+    Registry::new(std::iter::once(migraphx).chain(cpu).collect())
+}
+
+/// The backend of that name.
+pub(crate) fn named(registry: &Registry, name: &BackendId) -> Result<Arc<dyn Backend>, OpenError> {
+    let found = registry.backends().iter().find(|backend| backend.id() == *name);
+    found.cloned().ok_or_else(|| unknown(registry, name))
 }
 
 /// The backend whose artifacts are meant, and what decides them: the first that makes any, or the one that
 /// was named. It need not be usable here.
 pub(crate) fn that_compiles(
-    global: &Global,
+    registry: &Registry,
     choice: &Choice,
     optimisation: Optimisation,
 ) -> Result<(Arc<dyn Backend>, Recipe)> {
-    let registry = registry(global);
     let mut backends = registry.backends().iter();
     let backend = match choice {
         Choice::Auto => backends
             .find(|backend| backend.capabilities().artifacts != ArtifactUse::None)
+            .cloned()
             .ok_or_else(|| BadInput::new("no backend of this program makes artifacts"))?,
-        Choice::Forced(name) => {
-            let named = backends.find(|backend| backend.id() == *name);
-            named.ok_or_else(|| unknown(&registry, name))?
-        }
+        Choice::Forced(name) => named(registry, name)?,
     };
-    Ok((Arc::clone(backend), backend.recipe(optimisation)?))
+    let recipe = backend.recipe(optimisation)?;
+    Ok((backend, recipe))
 }
 
 fn unknown(registry: &Registry, name: &BackendId) -> OpenError {
@@ -104,8 +97,26 @@ fn cpu_options(global: &Global) -> CpuOptions {
 }
 
 /// A library that was named must work: another engine in its place would hide the mistake.
-fn check_named_library(global: &Global) -> Result<(), BackendError> {
-    match OnnxRuntime::new(&cpu_options(global)).probe() {
+pub(crate) fn check_named_libraries(
+    global: &Global,
+    args: &BackendArgs,
+    migraphx: &dyn Backend,
+) -> Result<(), BackendError> {
+    if args.backend != Choice::Auto {
+        return Ok(());
+    }
+    if args.migraphx.names_library() {
+        check_usable(migraphx)?;
+    }
+    if global.onnxruntime.is_some() {
+        check_usable(&OnnxRuntime::new(&cpu_options(global)))?;
+    }
+    Ok(())
+}
+
+/// Checks that a backend can be used here.
+pub(crate) fn check_usable(backend: &dyn Backend) -> Result<(), BackendError> {
+    match backend.probe() {
         Probe { backend, status: Status::Unusable { reason, remedy }, .. } => {
             Err(BackendError::Unavailable { backend, reason, remedy })
         }

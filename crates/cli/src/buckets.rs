@@ -1,10 +1,14 @@
-//! Shapes as people write them: `batch=1,2,4 sequence=32,64` is a grid of six.
+//! Shapes as people write them: `batch=1,2,4 sequence=32,64` is a grid of six, `batch=..64` powers of two
+//! up to 64, `sequence=16..128:16` steps of 16.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use shapeyard_core::Signature;
-use shapeyard_core::plan::Bucket;
+use shapeyard_core::backend::{Backend, ShapeSupport};
+use shapeyard_core::plan::{Bucket, InvalidSteps, Steps};
+
+use crate::output::Output;
 
 /// More shapes than anybody compiles are a slip of the keyboard.
 const MOST_BUCKETS: usize = 100_000;
@@ -13,6 +17,8 @@ const MOST_BUCKETS: usize = 100_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct BucketArgs {
     /// The shapes: extents of each symbol, such as batch=1,2,4 sequence=32,64. Every combination counts
+    ///
+    /// `batch=..64` stands for powers of two up to 64, `sequence=16..128:16` for every 16th from 16 to 128.
     #[arg(long, value_name = "SYMBOL=N,...", num_args = 1..)]
     buckets: Vec<Axis>,
 }
@@ -35,6 +41,8 @@ pub(crate) enum AxisError {
     EmptyExtent,
     #[error("an extent of 0 holds nothing; the least is 1")]
     Zero,
+    #[error(transparent)]
+    Steps(#[from] InvalidSteps),
 }
 
 impl FromStr for Axis {
@@ -46,8 +54,11 @@ impl FromStr for Axis {
         if symbol.is_empty() || extents.is_empty() {
             return Err(AxisError::NotAnAxis);
         }
-        let extents =
-            extents.split(',').map(|part| extent(part.trim())).collect::<Result<_, _>>()?;
+        let extents = if extents.contains("..") {
+            extents.parse::<Steps>()?.extents()?.into_iter().collect()
+        } else {
+            extents.split(',').map(|part| extent(part.trim())).collect::<Result<_, _>>()?
+        };
         Ok(Self { symbol: symbol.to_owned(), extents })
     }
 }
@@ -75,13 +86,27 @@ pub(crate) enum BucketsError {
 }
 
 impl BucketArgs {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+    /// The shapes whose artifacts are meant: those that were named, or the one that serves them all where
+    /// the backend's programs take every shape.
+    pub(crate) fn shapes(
+        &self,
+        signature: &Signature,
+        backend: &dyn Backend,
+        output: &Output,
+    ) -> Result<Vec<Bucket>, BucketsError> {
+        if backend.capabilities().shapes == ShapeSupport::Static {
+            return self.grid(signature);
+        }
+        if !self.buckets.is_empty() {
+            self.grid(signature)?;
+            output.note(format_args!("one artifact of {} serves every shape", backend.id()));
+        }
+        Ok(vec![Bucket::default()])
     }
 
     /// Every combination of extents for the symbols that a request binds; the last symbol varies fastest.
     /// A model without symbols has one shape, which needs no name.
-    pub(crate) fn grid(&self, signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {
+    fn grid(&self, signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {
         let symbols = signature.bound_symbols().map(|symbol| signature.symbol_name(symbol));
         let symbols: Vec<String> = symbols.map(str::to_owned).collect();
         grid(&self.buckets, &symbols)
@@ -173,6 +198,17 @@ mod tests {
         assert_eq!(of(&[], &[]).unwrap(), [""]);
         let fixed = of(&["batch=1"], &[]).unwrap_err().to_string();
         assert!(fixed.contains("all its shapes are fixed"), "{fixed}");
+    }
+
+    #[test]
+    fn steps_are_written_out() {
+        let wanted = ["batch=1", "batch=2", "batch=4", "batch=6"];
+        assert_eq!(of(&["batch=..6"], &["batch"]).unwrap(), wanted);
+        let wanted = ["batch=3", "batch=16", "batch=32", "batch=40"];
+        assert_eq!(of(&["batch=16..40:16", "batch=3"], &["batch"]).unwrap(), wanted);
+        for text in ["batch=1..4", "batch=..0", "batch=4..1:1", "batch=..x", "batch=..4,8"] {
+            assert!(matches!(text.parse::<Axis>(), Err(AxisError::Steps(_))), "{text}");
+        }
     }
 
     #[test]

@@ -39,6 +39,29 @@ impl CacheArgs {
         Ok(Opened { store: options.open()?, places })
     }
 
+    /// Opens the store for a command that can do without: one that is not there yet is nothing to look
+    /// into, and the usual one is only noted where it cannot be used. One that was named must work.
+    pub(crate) fn look(&self, output: &Output) -> Result<Option<Opened>> {
+        if self.cache.is_some() || !self.base.is_empty() {
+            return self.open(output).map(Some);
+        }
+        if !self.root().is_ok_and(|root| root.exists()) {
+            return Ok(None);
+        }
+        let opened = self.open(output);
+        let note = |error: &anyhow::Error| {
+            output.note(format_args!("{error:#}; no compiled artifact is used"));
+        };
+        Ok(opened.inspect_err(note).ok())
+    }
+
+    /// The options that say the same.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let option = |name: &str, folder: &PathBuf| [name.to_owned(), folder.display().to_string()];
+        let cache = self.cache.iter().flat_map(|folder| option("--cache", folder));
+        cache.chain(self.base.iter().flat_map(|folder| option("--base", folder))).collect()
+    }
+
     fn root(&self) -> Result<PathBuf, BadInput> {
         if let Some(folder) = &self.cache {
             return Ok(folder.clone());

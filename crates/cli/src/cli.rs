@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cache, completions, doctor, encode, inspect, man, run};
+use crate::commands::{cache, completions, doctor, encode, inspect, man, run, warm};
+use crate::migraphx_args::WORKER;
 use crate::output::Format;
 
 const AFTER_HELP: &str = "\
@@ -12,6 +13,7 @@ Examples:
   shapeyard inspect model.onnx
   shapeyard run model.onnx --input x=x.npy --out outputs.npz
   shapeyard encode model.onnx --tokenizer tokenizer.json src/ docs/ --out embeddings.npy
+  shapeyard warm model.onnx --buckets batch=1,2,4,8 sequence=32,64
   shapeyard doctor
   shapeyard cache ls
 
@@ -57,10 +59,14 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Run(run::Args),
     Encode(encode::Args),
+    Warm(warm::Args),
     Doctor(doctor::Args),
     Cache(cache::Args),
     Completions(completions::Args),
     Man(man::Args),
+    /// Compile one program; started by this program itself
+    #[command(name = WORKER, hide = true)]
+    MigraphxWorker,
 }
 
 #[cfg(test)]

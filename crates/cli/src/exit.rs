@@ -7,17 +7,20 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
-use shapeyard_cache::{BundleError, OpenError as CacheOpenError, StorageError};
+use shapeyard_cache::{
+    ArtifactError, BundleError, CacheError, OpenError as CacheOpenError, StorageError,
+};
 use shapeyard_core::backend::BackendError;
 use shapeyard_core::engine::InferError;
 use shapeyard_core::model::ModelError;
 use shapeyard_core::registry::OpenError;
-use shapeyard_core::{BindError, RunError, TensorError};
+use shapeyard_core::{BindError, DeclareError, RunError, TensorError};
 use shapeyard_encode::EncodeError;
 use shapeyard_encode::tokens::TokenizeError;
 use shapeyard_encode::units::UnitError;
 
 use crate::buckets::BucketsError;
+use crate::need::Cold;
 use crate::output::StdoutError;
 use crate::tensor_files::TensorFileError;
 
@@ -112,6 +115,9 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
         CacheOpenError => |_| Code::BadInput,
         BundleError => |_| Code::BadInput,
         StorageError => |_| Code::BadInput,
+        DeclareError => |_| Code::BadInput,
+        Cold => |_| Code::Backend,
+        ArtifactError => of_artifact,
         RunError => of_run,
         BackendError => of_backend,
         OpenError => of_open,
@@ -130,7 +136,17 @@ fn of_run(error: &RunError) -> Code {
 
 fn of_backend(error: &BackendError) -> Code {
     match error {
-        BackendError::ModelFile(_) => Code::BadInput,
+        BackendError::ModelFile(_) | BackendError::Option { .. } => Code::BadInput,
+        BackendError::Cancelled { .. } => Code::Interrupted,
+        _ => Code::Backend,
+    }
+}
+
+fn of_artifact(error: &ArtifactError) -> Code {
+    match error {
+        ArtifactError::Backend(error) => of_backend(error),
+        ArtifactError::Cache(CacheError::Cancelled { .. }) => Code::Interrupted,
+        ArtifactError::Cache(CacheError::Storage(_)) => Code::BadInput,
         _ => Code::Backend,
     }
 }

@@ -1,6 +1,7 @@
 //! The `shapeyard` program.
 
 mod atomic_file;
+mod axes;
 mod backends;
 mod buckets;
 mod cache_args;
@@ -9,6 +10,9 @@ mod commands;
 mod exit;
 mod human;
 mod interrupt;
+mod loading;
+mod migraphx_args;
+mod need;
 mod output;
 mod progress;
 mod quantity;
@@ -20,11 +24,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::exit::Code;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::MigraphxWorker) {
+        return commands::migraphx_worker::run();
+    }
     // The panic's message is on stderr by then; only the exit code is missing.
     let done = catch_unwind(AssertUnwindSafe(|| commands::run(&cli)));
     done.map_or(Code::Internal, exit::report).into()

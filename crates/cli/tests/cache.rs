@@ -209,7 +209,8 @@ fn the_folder_is_found_by_option_variable_and_custom() {
     let scene = Scene::with(&[1]);
     let n_entries = |name: &str, value: PathBuf| {
         let mut command = shapeyard();
-        command.env("HOME", scene.folder.path("home")).env(name, value);
+        command.env_remove("SHAPEYARD_CACHE").env("HOME", scene.folder.path("home"));
+        command.env(name, value);
         let json = run(command.args(["cache", "ls", "--format", "json"])).done().json();
         json["entries"].as_array().unwrap().len()
     };
@@ -470,7 +471,8 @@ fn recipe_of(version: &str) -> Recipe {
 fn explain(scene: &Scene, name: &str, more: &[&str]) -> Ran {
     let model = model(name);
     let args = ["explain", model.to_str().unwrap(), "--onnxruntime", "no/such.so"];
-    scene.cache(&[&args, more].concat())
+    let backend = if more.contains(&"--backend") { &[][..] } else { &["--backend", "onnxruntime"] };
+    scene.cache(&[&args, backend, more].concat())
 }
 
 #[test]
@@ -533,5 +535,8 @@ fn explain_refuses_shapes_and_backends_that_there_are_not() {
     let on = |name: &str| explain(&scene, "encoder.onnx", &[&buckets[..], &[name]].concat());
     on("nobody").refused(2, &["no backend `nobody`", "onnxruntime"]);
     on("rten").refused(3, &["rten does not make artifacts"]);
+    let migraphx = on("migraphx");
+    assert_eq!(migraphx.code, 1, "{migraphx:?}");
+    assert!(migraphx.stdout.contains("backend  migraphx 1, fp32"), "{migraphx:?}");
     explain(&scene, "no_such.onnx", &[]).refused(2, &["no_such.onnx"]);
 }

@@ -10,7 +10,8 @@ use common::{Folder, model, run, shapeyard};
 
 #[test]
 fn help_has_examples() {
-    for command in ["", "inspect", "run", "encode", "doctor", "cache", "completions", "man"] {
+    for command in ["", "inspect", "run", "encode", "warm", "doctor", "cache", "completions", "man"]
+    {
         let args = [command, "--help"];
         let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();
         assert!(ran.stdout.contains("Examples:\n  shapeyard "), "{command}: {}", ran.stdout);
@@ -60,7 +61,7 @@ fn doctor_names_every_backend_and_where_it_looked() {
         .iter()
         .map(|it| it["backend"].as_str().unwrap())
         .collect();
-    assert_eq!(ids, ["onnxruntime", "rten"]);
+    assert_eq!(ids, ["migraphx", "onnxruntime", "rten"]);
     assert!(ids.contains(&json["auto"].as_str().unwrap()));
     let named = run(shapeyard().args(["doctor", "--onnxruntime", "no/such.so"])).done().stdout;
     assert!(named.contains("onnxruntime: not usable"), "{named}");

@@ -211,6 +211,29 @@ fn who_cannot_serve_says_so() {
     assert!(ran.stdout.contains("rten"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_cache_that_cannot_be_used_is_only_an_error_where_it_was_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let x = format!("x={}", folder.write("x.npy", npy_f32("(2, 4)", &X)).display());
+    let cache = folder.path("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    let command = || {
+        let mut command = shapeyard();
+        command.arg("run").arg(model("add_one.onnx")).args(["--input", &x]);
+        command.env("SHAPEYARD_CACHE", &cache);
+        command.arg("--out").arg(folder.path("y.npy"));
+        command
+    };
+    let usual = run(&mut command()).done();
+    assert!(usual.stderr.contains("no compiled artifact is used"), "{usual:?}");
+    run(command().arg("--cache").arg(&cache)).refused(2, &["written by others"]);
+    let unasked = run(command().args(["--backend", "rten"])).done();
+    assert_eq!(unasked.stderr, "", "an engine without artifacts needs no cache");
+}
+
 #[test]
 fn quiet_prints_nothing_and_json_one_object() {
     let folder = Folder::new();

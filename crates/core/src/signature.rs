@@ -114,12 +114,6 @@ impl Extents {
     pub fn get(&self, symbol: SymbolId) -> Option<usize> {
         self.0.get(symbol.0).copied().flatten()
     }
-
-    /// Whether some symbol is 0, so that there is nothing to compute.
-    #[must_use]
-    pub fn has_zero(&self) -> bool {
-        self.0.contains(&Some(0))
-    }
 }
 
 /// A place in a request that gave a symbol its value.

@@ -34,6 +34,16 @@ pub(crate) struct Layout {
     pub(crate) n_dims: usize,
 }
 
+/// The symbols along which an encoder stacks texts and along which texts vary, in this order.
+///
+/// # Errors
+///
+/// [`EncodeError::NotAnEncoder`], naming what is missing.
+pub fn axes(signature: &Signature) -> Result<(&str, &str), EncodeError> {
+    let layout = Layout::of(signature)?;
+    Ok((signature.symbol_name(layout.batch), signature.symbol_name(layout.sequence)))
+}
+
 impl Layout {
     pub(crate) fn of(signature: &Signature) -> Result<Self, EncodeError> {
         let not = |reason: String| EncodeError::NotAnEncoder { reason };

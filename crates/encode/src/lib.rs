@@ -19,4 +19,5 @@ pub mod units;
 pub use embeddings::Embeddings;
 pub use encoder::{EncodeOptions, Encoder, Observer, Unobserved};
 pub use error::EncodeError;
+pub use layout::axes;
 pub use report::{EncodeReport, EncodeTimes, Tried};

@@ -167,3 +167,12 @@ fn a_batch_that_fails_names_itself() {
     assert!(matches!(error, EncodeError::Batch { n_rows: 1, .. }), "{error}");
     assert!(!embeddings.is_done(3));
 }
+
+#[test]
+fn the_axes_of_an_encoder_are_found_and_others_are_refused() {
+    let model = |name: &str| Model::open(tiny(name)).unwrap();
+    let encoder = model("encoder.onnx");
+    assert_eq!(shapeyard_encode::axes(encoder.signature()).unwrap(), ("batch", "sequence"));
+    let error = shapeyard_encode::axes(model("dense.onnx").signature()).unwrap_err();
+    assert!(error.to_string().contains("no input `input_ids`"), "{error}");
+}

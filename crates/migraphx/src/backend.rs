@@ -1,5 +1,7 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +11,7 @@ use shapeyard_core::backend::{
     LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Plan, PlanOptions, Workload};
+use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
 use shapeyard_core::{DataType, Model};
 
 use crate::compile::{self, Job};
@@ -21,7 +23,7 @@ use crate::{ID, plan, specialise};
 
 /// The version of what this crate decides about a program: counted up when the same options make another
 /// program, or what is noted beside it changes.
-const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "2";
 
 const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRAPHX_DYLIB_PATH";
 
@@ -34,7 +36,7 @@ pub struct MigraphxBackend {
     search: OnceLock<Search>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Search {
     library: Result<&'static Migraphx, String>,
     steps: Vec<SearchStep>,
@@ -71,6 +73,13 @@ impl MigraphxBackend {
             );
         }
         Ok(Self { options, search: OnceLock::new() })
+    }
+
+    /// The same backend, which plans with other shapes. The library is not looked for again.
+    #[must_use]
+    pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
+        let options = MigraphxOptions { steps, ..self.options.clone() };
+        Self { options, search: self.search.clone() }
     }
 
     /// What the backend was told.
@@ -119,20 +128,11 @@ impl MigraphxBackend {
     }
 
     fn calibration(&self) -> Result<Option<Digest>, BackendError> {
-        let files = &self.options.compile.calibration;
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let mut contents = Vec::with_capacity(files.len() * 32);
-        for file in files {
-            let digest = Digest::of_file(file).map_err(|error| BackendError::Option {
-                backend: ID,
-                option: "calibration",
-                reason: format!("`{}` cannot be read: {error}", file.display()),
-            })?;
-            contents.extend_from_slice(digest.as_bytes());
-        }
-        Ok(Some(Digest::of(&contents)))
+        self.options.compile.calibration_digest().map_err(|reason| BackendError::Option {
+            backend: ID,
+            option: "calibration",
+            reason,
+        })
     }
 
     fn machine(&self) -> Result<Option<Machine>, BackendError> {
@@ -215,7 +215,13 @@ impl Backend for MigraphxBackend {
         Probe { backend: ID, status, searched: self.search().steps.clone() }
     }
 
-    fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
+    fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError> {
+        if optimisation != Optimisation::Full {
+            return Err(BackendError::Unsupported {
+                backend: ID,
+                what: "leave out rewrites: its compiler always does all that it knows",
+            });
+        }
         let options = &self.options.compile;
         // Numbers and names always have a JSON form.
         let padding = serde_json::to_string(&self.options.padding).unwrap_or_default();
@@ -252,13 +258,18 @@ impl Backend for MigraphxBackend {
             .map_err(|reason| Self::refuse(model, reason))?;
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let digest = model.digest()?;
+        specialise::check_fills(model.signature(), &options.padding)
+            .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
+        let recipe = self.recipe(job.optimisation)?;
         let compile_job = Job {
+            version: VERSION.to_owned(),
             library: library.library().path().to_owned(),
             model: absolute(model.path()),
             digest,
             declared: Job::declared(model.signature()),
             bucket: job.bucket.clone(),
             options: options.compile.clone(),
+            calibration: recipe.calibration,
             padding: options.padding.clone(),
             output: job.output.clone(),
         };
@@ -269,16 +280,20 @@ impl Backend for MigraphxBackend {
             &job.output,
             job.cancellation,
         )?;
-        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
+        let checksum = Digest::of_file(&job.output).map_err(|source| {
+            // Nothing is left of a compile that failed.
+            let _ = fs::remove_file(&job.output);
+            BackendError::Write { path: job.output.clone(), source }
+        })?;
         Ok(Artifact {
             backend: ID,
             model: digest,
             bucket: job.bucket.clone(),
             optimisation: job.optimisation,
-            fingerprint: self.recipe(job.optimisation)?.fingerprint(),
+            fingerprint: recipe.fingerprint(),
             payload: job.output.clone(),
             n_bytes: compiled.n_bytes,
-            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
+            checksum,
             notes: compiled.notes,
         })
     }

@@ -49,7 +49,10 @@ fn architecture(properties: &str) -> Option<String> {
     let version = value("gfx_target_version").filter(|&version| version > 0)?;
     let (major, minor, stepping) = (version / 10_000, version / 100 % 100, version % 100);
     let features = value("capability").map(|bits| format!(":capability={bits:#x}"));
-    Some(format!("gfx{major}{minor:x}{stepping:x}{}", features.unwrap_or_default()))
+    // Chips of one architecture come with different numbers of units, and kernels are tuned for theirs.
+    let units = value("simd_count").map(|n| format!(":simd={n}"));
+    let more = [features, units].into_iter().flatten().collect::<String>();
+    Some(format!("gfx{major}{minor:x}{stepping:x}{more}"))
 }
 
 #[cfg(test)]
@@ -71,7 +74,7 @@ mod tests {
         node("2", "simd_count 456\ngfx_target_version 90402\n");
         node("3", "gfx_target_version 90010\ncapability 16\n");
         let found = Device::listed(folder.path(), &driver).unwrap();
-        assert_eq!(found.architecture, "gfx90a:capability=0x10 gfx942");
+        assert_eq!(found.architecture, "gfx90a:capability=0x10 gfx942:simd=456");
         assert_eq!(found.driver, None);
     }
 }

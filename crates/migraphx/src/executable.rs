@@ -1,5 +1,6 @@
 //! A model whose programs are loaded, and the buckets that it serves.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,7 +11,7 @@ use shapeyard_core::backend::{
     Session, SessionOptions,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::Bucket;
+use shapeyard_core::plan::{Bucket, Steps};
 use shapeyard_core::{Signature, SymbolId};
 
 use crate::ID;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) rows: Option<SymbolId>,
     pub(crate) rigid: Vec<String>,
     pub(crate) on_demand: Option<Arc<dyn ArtifactSource>>,
+    steps: BTreeMap<String, Steps>,
     library: &'static Migraphx,
     target: Target,
     padding: Padding,
@@ -67,6 +69,8 @@ impl MigraphxExecutable {
         job: &LoadJob<'_>,
     ) -> Result<Self, BackendError> {
         let signature = Arc::new(job.model.signature().clone());
+        specialise::check_fills(&signature, &options.padding)
+            .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
         let refuse = |reason| BackendError::Model {
             backend: ID,
             model: job.model.path().to_owned(),
@@ -76,6 +80,7 @@ impl MigraphxExecutable {
             rows: specialise::rows(&signature, &options.padding).map_err(refuse)?,
             rigid: specialise::rigid(&signature, &options.padding),
             on_demand: job.on_demand.cloned(),
+            steps: options.steps.clone(),
             library,
             target: options.compile.target,
             padding: options.padding.clone(),
@@ -87,6 +92,7 @@ impl MigraphxExecutable {
             admitting: Mutex::new(()),
             signature,
         };
+        shared.start();
         let ours: Vec<&Artifact> =
             job.artifacts.iter().filter(|artifact| artifact.backend == ID).collect();
         shared.admit(&ours, job.sessions.n_threads)?;
@@ -118,9 +124,34 @@ impl Executable for MigraphxExecutable {
 }
 
 impl Shared {
+    /// The state without any program: until one says otherwise, only what was asked for is rigid.
+    fn start(&self) {
+        let ready = Ready { rigid: self.rigid.clone(), can_split: true, ..Ready::default() };
+        *self.ready.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ready);
+    }
+
     /// The programs that are ready now.
     pub(crate) fn ready(&self) -> Arc<Ready> {
         Arc::clone(&self.ready.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The shape to have a program made for when a request finds none: along each symbol the next step that
+    /// holds it, so that requests of ever new shapes do not each get a program. Rows that no step holds take
+    /// the largest where they can be split.
+    pub(crate) fn bucket_for(&self, wanted: &Bucket, ready: &Ready) -> Bucket {
+        let extents = wanted.iter().map(|(symbol, extent)| {
+            if ready.rigid.iter().any(|rigid| rigid == symbol) {
+                return (symbol, extent);
+            }
+            let Some(steps) = self.steps.get(symbol).and_then(|steps| steps.extents().ok()) else {
+                return (symbol, extent.checked_next_power_of_two().unwrap_or(extent));
+            };
+            let is_rows = self.rows.is_some_and(|rows| self.signature.symbol_name(rows) == symbol);
+            let largest = steps.last().copied().filter(|_| is_rows && ready.can_split);
+            let fits = steps.into_iter().find(|&step| step >= extent);
+            (symbol, fits.or(largest).unwrap_or(extent))
+        });
+        extents.collect()
     }
 
     /// Changes whenever [`Self::ready`] does.
@@ -145,6 +176,9 @@ impl Shared {
             if is_new {
                 new.push(artifact);
             }
+        }
+        if new.is_empty() {
+            return Ok(());
         }
         let loaded = self.load_all(&new, n_threads)?;
         let ready = Arc::new(self.with(&known, loaded));
@@ -218,7 +252,7 @@ impl Shared {
         Ready {
             generation: known.generation + 1,
             buckets: programs.iter().map(|program| program.bucket.clone()).collect(),
-            can_split: programs.iter().all(|program| program.feed.can_split()),
+            can_split: programs.iter().all(|program| program.can_split),
             programs,
             rigid,
         }

@@ -1,7 +1,9 @@
 //! Getting a request into a program and its answer out of it.
 
 use shapeyard_core::backend::Outputs;
-use shapeyard_core::{DataType, Dim, Extents, Shape, Signature, SymbolId, TensorView, byte_len};
+use shapeyard_core::{
+    DataType, Dim, Extents, Shape, Signature, SymbolId, TensorSpec, TensorView, byte_len,
+};
 
 use crate::fill::{self, ElementBytes};
 use crate::native::{Bindings, NativeError, Results, ValueShape};
@@ -41,8 +43,8 @@ struct InputFeed {
 struct OutputFeed {
     shape: ValueShape,
     roles: Vec<Role>,
-    /// The axis that counts rows, and how many elements of it a row has.
-    rows: Option<(usize, usize)>,
+    /// The axes that count rows, and how many elements of each a row has.
+    rows: Vec<(usize, usize)>,
 }
 
 /// The rows of a request that one program takes.
@@ -50,6 +52,8 @@ struct OutputFeed {
 pub(crate) struct Rows {
     pub(crate) first: usize,
     pub(crate) n: usize,
+    /// Rows of the program that stand before them.
+    pub(crate) skipped: usize,
 }
 
 /// How requests get into one program, and answers out.
@@ -83,24 +87,23 @@ impl Feed {
                 signature.outputs.len()
             )));
         }
-        let outputs = signature.outputs.iter().zip(outputs).zip(output_roles).map(
-            |((spec, shape), roles)| {
-                if spec.dtype != shape.dtype {
-                    let (name, found, wanted) = (&spec.name, shape.dtype, spec.dtype);
-                    return Err(mismatch(format!(
-                        "output `{name}` is {found} in the program and {wanted} in the model"
-                    )));
-                }
-                let scalar = spec.shape.as_ref().is_some_and(Vec::is_empty);
-                Ok(output_feed(shape, roles, rows, scalar))
-            },
-        );
+        let outputs = signature
+            .outputs
+            .iter()
+            .zip(outputs)
+            .zip(output_roles)
+            .map(|((spec, shape), roles)| output_feed(spec, shape, roles, extents, rows));
         Ok(Self { inputs, outputs: outputs.collect::<Result<_, _>>()?, rows })
     }
 
-    /// Whether every output has the rows of the request, so that a split request can be put together.
+    /// Whether rows can be taken out of a request and put together again: every output has them, and
+    /// nothing has them on two axes.
     pub(crate) fn can_split(&self) -> bool {
-        self.outputs.iter().all(|output| output.rows.is_some())
+        let once = |input: &InputFeed| {
+            input.symbols.iter().filter(|symbol| symbol.is_some() && **symbol == self.rows).count()
+                <= 1
+        };
+        self.outputs.iter().all(|output| output.rows.len() == 1) && self.inputs.iter().all(once)
     }
 
     /// The symbols along which an output cannot be cut.
@@ -150,7 +153,7 @@ impl Feed {
     /// Copies what is real of a run's results to where it belongs.
     pub(crate) fn drain(
         &self,
-        results: &Results,
+        results: &Results<'_>,
         request: &Extents,
         rows: Option<Rows>,
         outputs: &mut Outputs,
@@ -230,20 +233,42 @@ fn input_feed(
 }
 
 fn output_feed(
+    spec: &TensorSpec,
     shape: &ValueShape,
     roles: &[Role],
+    extents: &Extents,
     rows: Option<SymbolId>,
-    scalar: bool,
-) -> OutputFeed {
-    let rows = roles.iter().enumerate().find_map(|(axis, role)| match role {
+) -> Result<OutputFeed, FeedError> {
+    let name = &spec.name;
+    if spec.dtype != shape.dtype {
+        let (found, wanted) = (shape.dtype, spec.dtype);
+        return Err(mismatch(format!(
+            "output `{name}` is {found} in the program and {wanted} in the model"
+        )));
+    }
+    // A rank of 0 shows as one axis of 1.
+    if spec.shape.as_ref().is_some_and(Vec::is_empty) {
+        let shape = ValueShape { lengths: Shape::new(), strides: Shape::new(), ..shape.clone() };
+        return Ok(OutputFeed { shape, roles: Vec::new(), rows: Vec::new() });
+    }
+    let follows = |(role, &length): (&Role, &usize)| match role {
+        Role::Follows { symbol, factor } => {
+            extents.get(*symbol).and_then(|it| it.checked_mul(*factor)) == Some(length)
+        }
+        Role::Fixed | Role::Derived { .. } => true,
+    };
+    if roles.len() != shape.lengths.len() || !roles.iter().zip(&shape.lengths).all(follows) {
+        return Err(mismatch(format!(
+            "output `{name}` is {:?} in the program, which is not what its axes are said to follow",
+            shape.lengths
+        )));
+    }
+    let factor = |(axis, role): (usize, &Role)| match role {
         Role::Follows { symbol, factor } if Some(*symbol) == rows => Some((axis, *factor)),
         _ => None,
-    });
-    if scalar {
-        let shape = ValueShape { lengths: Shape::new(), strides: Shape::new(), ..shape.clone() };
-        return OutputFeed { shape, roles: Vec::new(), rows: None };
-    }
-    OutputFeed { shape: shape.clone(), roles: roles.to_vec(), rows }
+    };
+    let rows = roles.iter().enumerate().filter_map(factor).collect();
+    Ok(OutputFeed { shape: shape.clone(), roles: roles.to_vec(), rows })
 }
 
 impl InputFeed {
@@ -299,13 +324,19 @@ impl OutputFeed {
     ) -> Result<(), FeedError> {
         let whole = self.real(request);
         let (mut part, mut to) = (whole.clone(), None);
-        if let (Some((axis, factor)), Some(rows)) = (self.rows, rows) {
-            part[axis] = rows.n * factor;
-            to = Some((axis, rows.first * factor));
+        let (mut from, mut skipped) = (Place { offset: 0, strides: self.shape.strides.clone() }, 0);
+        if let ([(axis, factor)], Some(rows)) = (&self.rows[..], rows) {
+            part[*axis] = rows.n * factor;
+            to = Some((*axis, rows.first * factor));
+            skipped = rows.skipped * factor;
+            from.offset = skipped * from.strides.get(*axis).copied().unwrap_or_default();
         }
-        let from = Place { offset: 0, strides: self.shape.strides.clone() };
         let to = Place::dense(&whole, to);
-        let fits = part.iter().zip(&self.shape.lengths).all(|(part, length)| part <= length);
+        let rows_axis = self.rows.first().map(|(axis, _)| *axis);
+        let fits =
+            part.iter().zip(&self.shape.lengths).enumerate().all(|(axis, (part, length))| {
+                part + if rows_axis == Some(axis) { skipped } else { 0 } <= *length
+            });
         let size = self.shape.dtype.size();
         if fits && region::copy(&part, size, (bytes, &from), (slot.bytes_mut(), &to)) {
             return Ok(());

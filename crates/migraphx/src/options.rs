@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Steps;
 
 use crate::compile::WorkerProgram;
@@ -57,6 +58,22 @@ pub struct CompileOptions {
     pub fast_math: bool,
     /// Whether the compiler tries every kernel that it has. Takes many times as long.
     pub exhaustive_tune: bool,
+}
+
+impl CompileOptions {
+    /// The content of the calibration, in the order of its files; `None` without any.
+    pub(crate) fn calibration_digest(&self) -> Result<Option<Digest>, String> {
+        if self.calibration.is_empty() {
+            return Ok(None);
+        }
+        let mut contents = Vec::with_capacity(self.calibration.len() * 32);
+        for file in &self.calibration {
+            let digest = Digest::of_file(file)
+                .map_err(|error| format!("`{}` cannot be read: {error}", file.display()))?;
+            contents.extend_from_slice(digest.as_bytes());
+        }
+        Ok(Some(Digest::of(&contents)))
+    }
 }
 
 /// What runs a program.
@@ -189,7 +206,35 @@ pub struct Padding {
     /// with too many rows is split. `None`: the symbol whose name has `batch` in it, if there is one.
     pub rows: Option<String>,
     /// What the other axes of an input are filled with, by input; 0 for one that is not there.
+    #[serde(with = "numbers_as_text")]
     pub fills: BTreeMap<String, f64>,
+}
+
+/// JSON has no infinities, which additive masks are padded with.
+mod numbers_as_text {
+    use std::collections::BTreeMap;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    type Texts = BTreeMap<String, String>;
+
+    pub(super) fn serialize<S: Serializer>(
+        numbers: &BTreeMap<String, f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let texts = numbers.iter().map(|(name, number)| (name.clone(), format!("{number:?}")));
+        texts.collect::<Texts>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, f64>, D::Error> {
+        let number = |(name, text): (String, String)| {
+            text.parse().map(|number| (name, number)).map_err(D::Error::custom)
+        };
+        Texts::deserialize(deserializer)?.into_iter().map(number).collect()
+    }
 }
 
 /// Whether requests are padded.
@@ -272,6 +317,15 @@ mod tests {
         for text in ["fp32", "fp16", "bf16", "int8", "fp8", "int8+fp16", "fp8+bf16"] {
             assert_eq!(text.parse::<Precision>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn fills_that_are_no_json_numbers_come_back() {
+        let fills = [("a", f64::NEG_INFINITY), ("b", -0.5), ("c", 1e300)];
+        let fills = fills.map(|(name, value)| (name.to_owned(), value)).into();
+        let padding = Padding { fills, ..Padding::default() };
+        let text = serde_json::to_string(&padding).unwrap();
+        assert_eq!(serde_json::from_str::<Padding>(&text).unwrap(), padding);
     }
 
     #[test]

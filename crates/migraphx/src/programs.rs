@@ -1,17 +1,18 @@
 //! Programs in memory: one for each bucket, in as many instances as were asked for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use shapeyard_core::backend::{Artifact, BackendError, Outputs};
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{Extents, Signature, SymbolId, TensorView};
+use shapeyard_core::{Extents, Signature, StageTimes, SymbolId, TensorView};
 
 use crate::ID;
-use crate::compile::ROLES;
+use crate::compile::Traits;
 use crate::feed::{Feed, FeedError, Rows};
 use crate::native::{Bindings, Migraphx, Program, ValueShape};
 use crate::options::{Padding, Target};
-use crate::roles::Role;
+use crate::roles;
 
 /// What every program of an executable shares.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct BucketProgram {
     pub(crate) bucket: Bucket,
     pub(crate) extents: Extents,
     pub(crate) feed: Feed,
+    /// Whether a row's answer is the same wherever it stands, and can be put together with others.
+    pub(crate) can_split: bool,
     inputs: Vec<(String, ValueShape)>,
     library: &'static Migraphx,
     target: Target,
@@ -65,12 +68,9 @@ impl BucketProgram {
     ) -> Result<Self, BackendError> {
         let damaged =
             |reason: String| BackendError::Artifact { path: artifact.payload.clone(), reason };
-        let roles = artifact
-            .notes
-            .get(ROLES)
-            .ok_or_else(|| damaged("it does not say what its outputs follow".to_owned()))?;
-        let roles: Vec<Vec<Role>> =
-            serde_json::from_str(roles).map_err(|error| damaged(error.to_string()))?;
+        let traits = Traits::of(&artifact.notes).map_err(damaged)?;
+        let roles = roles::resolved(setting.signature, &traits.roles)
+            .map_err(|symbol| damaged(format!("the model has no symbol `{symbol}`")))?;
         crate::specialise::check_bucket(setting.signature, &artifact.bucket).map_err(damaged)?;
         let extents = setting.signature.extents(&artifact.bucket);
         let first = load(setting.library, setting.target, artifact)?;
@@ -92,6 +92,7 @@ impl BucketProgram {
         Ok(Self {
             bucket: artifact.bucket.clone(),
             extents,
+            can_split: traits.can_split && feed.can_split(),
             feed,
             inputs,
             library: setting.library,
@@ -114,36 +115,37 @@ impl BucketProgram {
         (views, request): (&[TensorView<'_>], &Extents),
         rows: Option<Rows>,
         outputs: &mut Outputs,
-        times: &mut shapeyard_core::StageTimes,
+        times: &mut StageTimes,
     ) -> Result<(), ProgramError> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         self.feed.fill(views, rows, bindings)?;
         let mut instance = self.instance(lane);
         let program = instance.ready(self)?;
-        let filled = std::time::Instant::now();
+        let filled = Instant::now();
         let run = program.run(bindings);
-        let ran = std::time::Instant::now();
-        let result = match run {
-            Ok(results) => self.feed.drain(&results, request, rows, outputs),
-            Err(error) => Err(error.into()),
-        };
-        if result.is_err() {
-            instance.program = None;
-        }
+        let ran = Instant::now();
+        let drained = run.map(|results| self.feed.drain(&results, request, rows, outputs));
         times.prepare += filled - start;
         times.run += ran - filled;
         times.finish += ran.elapsed();
-        Ok(result?)
+        match drained {
+            Ok(drained) => Ok(drained?),
+            Err(error) => {
+                instance.program = None;
+                Err(FeedError::from(error).into())
+            }
+        }
     }
 
     fn instance(&self, lane: usize) -> MutexGuard<'_, Instance> {
         // There is always a first one.
         let instance = &self.instances[lane % self.instances.len()];
-        instance.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Instance>>| {
+        instance.lock().unwrap_or_else(|poisoned| {
             // A thread died in the middle of a run; nobody knows in what state the program is.
-            let mut instance = poisoned.into_inner();
-            instance.program = None;
-            instance
+            instance.clear_poison();
+            let mut held = poisoned.into_inner();
+            held.program = None;
+            held
         })
     }
 }

@@ -3,19 +3,62 @@
 //! Mostly the model says so. Where it does not, two specialisations are compared that differ in one
 //! symbol. An extent that happens to equal a bucket proves nothing.
 
+use std::convert::Infallible;
+
 use serde::{Deserialize, Serialize};
 use shapeyard_core::{Dim, Extents, Shape, Signature, SymbolId};
 
-/// What an axis of an output follows.
+/// What an axis of an output follows. `S` is a symbol: its id here, its name where it is written down,
+/// since ids depend on the order in which a caller declared them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Role {
+pub(crate) enum Role<S = SymbolId> {
     /// No symbol: its extent never changes.
     Fixed,
     /// A symbol: its extent is so many times the symbol's.
-    Follows { symbol: SymbolId, factor: usize },
+    Follows { symbol: S, factor: usize },
     /// Symbols in some other way: it can be used only where none of them is padded.
-    Derived { symbols: Vec<SymbolId> },
+    Derived { symbols: Vec<S> },
+}
+
+impl<S> Role<S> {
+    fn try_map<T, E>(&self, mut map: impl FnMut(&S) -> Result<T, E>) -> Result<Role<T>, E> {
+        Ok(match self {
+            Self::Fixed => Role::Fixed,
+            Self::Follows { symbol, factor } => {
+                Role::Follows { symbol: map(symbol)?, factor: *factor }
+            }
+            Self::Derived { symbols } => {
+                Role::Derived { symbols: symbols.iter().map(map).collect::<Result<_, E>>()? }
+            }
+        })
+    }
+}
+
+/// The roles of every axis of every output, with the symbols' names.
+pub(crate) type NamedRoles = Vec<Vec<Role<String>>>;
+
+/// The roles to be written down.
+pub(crate) fn named(signature: &Signature, roles: &[Vec<Role>]) -> NamedRoles {
+    let name = |id: &SymbolId| Ok::<_, Infallible>(signature.symbol_name(*id).to_owned());
+    let axis = |role: &Role| {
+        let Ok(named) = role.try_map(name);
+        named
+    };
+    roles.iter().map(|axes| axes.iter().map(axis).collect()).collect()
+}
+
+/// The roles that were written down.
+///
+/// # Errors
+///
+/// The name of a symbol that the signature does not have.
+pub(crate) fn resolved(
+    signature: &Signature,
+    roles: &[Vec<Role<String>>],
+) -> Result<Vec<Vec<Role>>, String> {
+    let id = |name: &String| signature.symbol(name).ok_or_else(|| name.clone());
+    roles.iter().map(|axes| axes.iter().map(|role| role.try_map(id)).collect()).collect()
 }
 
 /// The shape of every output in one specialisation.
@@ -45,8 +88,8 @@ fn declared(signature: &Signature, dim: Dim) -> Option<Role> {
     }
 }
 
-/// The roles of every axis of every output. `others` has one specialisation for each symbol that could be
-/// changed, which differs from `base` in that symbol alone.
+/// The roles of every axis of every output. `others` has specialisations that differ from `base` in one
+/// symbol alone: one or two for each.
 ///
 /// # Errors
 ///
@@ -80,27 +123,18 @@ fn compared(
     others: &[(SymbolId, Specialised)],
 ) -> Role {
     let length = |of: &Specialised| of.outputs.get(output).and_then(|it| it.get(axis)).copied();
-    let changing: Vec<&(SymbolId, Specialised)> =
-        others.iter().filter(|(_, other)| length(other) != length(base)).collect();
-    let derived =
-        || Role::Derived { symbols: changing.iter().map(|(symbol, _)| *symbol).collect() };
-    match changing.as_slice() {
-        [] => Role::Fixed,
-        [(symbol, other)] => {
-            let (Some(ours), Some(theirs)) =
-                (base.extents.get(*symbol), other.extents.get(*symbol))
-            else {
-                return derived();
-            };
-            let (Some(length), Some(other)) = (length(base), length(other)) else {
-                return derived();
-            };
-            let factor = length / ours.max(1);
-            let proportional = factor * ours == length && factor * theirs == other && factor > 0;
-            if proportional { Role::Follows { symbol: *symbol, factor } } else { derived() }
-        }
-        _ => derived(),
-    }
+    let changing = others.iter().filter(|(_, other)| length(other) != length(base));
+    let mut symbols: Vec<SymbolId> = changing.map(|(symbol, _)| *symbol).collect();
+    symbols.dedup();
+    let [symbol] = symbols[..] else {
+        return if symbols.is_empty() { Role::Fixed } else { Role::Derived { symbols } };
+    };
+    let extent = |of: &Specialised| of.extents.get(symbol).unwrap_or_default();
+    let factor = length(base).unwrap_or_default() / extent(base).max(1);
+    let own = others.iter().filter(|(other, _)| *other == symbol).map(|(_, other)| other);
+    let proportional = factor > 0
+        && [base].into_iter().chain(own).all(|it| length(it) == Some(factor * extent(it)));
+    if proportional { Role::Follows { symbol, factor } } else { Role::Derived { symbols } }
 }
 
 fn check(
@@ -204,6 +238,34 @@ mod tests {
         assert_eq!(roles(|b, _| vec![b * 3]), [Role::Follows { symbol: batch, factor: 3 }]);
         assert_eq!(roles(|b, s| vec![b * s]), [Role::Derived { symbols: vec![batch, sequence] }]);
         assert_eq!(roles(|_, s| vec![s - 2]), [Role::Derived { symbols: vec![sequence] }]);
+    }
+
+    #[test]
+    fn roles_are_written_down_by_name() {
+        let one = signature(None);
+        let batch = one.symbol("batch").unwrap();
+        let roles = vec![vec![Role::Follows { symbol: batch, factor: 2 }, Role::Fixed]];
+        let written = serde_json::to_string(&named(&one, &roles)).unwrap();
+        let read: NamedRoles = serde_json::from_str(&written).unwrap();
+        assert_eq!(resolved(&one, &read).unwrap(), roles);
+        // Another caller declared the same axes in another order.
+        let mut other = Signature { symbols: vec!["sequence".to_owned()], ..one.clone() };
+        other.symbols.push("batch".to_owned());
+        let wanted = other.symbol("batch").unwrap();
+        assert_ne!(wanted, batch);
+        let found = resolved(&other, &read).unwrap();
+        assert_eq!(found[0][0], Role::Follows { symbol: wanted, factor: 2 });
+        assert_eq!(resolved(&Signature::default(), &read).unwrap_err(), "batch");
+    }
+
+    #[test]
+    fn an_extent_that_is_rounded_is_not_proportional() {
+        let signature = signature(None);
+        let id = signature.symbol("sequence").unwrap();
+        let even = |s: usize| vec![s.next_multiple_of(2)];
+        let at = |s| specialised(&signature, 4, s, &even(s));
+        let roles = find(&signature, &at(8), &[(id, at(16)), (id, at(9))]).unwrap();
+        assert_eq!(roles[0], [Role::Derived { symbols: vec![id] }]);
     }
 
     #[test]

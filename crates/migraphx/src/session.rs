@@ -5,10 +5,11 @@
 //! * *Standard*: a program was compiled or fetched first. Only where the caller asked for that.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shapeyard_core::backend::{Outputs, Request, RunError, Session};
+use shapeyard_core::backend::{BackendError, Outputs, Request, RunError, Session};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::{Freedom, Piece, cover, nearest};
 use shapeyard_core::{BindingMode, Extents, Route, RunReport, StageTimes, Tier};
@@ -21,6 +22,8 @@ use crate::programs::{BucketProgram, ProgramError};
 
 /// Routes that are remembered; a client that sends ever new shapes must not fill the memory.
 const MOST_ROUTES: usize = 1024;
+/// Routes with more pieces are worked out anew each time.
+const MOST_KEPT_PIECES: usize = 64;
 /// Buckets that an error names.
 const N_NEAREST: usize = 3;
 
@@ -66,11 +69,7 @@ impl MigraphxSession {
 
     /// The way of a request, and how ready it was.
     fn way(&mut self, request: &Extents) -> Result<(Arc<Way>, Tier), RunError> {
-        if self.generation != self.shared.generation() {
-            // A better program may be ready now.
-            self.routes.clear();
-            self.last = None;
-        }
+        self.forget_if_outdated(self.shared.generation());
         if let Some((extents, way)) = &self.last
             && extents == request
         {
@@ -84,27 +83,46 @@ impl MigraphxSession {
         Ok((way, tier))
     }
 
+    /// Drops routes that were made for another set of programs: a better one may be ready now.
+    fn forget_if_outdated(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.routes.clear();
+            self.last = None;
+        }
+    }
+
     fn find_way(&mut self, request: &Extents) -> Result<(Arc<Way>, Tier), RunError> {
         let wanted = self.shared.signature.bucket(request);
         let mut ready = self.shared.ready();
         let mut tier = Tier::Cached;
         let mut pieces = self.cover(&wanted, &ready);
-        if pieces.is_none() && self.shared.on_demand.is_some() {
-            self.fetch(&wanted)?;
+        // What a step makes may turn out not to hold the request: outputs that cannot be cut, an extent that
+        // the model does not take. Exactly what is wanted is asked for then.
+        for exactly in [false, true] {
+            if pieces.is_some() || self.shared.on_demand.is_none() {
+                break;
+            }
+            let fetched = self.fetch(&wanted, &ready, exactly);
+            if exactly || !fetched.as_ref().is_err_and(is_refusal) {
+                fetched?;
+            }
             ready = self.shared.ready();
             tier = Tier::Standard;
             pieces = self.cover(&wanted, &ready);
         }
-        self.generation = ready.generation;
+        self.forget_if_outdated(ready.generation);
         let Some(pieces) = pieces else {
             let nearest = nearest(&wanted, &ready.buckets, N_NEAREST);
             return Err(RunError::NotReady { wanted, nearest });
         };
         let way = Arc::new(self.bind(&wanted, request, &pieces, &ready)?);
-        if self.routes.len() >= MOST_ROUTES {
-            self.routes.clear();
+        if pieces.len() <= MOST_KEPT_PIECES {
+            if self.routes.len() >= MOST_ROUTES {
+                self.routes.clear();
+            }
+            self.routes.insert(request.clone(), Arc::clone(&way));
         }
-        self.routes.insert(request.clone(), Arc::clone(&way));
         Ok((way, tier))
     }
 
@@ -114,13 +132,14 @@ impl MigraphxSession {
         cover(wanted, &ready.buckets, &Freedom { rows, rigid: &ready.rigid })
     }
 
-    /// Has a program made for exactly this shape, since the caller asked for that.
-    fn fetch(&self, wanted: &Bucket) -> Result<(), RunError> {
+    /// Has a program made for this shape, since the caller asked for that.
+    fn fetch(&self, wanted: &Bucket, ready: &Ready, exactly: bool) -> Result<(), RunError> {
         let Some(source) = &self.shared.on_demand else { return Ok(()) };
+        let bucket = if exactly { wanted.clone() } else { self.shared.bucket_for(wanted, ready) };
         let prepare =
             |source| RunError::Prepare { wanted: wanted.clone(), source: Arc::new(source) };
-        let artifact = source.artifact(wanted).map_err(prepare)?;
-        self.shared.admit(&[&artifact], std::num::NonZeroUsize::MIN).map_err(prepare)
+        let artifact = source.artifact(&bucket).map_err(prepare)?;
+        self.shared.admit(&[&artifact], NonZeroUsize::MIN).map_err(prepare)
     }
 
     fn bind(
@@ -134,8 +153,11 @@ impl MigraphxSession {
         for piece in pieces {
             // `cover` answers with positions in the list that it was given.
             let program = &ready.programs[piece.bucket];
-            let rows =
-                (pieces.len() > 1).then_some(Rows { first: piece.first_row, n: piece.n_rows });
+            let rows = (pieces.len() > 1).then_some(Rows {
+                first: piece.first_row,
+                n: piece.n_rows,
+                skipped: 0,
+            });
             way.n_padded_rows += program.feed.n_padded_rows(&program.extents, request, rows);
             way.steps.push(Step { bound: self.bound_to(program)?, rows });
         }
@@ -181,14 +203,12 @@ impl MigraphxSession {
         Ok(times)
     }
 
-    /// A request with a symbol at 0 needs no program: there is nothing to compute.
+    /// A request without rows needs no program: there is nothing to compute.
     fn empty(&self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         let (start, signature) = (Instant::now(), &self.shared.signature);
         feed::empty_outputs(signature, request.extents(), outputs).map_err(|output| {
-            let zero = |&id: &_| request.extents().get(id) == Some(0);
-            let symbol = signature.bound_symbols().find(zero);
             RunError::Empty {
-                symbol: symbol.map_or("?", |id| signature.symbol_name(id)).to_owned(),
+                symbol: self.shared.rows.map_or("?", |id| signature.symbol_name(id)).to_owned(),
                 output: signature.outputs.get(output).map_or("?", |it| it.name.as_str()).to_owned(),
             }
         })?;
@@ -202,7 +222,7 @@ impl Session for MigraphxSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(&self.shared.signature)?;
         let extents = request.extents();
-        if extents.has_zero() {
+        if self.shared.rows.is_some_and(|rows| extents.get(rows) == Some(0)) {
             return self.empty(request, outputs);
         }
         let (way, tier) = self.way(extents)?;
@@ -218,6 +238,11 @@ impl Session for MigraphxSession {
             times,
         })
     }
+}
+
+/// Whether the model itself was refused in the shape that was asked for.
+fn is_refusal(error: &RunError) -> bool {
+    matches!(error, RunError::Prepare { source, .. } if matches!(**source, BackendError::Model { .. }))
 }
 
 fn failed(error: &FeedError) -> RunError {

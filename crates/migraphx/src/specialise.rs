@@ -3,6 +3,7 @@
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Dim, Extents, Shape, Signature, SymbolId};
 
+use crate::fill;
 use crate::options::{Padding, PaddingPolicy};
 
 /// The extents of every input in a shape.
@@ -76,6 +77,29 @@ pub(crate) fn rows(signature: &Signature, padding: &Padding) -> Result<Option<Sy
         Some(id) => Ok(Some(id)),
         None => Err(format!("no input has the symbol `{name}`, which is declared to count rows")),
     }
+}
+
+/// Checks that what inputs are padded with can stand there.
+///
+/// # Errors
+///
+/// A sentence that names the input.
+pub(crate) fn check_fills(signature: &Signature, padding: &Padding) -> Result<(), String> {
+    for (name, &value) in &padding.fills {
+        let Some(index) = signature.input_index(name) else {
+            return Err(format!("there is no input `{name}` to be padded with {value}"));
+        };
+        let spec = &signature.inputs[index];
+        fill::element(spec.dtype, value)
+            .map_err(|words| format!("input `{name}` cannot be padded with {value}: {words}"))?;
+        let inside = |limit: usize| (-(limit as f64)..limit as f64).contains(&value);
+        if let Some(limit) = spec.index_limit.filter(|&limit| !inside(limit)) {
+            return Err(format!(
+                "input `{name}` cannot be padded with {value}: the model's table has {limit} rows"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The symbols along which nothing may be padded.

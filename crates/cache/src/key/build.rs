@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use shapeyard_core::backend::{BackendId, Environment, Recipe};
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{Dim, Signature};
+use shapeyard_core::{Dim, Signature, TensorSpec};
 
-use super::{AxisKey, InputKey, KEY_VERSION, Key};
+use super::{AxisKey, KEY_VERSION, Key, ValueKey};
 
 /// Makes a [`Key`]; what is not set stays explicitly unset.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ impl KeyBuilder {
             model,
             bucket: Bucket::default(),
             inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
             precision: None,
             calibration: None,
             options: BTreeMap::new(),
@@ -41,8 +42,8 @@ impl KeyBuilder {
         self
     }
 
-    /// The declared inputs: names, types, ranks and axes. Their order does not matter, and an input
-    /// that the compiler folds away still counts.
+    /// The declared inputs and outputs: names, types, ranks and axes. Their order does not matter, and an
+    /// input that the compiler folds away still counts.
     pub fn signature(mut self, signature: &Signature) -> Self {
         let axis = |dim: &Dim| match dim {
             Dim::Fixed(extent) => AxisKey::Fixed(*extent as u64),
@@ -52,11 +53,12 @@ impl KeyBuilder {
             },
             Dim::Unnamed => AxisKey::Unnamed,
         };
-        let inputs = signature.inputs.iter().map(|input| {
-            let axes = input.shape.as_ref().map(|dims| dims.iter().map(axis).collect());
-            (input.name.clone(), InputKey { dtype: input.dtype, axes })
-        });
-        self.0.inputs = inputs.collect();
+        let value = |spec: &TensorSpec| {
+            let axes = spec.shape.as_ref().map(|dims| dims.iter().map(axis).collect());
+            (spec.name.clone(), ValueKey { dtype: spec.dtype, axes })
+        };
+        self.0.inputs = signature.inputs.iter().map(value).collect();
+        self.0.outputs = signature.outputs.iter().map(value).collect();
         self
     }
 

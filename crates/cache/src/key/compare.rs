@@ -82,7 +82,7 @@ fn weight(field: &str) -> u32 {
         "backend" => 32,
         "bucket" => 16,
         "model" => 12,
-        "inputs" => 4,
+        "inputs" | "outputs" => 4,
         _ => 1,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use shapeyard_core::backend::Environment;
 use shapeyard_core::model::Digest;
 
-use super::{AxisKey, Key};
+use super::{AxisKey, Key, ValueKey};
 
 /// What stands at a path of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(super) fn visit<'a>(key: &'a Key, see: &mut dyn FnMut(&[&str], Leaf<'a>)) {
         model,
         bucket,
         inputs,
+        outputs,
         precision,
         calibration,
         options,
@@ -102,11 +103,8 @@ pub(super) fn visit<'a>(key: &'a Key, see: &mut dyn FnMut(&[&str], Leaf<'a>)) {
     for (symbol, extent) in bucket.iter() {
         see(&["bucket", symbol], Leaf::Number(extent as u64));
     }
-    see(&["inputs"], Leaf::Members(inputs.len() as u64));
-    for (name, input) in inputs {
-        see(&["inputs", name, "dtype"], Leaf::Text(input.dtype.name()));
-        visit_axes(name, input.axes.as_deref(), see);
-    }
+    visit_values("inputs", inputs, see);
+    visit_values("outputs", outputs, see);
     see(&["precision"], optional_text(precision.as_deref()));
     see(&["calibration"], optional_digest(calibration.as_ref()));
     visit_map("options", Some(texts(options)), see);
@@ -120,22 +118,34 @@ pub(super) fn visit<'a>(key: &'a Key, see: &mut dyn FnMut(&[&str], Leaf<'a>)) {
     visit_map("extra", Some(texts(extra)), see);
 }
 
+fn visit_values<'a>(
+    field: &str,
+    values: &'a BTreeMap<String, ValueKey>,
+    see: &mut dyn FnMut(&[&str], Leaf<'a>),
+) {
+    see(&[field], Leaf::Members(values.len() as u64));
+    for (name, value) in values {
+        see(&[field, name, "dtype"], Leaf::Text(value.dtype.name()));
+        visit_axes((field, name), value.axes.as_deref(), see);
+    }
+}
+
 fn visit_axes<'a>(
-    input: &str,
+    (field, name): (&str, &str),
     axes: Option<&'a [AxisKey]>,
     see: &mut dyn FnMut(&[&str], Leaf<'a>),
 ) {
     let Some(axes) = axes else {
-        return see(&["inputs", input, "rank"], Leaf::Unset);
+        return see(&[field, name, "rank"], Leaf::Unset);
     };
-    see(&["inputs", input, "rank"], Leaf::Number(axes.len() as u64));
+    see(&[field, name, "rank"], Leaf::Number(axes.len() as u64));
     for (index, axis) in axes.iter().enumerate() {
         let leaf = match axis {
             AxisKey::Fixed(extent) => Leaf::Number(*extent),
             AxisKey::Symbol(name) => Leaf::Text(name),
             AxisKey::Unnamed => Leaf::Unset,
         };
-        see(&["inputs", input, "axis", &index.to_string()], leaf);
+        see(&[field, name, "axis", &index.to_string()], leaf);
     }
 }
 

@@ -27,10 +27,10 @@ pub use read::Field;
 ///
 /// Whoever adds, removes or renames a field, or changes how one is encoded, counts this up, and the
 /// number in the context of the hash with it. A test holds the digests of fixed keys still.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 
 /// Sets this digest apart from every other use of the same hash.
-const CONTEXT: &str = "shapeyard cache key 1";
+const CONTEXT: &str = "shapeyard cache key 2";
 
 /// Everything that decides what an artifact contains.
 ///
@@ -41,7 +41,8 @@ pub struct Key {
     version: u32,
     model: Digest,
     bucket: Bucket,
-    inputs: BTreeMap<String, InputKey>,
+    inputs: BTreeMap<String, ValueKey>,
+    outputs: BTreeMap<String, ValueKey>,
     precision: Option<String>,
     calibration: Option<Digest>,
     options: BTreeMap<String, String>,
@@ -55,15 +56,15 @@ pub struct Key {
     extra: BTreeMap<String, String>,
 }
 
-/// One declared input of the model.
+/// One declared input or output of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct InputKey {
+struct ValueKey {
     dtype: DataType,
     /// `None` where the model does not say how many axes there are.
     axes: Option<Vec<AxisKey>>,
 }
 
-/// One axis of an input.
+/// One axis of an input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AxisKey {

@@ -14,7 +14,8 @@ fn input(name: &str, dtype: DataType, extents: &[usize]) -> TensorSpec {
 }
 
 fn signature(inputs: Vec<TensorSpec>) -> Signature {
-    Signature { inputs, ..Signature::default() }
+    let outputs = vec![input("y", DataType::F32, &[4, 8])];
+    Signature { inputs, outputs, ..Signature::default() }
 }
 
 fn backend() -> BackendId {
@@ -60,11 +61,11 @@ fn digests_hold_still() {
     let bare = Key::builder(digest("model"), backend(), "3").build();
     assert_eq!(
         bare.digest().to_string(),
-        "e0d1207f6c63d977d7ec32ff566da00ebfac93fa7bd5fa20cd8851a451ab4902"
+        "00be9205954c807c3d99c8bb58f0265df9cb788e0e232af3a0c27977da203f95"
     );
     assert_eq!(
         whole().build().digest().to_string(),
-        "8ea73764fae8db62d46b40934fbde5bcf989bac8acdfb9c029317b1364a5ef50"
+        "97ecb8552313c25d0e9e5a864fba0cd7dccb93d2d2665486f24f4881f1a66e47"
     );
 }
 
@@ -74,9 +75,10 @@ fn the_record_holds_still_and_reads_back() {
     let hex = |text| digest(text).to_string();
     let expected = format!(
         concat!(
-            r#"{{"version":1,"model":"{}","bucket":{{"batch":4,"sequence":128}},"#,
+            r#"{{"version":2,"model":"{}","bucket":{{"batch":4,"sequence":128}},"#,
             r#""inputs":{{"ids":{{"dtype":"i64","axes":[{{"fixed":4}},{{"fixed":128}}]}},"#,
             r#""mask":{{"dtype":"i64","axes":[{{"fixed":4}},{{"fixed":128}}]}}}},"#,
+            r#""outputs":{{"y":{{"dtype":"f32","axes":[{{"fixed":4}},{{"fixed":8}}]}}}},"#,
             r#""precision":"fp16","calibration":"{}","options":{{"exhaustive_tune":"true"}},"#,
             r#""backend":"migraphx","backend_version":"3","compiler":"MIGraphX 2.15.0","#,
             r#""library":"{}","driver":"HIP 6.4","architecture":"gfx90a:sramecc+:xnack-","#,
@@ -238,6 +240,7 @@ prop_compose! {
             (0usize..3, proptest::option::of(proptest::collection::vec(axis(), 0..3))),
             0..3,
         ),
+        outputs in proptest::collection::btree_map("[ab.]{0,2}", 0usize..3, 0..3),
         texts in proptest::array::uniform4(proptest::option::of("[ab]{0,1}")),
         digests in proptest::array::uniform2(proptest::option::of(0u8..2)),
         maps in (texts(), proptest::option::of(texts()), texts()),
@@ -246,12 +249,13 @@ prop_compose! {
         let [precision, compiler, driver, architecture] = texts;
         let [calibration, library] = digests.map(|n| n.map(|n| Digest::of(&[n])));
         let (options, environment, extra) = maps;
-        let input = |(dtype, axes): (usize, _)| InputKey { dtype: DataType::ALL[dtype], axes };
+        let input = |(dtype, axes): (usize, _)| ValueKey { dtype: DataType::ALL[dtype], axes };
         Key {
             version: KEY_VERSION,
             model: Digest::of(&[model]),
             bucket: bucket.into_iter().collect(),
             inputs: inputs.into_iter().map(|(name, of)| (name, input(of))).collect(),
+            outputs: outputs.into_iter().map(|(name, of)| (name, input((of, None)))).collect(),
             precision, calibration, options,
             backend: BackendId::from(names.0), backend_version: names.1,
             compiler, library, driver, architecture,
@@ -307,7 +311,7 @@ proptest! {
                 changed.push((stringify!($field), one));
             )*};
         }
-        change!(model bucket inputs precision calibration options backend backend_version compiler
+        change!(model bucket inputs outputs precision calibration options backend backend_version compiler
             library driver architecture environment extra);
         for (field, one) in changed {
             let differences = key.differences(&one);

@@ -7,6 +7,7 @@
     reason = "all of it is tests, helpers included"
 )]
 
+mod artifacts;
 mod bundles;
 mod child;
 mod collection;

@@ -1,21 +1,24 @@
 //! `shapeyard doctor`.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
 use shapeyard_core::BackendId;
-use shapeyard_core::backend::{Probe, Status};
+use shapeyard_core::backend::{ArtifactUse, Backend, Probe, Status};
 
 use crate::backends;
 use crate::cli::Global;
 use crate::exit::Code;
+use crate::migraphx_args::MigraphxArgs;
 use crate::output::{Output, Report};
 
 const AFTER_HELP: &str = "\
 Examples:
   shapeyard doctor
   shapeyard doctor --onnxruntime lib/libonnxruntime.so
+  shapeyard doctor --migraphx /opt/rocm/lib/libmigraphx_c.so --target ref
   shapeyard doctor --format json | jq -r .auto
 
 Ends with 0 if at least one backend is usable, with 3 if none is.";
@@ -23,20 +26,38 @@ Ends with 0 if at least one backend is usable, with 3 if none is.";
 /// Show which backends work here, where they were looked for, and what to install
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    migraphx: MigraphxArgs,
+}
 
-pub(crate) fn run(_args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let backends = backends::registry(global).probe();
-    let auto = backends.iter().find(|probe| probe.is_usable()).map(|probe| probe.backend.clone());
-    let code = if auto.is_some() { Code::Done } else { Code::Backend };
-    output.result(&Findings { auto, backends })?;
-    Ok(code)
+pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
+    let backends = registry.probe();
+    let first = |needs_programs: bool| {
+        let mut pairs = registry.backends().iter().zip(&backends);
+        let serves = |backend: &dyn Backend| {
+            needs_programs == (backend.capabilities().artifacts == ArtifactUse::Required)
+        };
+        let found = pairs.find(|(backend, probe)| probe.is_usable() && serves(backend.as_ref()));
+        found.map(|(_, probe)| probe.backend.clone())
+    };
+    let (auto, auto_compiled) = (first(false), first(true));
+    let target = args.migraphx.target().to_string();
+    let findings = Findings { auto, auto_compiled, migraphx_target: target, backends };
+    let is_any = findings.auto.is_some() || findings.auto_compiled.is_some();
+    output.result(&findings)?;
+    Ok(if is_any { Code::Done } else { Code::Backend })
 }
 
 #[derive(Serialize)]
 struct Findings {
     /// Who answers where none is named and the model is one that it takes.
     auto: Option<BackendId>,
+    /// Who answers in its place for models whose programs are in the cache.
+    auto_compiled: Option<BackendId>,
+    /// What migraphx was asked to run programs on.
+    migraphx_target: String,
     /// In the order of preference.
     backends: Vec<Probe>,
 }
@@ -47,9 +68,22 @@ impl Report for Findings {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for probe in &self.backends {
             write_probe(probe, out)?;
+            if probe.backend == shapeyard_migraphx::ID {
+                writeln!(out, "  target       {} (--target)", self.migraphx_target)?;
+            }
             writeln!(out)?;
         }
+        if let Some(backend) = &self.auto_compiled {
+            let warm = "`shapeyard warm` puts them there";
+            writeln!(
+                out,
+                "--backend auto: {backend} answers, where programs for the work are in the cache; {warm}"
+            )?;
+        }
         match &self.auto {
+            Some(backend) if self.auto_compiled.is_some() => {
+                writeln!(out, "                otherwise {backend}, where it takes the model")
+            }
             Some(backend) => {
                 writeln!(out, "--backend auto: {backend} answers, where it takes the model")
             }

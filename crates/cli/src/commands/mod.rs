@@ -6,7 +6,9 @@ pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod inspect;
 pub(crate) mod man;
+pub(crate) mod migraphx_worker;
 pub(crate) mod run;
+pub(crate) mod warm;
 
 use anyhow::Result;
 
@@ -24,5 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),
+        Command::Warm(args) => warm::run(args, &cli.global, &output),
+        Command::MigraphxWorker => Err(anyhow::anyhow!("a worker is no command of a person's")),
     }
 }

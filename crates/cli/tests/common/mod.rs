@@ -14,7 +14,8 @@ pub(crate) fn shapeyard() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shapeyard"));
     command
         .env_remove("ORT_DYLIB_PATH")
-        .env_remove("SHAPEYARD_CACHE")
+        .env("SHAPEYARD_CACHE", "no/such/cache")
+        .env_remove("MIGRAPHX_DYLIB_PATH")
         .env_remove("XDG_CACHE_HOME")
         .env_remove("RUST_BACKTRACE")
         .env_remove("RUST_LIB_BACKTRACE");

@@ -202,7 +202,8 @@ impl<'a> CompileJob<'a> {
 pub struct LoadJob<'a> {
     /// The model.
     pub model: &'a Model,
-    /// What was compiled before; empty where the backend loads the model itself.
+    /// What was compiled before; empty where the backend loads the model itself. The files have to stay as
+    /// long as the executable: a program that failed is loaded from its file again.
     pub artifacts: &'a [Artifact],
     /// How much to rewrite when the model itself is loaded.
     pub optimisation: Optimisation,

@@ -1,6 +1,7 @@
 //! The content of a model as one number.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
@@ -24,14 +25,14 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of a file's bytes. Large files are memory-mapped.
+    /// The digest of a file's bytes, which are read and not mapped: somebody may cut the file short meanwhile.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap(path)?;
+        hasher.update_reader(File::open(path)?)?;
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 

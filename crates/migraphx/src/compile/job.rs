@@ -4,44 +4,42 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shapeyard_core::AxisSymbol;
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{Dim, Signature};
+use shapeyard_core::{AxisSymbol, Dim, Signature};
 
 use crate::options::{CompileOptions, Padding};
-use crate::roles::Role;
+use crate::roles::NamedRoles;
 
 /// What is to be compiled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Job {
+    /// The version of this crate's code that asks: a worker of another one would decide differently.
+    pub(crate) version: String,
     /// The library that has to do it: the very file that the caller loaded.
     pub(crate) library: PathBuf,
     pub(crate) model: PathBuf,
     /// What the model's content has to be.
     pub(crate) digest: Digest,
-    pub(crate) declared: Vec<Declared>,
+    /// Every symbol of the caller's signature where it stands; those of the file itself do no harm.
+    pub(crate) declared: Vec<AxisSymbol>,
     pub(crate) bucket: Bucket,
     pub(crate) options: CompileOptions,
+    /// What the content of the calibration has to be.
+    pub(crate) calibration: Option<Digest>,
     pub(crate) padding: Padding,
     /// The file to write.
     pub(crate) output: PathBuf,
 }
 
-/// A symbol of the signature at its axis, so that a worker sees the same signature.
-pub(crate) type Declared = AxisSymbol;
-
 impl Job {
-    /// Every symbol of a signature, where it stands; those of the file itself are among them and do no
-    /// harm.
-    pub(crate) fn declared(signature: &Signature) -> Vec<Declared> {
+    /// Every symbol of a signature, where it stands.
+    pub(crate) fn declared(signature: &Signature) -> Vec<AxisSymbol> {
         let specs = signature.inputs.iter().chain(&signature.outputs);
         let axes = specs.flat_map(|spec| {
-            spec.shape
-                .iter()
-                .flatten()
-                .enumerate()
-                .map(|(axis, dim)| (spec.name.clone(), axis, *dim))
+            let dims = spec.shape.iter().flatten().enumerate();
+            dims.map(|(axis, dim)| (spec.name.clone(), axis, *dim))
         });
         axes.filter_map(|(tensor, axis, dim)| match dim {
             Dim::Symbol(id) => {
@@ -53,10 +51,34 @@ impl Job {
     }
 }
 
-/// What a compile found out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a compile finds out about the model and a later load has to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traits {
+    /// What every axis of every output follows.
+    pub(crate) roles: NamedRoles,
+    /// Whether a row's answer is the same wherever it stands, so that a request may be split.
+    pub(crate) can_split: bool,
+}
+
+impl Traits {
+    /// Where they stand among an artifact's notes.
+    const NOTE: &'static str = "traits";
+
+    /// The traits among an artifact's notes.
+    ///
+    /// # Errors
+    ///
+    /// A sentence.
+    pub(crate) fn of(notes: &BTreeMap<String, String>) -> Result<Self, String> {
+        let note = notes.get(Self::NOTE).ok_or("it does not say what its outputs follow")?;
+        serde_json::from_str(note).map_err(|error| error.to_string())
+    }
+}
+
+/// What a compile made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Made {
-    pub(crate) roles: Vec<Vec<Role>>,
+    pub(crate) traits: Traits,
     /// Milliseconds by stage.
     pub(crate) times: BTreeMap<String, u64>,
     /// What the library said although it succeeded.
@@ -68,8 +90,8 @@ impl Made {
     /// What is kept with the artifact.
     pub(crate) fn notes(&self) -> BTreeMap<String, String> {
         // Lists of names and numbers always have a JSON form.
-        let roles = serde_json::to_string(&self.roles).unwrap_or_default();
-        let mut notes = BTreeMap::from([(super::ROLES.to_owned(), roles)]);
+        let traits = serde_json::to_string(&self.traits).unwrap_or_default();
+        let mut notes = BTreeMap::from([(Traits::NOTE.to_owned(), traits)]);
         for (stage, milliseconds) in &self.times {
             notes.insert(format!("{stage}_ms"), milliseconds.to_string());
         }
@@ -92,8 +114,8 @@ pub(crate) enum Refusal {
     Write { words: String },
     /// The calibration cannot be used.
     Calibration { words: String },
-    /// The library is missing something or failed.
-    Library { words: String },
+    /// Something else failed, and may not another time.
+    Failed { words: String },
 }
 
 /// What a worker answers.

@@ -6,27 +6,31 @@ use std::path::Path;
 use std::time::Instant;
 
 use safetensors::SafeTensors;
+use shapeyard_core::model::ModelError;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{DataType, Extents, Model, Signature, SymbolId, TensorView};
 
-use super::job::{Answer, Job, Made, Refusal};
+use super::job::{Answer, Job, Made, Refusal, Traits};
 use super::probe;
-use crate::feed::Feed;
-use crate::native::{Bindings, Migraphx, NativeError, Parse, Program};
+use crate::feed::{Feed, Rows};
+use crate::native::{Bindings, Migraphx, NativeError, Parse, Program, ValueShape};
 use crate::options::PaddingPolicy;
 use crate::roles::{self, Role, Specialised};
 use crate::specialise;
 
+/// Calls whose refusal follows from the model alone.
+const FINAL: [&str; 2] = ["parse_onnx", "program_compile"];
+
 impl From<NativeError> for Refusal {
     fn from(error: NativeError) -> Self {
-        match error {
-            NativeError::Status { .. } | NativeError::Unknown(_) => {
-                Self::Model { words: error.to_string() }
-            }
-            NativeError::Missing { .. } | NativeError::Ending => {
-                Self::Library { words: error.to_string() }
-            }
-        }
+        // What reading and compiling refuse they refuse again; of running and loading nobody knows.
+        let is_final = match &error {
+            NativeError::Status { function, .. } => FINAL.contains(function),
+            NativeError::Unknown(_) => true,
+            NativeError::Missing { .. } | NativeError::Ending => false,
+        };
+        let words = error.to_string();
+        if is_final { Self::Model { words } } else { Self::Failed { words } }
     }
 }
 
@@ -53,11 +57,12 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
     };
     let work = Work::open(library, job)?;
     let extents = work.extents(&job.bucket)?;
-    let program = work.parse(&extents)?;
+    let mut program = work.parse(&extents)?;
     let roles = work.roles(&program, &extents)?;
     lap("parse");
+    let mut can_split = false;
     if job.padding.policy == PaddingPolicy::Checked {
-        probe::check(&work, &extents, &roles)?;
+        can_split = probe::check(&work, &extents, &roles)?.can_split;
         lap("probe");
     }
     let calibration = work.calibration(&program, &extents, &roles)?;
@@ -67,7 +72,8 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
     lap("compile");
     save(library, job, &program)?;
     lap("save");
-    Ok(Made { roles, times, log: String::new() })
+    let roles = roles::named(work.signature(), &roles);
+    Ok(Made { traits: Traits { roles, can_split }, times, log: String::new() })
 }
 
 /// The library answers success also for what never reached the disk, so what was written is read back.
@@ -76,22 +82,26 @@ fn save(library: &'static Migraphx, job: &Job, program: &Program) -> Result<(), 
     program.save(&job.output).map_err(|error| write(error.to_string()))?;
     let back = Program::load(library, job.options.target, &job.output)
         .map_err(|error| write(format!("what was written cannot be read back: {error}")))?;
-    let same = back.outputs()? == program.outputs()?;
-    if same {
-        Ok(())
-    } else {
-        Err(write("what was written reads back as another program".to_owned()))
+    if back.outputs()? == program.outputs()? {
+        return Ok(());
     }
+    let words = "what was written reads back as another program".to_owned();
+    Err(Refusal::Failed { words })
 }
 
 impl<'a> Work<'a> {
     fn open(library: &'static Migraphx, job: &'a Job) -> Result<Self, Refusal> {
-        let model = Model::open(&job.model).map_err(|error| refuse(error.to_string()))?;
-        if model.digest().map_err(|error| refuse(error.to_string()))? != job.digest {
+        let unreadable = |error: ModelError| match error {
+            ModelError::Onnx { .. } => refuse(error.to_string()),
+            error => Refusal::Failed { words: error.to_string() },
+        };
+        let model = Model::open(&job.model).map_err(unreadable)?;
+        if model.digest().map_err(unreadable)? != job.digest {
             return Err(Refusal::Changed);
         }
         let model = model.declare(&job.declared).map_err(|error| refuse(error.to_string()))?;
         let rows = specialise::rows(model.signature(), &job.padding).map_err(refuse)?;
+        specialise::check_fills(model.signature(), &job.padding).map_err(refuse)?;
         Ok(Self { library, job, model, rows })
     }
 
@@ -123,31 +133,39 @@ impl<'a> Work<'a> {
         let mut others = Vec::new();
         if roles::are_open(signature) {
             for symbol in signature.bound_symbols() {
-                others.push((symbol, self.other(&base, symbol)?));
+                let own = self.others(&base, symbol)?;
+                others.extend(own.into_iter().map(|other| (symbol, other)));
             }
         }
         roles::find(signature, &base, &others).map_err(refuse)
     }
 
-    /// The model with another extent for one symbol. Not every extent is possible: a table of positions
+    /// The model with other extents for one symbol: two if they are possible, since one alone does not
+    /// tell what is rounded from what is proportional. Not every extent is possible: a table of positions
     /// ends, a kernel needs room.
-    fn other(&self, base: &Specialised, symbol: SymbolId) -> Result<Specialised, Refusal> {
+    fn others(&self, base: &Specialised, symbol: SymbolId) -> Result<Vec<Specialised>, Refusal> {
         let name = self.signature().symbol_name(symbol).to_owned();
         let extent = base.extents.get(symbol).unwrap_or(1);
-        let tries = [extent.saturating_mul(2), extent / 2, extent + 1, extent.saturating_sub(1)];
-        let mut last = refuse(format!("no other extent of `{name}` is possible than {extent}"));
+        let tries = [extent.saturating_mul(2), extent + 1, extent / 2, extent.saturating_sub(1)];
+        let (mut found, mut last) = (Vec::new(), String::new());
         for other in tries.into_iter().filter(|&other| other != extent && other > 0) {
             let bucket = self.signature().bucket(&base.extents).with(&name, other);
             let extents = self.signature().extents(&bucket);
             match self.parse(&extents).and_then(|program| self.specialised(&program, &extents)) {
-                Ok(specialised) => return Ok(specialised),
-                Err(refusal) => last = refusal,
+                Ok(specialised) => found.push(specialised),
+                Err(Refusal::Model { words }) => last = words,
+                Err(other) => return Err(other),
+            }
+            if found.len() == 2 {
+                break;
             }
         }
-        let Refusal::Model { words } = last else { return Err(last) };
+        if !found.is_empty() {
+            return Ok(found);
+        }
         Err(refuse(format!(
             "what its outputs follow is not known: the model does not say, and it cannot be compared with \
-             another extent of `{name}` ({words}); declare symbols for the axes of its outputs"
+             another extent of `{name}` ({last}); declare symbols for the axes of its outputs"
         )))
     }
 
@@ -174,23 +192,28 @@ impl<'a> Work<'a> {
         if self.job.options.precision.quantisation.is_none() {
             return Ok(Vec::new());
         }
+        let changed = |words| Refusal::Calibration { words };
+        if self.job.options.calibration_digest().map_err(changed)? != self.job.calibration {
+            return Err(changed("its files changed meanwhile; start again".to_owned()));
+        }
         let feed = self.feed(program, extents, roles)?;
         let inputs = program.inputs()?;
-        let files = self.job.options.calibration.iter().map(|file| {
-            let mut bindings = Bindings::new(self.library, &inputs)?;
-            self.read_calibration(file, &feed, &mut bindings).map_err(|words| {
+        let mut sets = Vec::new();
+        for file in &self.job.options.calibration {
+            self.read_calibration(file, &feed, &inputs, &mut sets).map_err(|words| {
                 Refusal::Calibration { words: format!("`{}`: {words}", file.display()) }
             })?;
-            Ok(bindings)
-        });
-        files.collect()
+        }
+        Ok(sets)
     }
 
+    /// Adds a set of inputs; one with more rows than the program becomes several.
     fn read_calibration(
         &self,
         file: &Path,
         feed: &Feed,
-        bindings: &mut Bindings,
+        inputs: &[(String, ValueShape)],
+        sets: &mut Vec<Bindings>,
     ) -> Result<(), String> {
         let bytes = fs::read(file).map_err(|error| error.to_string())?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
@@ -212,11 +235,31 @@ impl<'a> Work<'a> {
             .map_err(|error| error.to_string())?;
         let extents = signature.bind(&views).map_err(|error| error.to_string())?;
         signature.check_indices(&views).map_err(|error| error.to_string())?;
-        let bucket = signature.bucket(&extents);
-        if !self.job.bucket.holds(&bucket) {
-            return Err(format!("its shape {bucket} does not fit into {}", self.job.bucket));
+        for rows in self.in_pieces(&extents)? {
+            let mut bindings =
+                Bindings::new(self.library, inputs).map_err(|error| error.to_string())?;
+            feed.fill(&views, rows, &mut bindings).map_err(|error| error.to_string())?;
+            sets.push(bindings);
         }
-        feed.fill(&views, None, bindings).map_err(|error| error.to_string())
+        Ok(())
+    }
+
+    /// The rows of each piece of a set that fits the program.
+    fn in_pieces(&self, set: &Extents) -> Result<Vec<Option<Rows>>, String> {
+        let bucket = &self.job.bucket;
+        let shape = self.signature().bucket(set);
+        if bucket.holds(&shape) {
+            return Ok(vec![None]);
+        }
+        let too_large = || format!("its shape {shape} does not fit into {bucket}");
+        let symbol = self.rows.ok_or_else(too_large)?;
+        let name = self.signature().symbol_name(symbol);
+        let (whole, n_rows) = (bucket.get(name).unwrap_or(1), set.get(symbol).unwrap_or(1));
+        if !bucket.holds(&shape.clone().with(name, whole)) {
+            return Err(too_large());
+        }
+        let piece = |first| Rows { first, n: whole.min(n_rows - first), skipped: 0 };
+        Ok((0..n_rows).step_by(whole).map(|first| Some(piece(first))).collect())
     }
 }
 

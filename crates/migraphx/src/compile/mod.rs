@@ -22,15 +22,13 @@ use std::time::Duration;
 use shapeyard_core::backend::{BackendError, Cancellation};
 use shapeyard_core::plan::Bucket;
 
-pub(crate) use job::{Job, Refusal};
+pub(crate) use job::{Job, Traits};
 pub use supervise::WorkerProgram;
 
+use self::job::Refusal;
 use crate::ID;
 use crate::native::Migraphx;
 use crate::options::{Compiler, Place};
-
-/// Where the roles of the outputs stand among an artifact's notes.
-pub(crate) const ROLES: &str = "output_roles";
 
 /// Compiles never overlap in a process: MIGraphX's compiler is not made for it, and two of them fight for
 /// the same cores and the same memory.
@@ -59,17 +57,17 @@ pub(crate) fn compile(
     };
     let work =
         tempfile::Builder::new().prefix(".migraphx-").tempdir_in(folder).map_err(cannot_write)?;
-    let program = work.path().canonicalize().map_err(cannot_write)?.join("program.mxr");
-    let job = Job { output: program.clone(), ..job.clone() };
+    let room = work.path().canonicalize().map_err(cannot_write)?;
+    let job = Job { output: room.join("program.mxr"), ..job.clone() };
     let made = match &compiler.place {
         crate::CompilePlace(Place::Worker(worker)) => {
-            supervise::run(library, worker, compiler, &job, cancellation)?
+            supervise::run(library, worker, compiler, &job, &room, cancellation)?
         }
         crate::CompilePlace(Place::ThisProcess) => {
             make::make(library, &job).map_err(|refusal| error(&job, refusal, ""))?
         }
     };
-    let n_bytes = publish(&program, output).map_err(cannot_write)?;
+    let n_bytes = publish(&job.output, output).map_err(cannot_write)?;
     Ok(Compiled { n_bytes, notes: made.notes() })
 }
 
@@ -105,31 +103,39 @@ fn cancelled(bucket: &Bucket) -> BackendError {
 /// What a refusal is to the caller. `log` is what the library said meanwhile.
 fn error(job: &Job, refusal: Refusal, log: &str) -> BackendError {
     let model: PathBuf = job.model.clone();
+    let with_log = |words: String| match log.trim() {
+        "" => words,
+        log => format!("{words}: {log}"),
+    };
+    let failed = |message| BackendError::Library { backend: ID, what: "compile", message };
     match refusal {
+        Refusal::Model { words } if may_pass(&words) || may_pass(log) => failed(with_log(words)),
         Refusal::Model { words } => {
-            let said = log.trim();
-            let reason = if said.is_empty() { words } else { format!("{words}: {said}") };
-            BackendError::Model { backend: ID, model, reason }
+            BackendError::Model { backend: ID, model, reason: with_log(words) }
         }
-        Refusal::Changed => BackendError::Library {
-            backend: ID,
-            what: "compile",
-            message: format!("`{}` changed meanwhile; start again", model.display()),
+        Refusal::Changed => failed(format!("`{}` changed meanwhile; start again", model.display())),
+        Refusal::Write { words } => BackendError::Write {
+            path: job.output.clone(),
+            source: io::Error::other(with_log(words)),
         },
-        Refusal::Write { words } => {
-            BackendError::Write { path: job.output.clone(), source: io::Error::other(words) }
-        }
         Refusal::Calibration { words } => {
             BackendError::Option { backend: ID, option: "calibration", reason: words }
         }
-        Refusal::Library { words } => BackendError::Library {
-            backend: ID,
-            what: "compile",
-            message: format!(
-                "{words}{}{}",
-                if log.trim().is_empty() { "" } else { ": " },
-                log.trim()
-            ),
-        },
+        Refusal::Failed { words } => failed(with_log(words)),
     }
+}
+
+/// Whether the library's words tell of a machine that had not enough to give, and not of a model that
+/// cannot be compiled: it has one status for both.
+fn may_pass(words: &str) -> bool {
+    const SIGNS: [&str; 7] = [
+        "bad_alloc",
+        "out of memory",
+        "OutOfMemory",
+        "No device",
+        "hipError",
+        "Resource temporarily unavailable",
+        "No space left",
+    ];
+    SIGNS.iter().any(|sign| words.contains(sign))
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use shapeyard_core::backend::{BackendError, Cancellation, CompileEnd};
 
 use super::job::{Answer, Job, Made};
-use super::{cancelled, error};
+use super::{cancelled, error, worker};
 use crate::ID;
 use crate::native::{ENVIRONMENT, Migraphx};
 use crate::options::Compiler;
@@ -25,8 +25,8 @@ const FILE_NAME: &str =
 /// Names the worker's file.
 const VARIABLE: &str = "SHAPEYARD_MIGRAPHX_WORKER";
 
-/// What stands before a worker's answer, among whatever the library prints.
-pub(super) const ANSWER: &str = "shapeyard-migraphx-worker answers: ";
+/// How long a worker that has answered may take to end.
+const TO_END: Duration = Duration::from_secs(2);
 
 /// A compiler's last words say why it failed; the rest of a long log does not.
 const MOST_WORDS: usize = 256 << 10;
@@ -76,21 +76,23 @@ fn usual_place() -> Option<PathBuf> {
     beside.is_file().then_some(beside)
 }
 
-/// Runs a worker on a job.
+/// Runs a worker on a job. `room` is a folder of its own, for the job and the answer.
 pub(super) fn run(
     library: &Migraphx,
-    worker: &WorkerProgram,
+    program: &WorkerProgram,
     compiler: &Compiler,
     job: &Job,
+    room: &Path,
     cancellation: Cancellation<'_>,
 ) -> Result<Made, BackendError> {
-    let mut command = worker.command()?;
+    let text = serde_json::to_vec(job).map_err(io::Error::from);
+    text.and_then(|text| fs::write(room.join(worker::JOB), text))
+        .map_err(|source| BackendError::Write { path: job.output.clone(), source })?;
+    let mut command = program.command()?;
     same_environment(library, &mut command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Supervised::start(command)?;
-    child.give(job);
+    let mut child = Supervised::start(command, room)?;
     let end = child.watch(compiler, cancellation);
-    let (answer, log) = child.last_words();
+    let log = child.last_words();
     let stopped = |end| BackendError::Compile {
         backend: ID,
         model: job.model.clone(),
@@ -98,13 +100,17 @@ pub(super) fn run(
         end,
         log: log.clone(),
     };
-    match (end, answer) {
-        (End::Stopped(end), _) => Err(stopped(end)),
+    match (end, read_answer(room)) {
         (End::Cancelled, _) => Err(cancelled(&job.bucket)),
-        (End::Exited(_), Some(Ok(made))) => Ok(Made { log, ..made }),
-        (End::Exited(_), Some(Err(refusal))) => Err(error(job, refusal, &log)),
+        (_, Some(Ok(made))) => Ok(Made { log, ..made }),
+        (_, Some(Err(refusal))) => Err(error(job, refusal, &log)),
+        (End::Stopped(end), None) => Err(stopped(end)),
         (End::Exited(status), None) => Err(stopped(CompileEnd::Died { how: how(status) })),
     }
+}
+
+fn read_answer(room: &Path) -> Option<Answer> {
+    serde_json::from_slice(&fs::read(room.join(worker::ANSWER)).ok()?).ok()
 }
 
 /// The worker gets the variables that count as they were when this process loaded the library, since they
@@ -155,45 +161,48 @@ enum End {
     Cancelled,
 }
 
-/// A worker, and threads that read what it says so that it never has to wait for a reader.
+/// A worker with all that it starts, and threads that read what it says so that it never has to wait for a
+/// reader.
 struct Supervised {
     child: Child,
-    answer: Arc<Mutex<Option<Answer>>>,
+    answer: PathBuf,
     log: Arc<Mutex<Vec<u8>>>,
     readers: Vec<thread::JoinHandle<()>>,
 }
 
 impl Supervised {
-    fn start(mut command: Command) -> Result<Self, BackendError> {
+    fn start(mut command: Command, room: &Path) -> Result<Self, BackendError> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| BackendError::Unavailable {
             backend: ID,
             reason: format!("`{}` cannot be started: {error}", command.get_program().display()),
             remedy: format!("name a program that compiles with {VARIABLE}"),
         })?;
-        let (answer, log) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+        // The pipe has room for a path, and stays open: a worker whose parent is gone reads its end and
+        // goes too. One that is gone already says so by its status.
+        if let Some(stdin) = &mut child.stdin {
+            let _ = writeln!(stdin, "{}", room.display()).and_then(|()| stdin.flush());
+        }
+        let log = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();
+        let mut read = |pipe: Box<dyn Read + Send>| {
+            let log = Arc::clone(&log);
+            readers.push(thread::spawn(move || read_log(pipe, &log)));
+        };
         if let Some(stdout) = child.stdout.take() {
-            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
-            readers.push(thread::spawn(move || read_answer(stdout, &answer, &log)));
+            read(Box::new(stdout));
         }
         if let Some(stderr) = child.stderr.take() {
-            let log = Arc::clone(&log);
-            readers.push(thread::spawn(move || read_log(stderr, &log)));
+            read(Box::new(stderr));
         }
-        Ok(Self { child, answer, log, readers })
-    }
-
-    /// Hands the job over. The pipe stays open: a worker whose parent is gone reads its end and goes too.
-    fn give(&mut self, job: &Job) {
-        let line = serde_json::to_string(job).unwrap_or_default();
-        if let Some(stdin) = &mut self.child.stdin {
-            // A worker that is gone already says so by its status.
-            let _ = writeln!(stdin, "{line}").and_then(|()| stdin.flush());
-        }
+        Ok(Self { child, answer: room.join(worker::ANSWER), log, readers })
     }
 
     fn watch(&mut self, compiler: &Compiler, cancellation: Cancellation<'_>) -> End {
         let start = Instant::now();
+        let mut answered: Option<Instant> = None;
         let mut pause = Duration::from_millis(1);
         loop {
             match self.child.try_wait() {
@@ -203,39 +212,56 @@ impl Supervised {
                     return End::Stopped(CompileEnd::Died { how: error.to_string() });
                 }
             }
+            if cancellation.is_cancelled() {
+                return End::Cancelled;
+            }
             let limit = compiler.time_limit;
-            if start.elapsed() >= limit {
+            if answered.is_none() && self.answer.exists() {
+                answered = Some(Instant::now());
+            }
+            let is_late = match answered {
+                Some(answered) => answered.elapsed() >= TO_END,
+                None => start.elapsed() >= limit,
+            };
+            if is_late {
                 return End::Stopped(CompileEnd::TimedOut { limit });
             }
             if let Some(limit) = compiler.memory_limit
-                && resident_bytes(self.child.id()).is_some_and(|bytes| bytes > limit)
+                && resident_bytes(self.child.id()) > limit
             {
                 return End::Stopped(CompileEnd::OutOfMemory { limit });
-            }
-            if cancellation.is_cancelled() {
-                return End::Cancelled;
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
 
-    /// Ends the worker if it has not, and gives what it answered and what it said.
-    fn last_words(mut self) -> (Option<Answer>, String) {
+    /// Ends the worker if it has not, and gives what it said.
+    fn last_words(mut self) -> String {
         self.end();
-        // What a worker started itself may hold the pipes open for longer than it lives.
+        // What left the worker's group may hold the pipes open for longer.
         let patience = Instant::now() + Duration::from_secs(1);
         for reader in self.readers.drain(..) {
             while !reader.is_finished() && Instant::now() < patience {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        (answer, String::from_utf8_lossy(&log).into_owned())
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     fn end(&mut self) {
+        // While the worker is not waited for, no other group can have its number.
+        #[cfg(unix)]
+        if let (Ok(None), Ok(group)) =
+            (self.child.try_wait(), libc::pid_t::try_from(self.child.id()))
+        {
+            // SAFETY: a signal to a group that was made for this worker alone.
+            #[allow(unsafe_code, reason = "the standard library does not know process groups")]
+            unsafe {
+                libc::kill(-group, libc::SIGKILL)
+            };
+        }
         drop(self.child.stdin.take());
         // Errors mean that it is gone.
         let _ = self.child.kill();
@@ -245,28 +271,16 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn read_answer(stdout: impl Read, answer: &Mutex<Option<Answer>>, log: &Mutex<Vec<u8>>) {
-    let mut reader = BufReader::new(stdout);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-        let text = String::from_utf8_lossy(&line);
-        match text.trim_end().strip_prefix(ANSWER).and_then(|json| serde_json::from_str(json).ok())
-        {
-            Some(found) => *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(found),
-            None => remember(&line, log),
+        if !self.readers.is_empty() {
+            self.end();
         }
-        line.clear();
     }
 }
 
-fn read_log(mut stderr: impl Read, log: &Mutex<Vec<u8>>) {
+fn read_log(mut pipe: impl Read, log: &Mutex<Vec<u8>>) {
     let mut part = [0; 4096];
     loop {
-        match stderr.read(&mut part) {
+        match pipe.read(&mut part) {
             Ok(0) => return,
             Ok(n) => remember(&part[..n], log),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -282,12 +296,27 @@ fn remember(words: &[u8], log: &Mutex<Vec<u8>>) {
     log.drain(..over);
 }
 
-/// Memory that a process occupies; known on Linux only.
-fn resident_bytes(process: u32) -> Option<u64> {
-    let path = Path::new("/proc").join(process.to_string()).join("statm");
-    let text = fs::read_to_string(path).ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages.saturating_mul(page_bytes()))
+/// Memory that a worker and all that it started occupy, in bytes; known on Linux only.
+fn resident_bytes(group: u32) -> u64 {
+    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+    let own = processes.filter_map(|process| {
+        let folder = process.ok()?.path();
+        // Only numbers are processes; looking at nothing else spares reading what is none.
+        let is_process = folder.file_name()?.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_process || group_of(&folder)? != group {
+            return None;
+        }
+        let text = fs::read_to_string(folder.join("statm")).ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    own.sum::<u64>().saturating_mul(page_bytes())
+}
+
+/// The group of a process: the third field behind its name, which may hold anything, in parentheses.
+fn group_of(folder: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(2)?.parse().ok()
 }
 
 fn page_bytes() -> u64 {

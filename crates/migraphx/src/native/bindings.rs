@@ -1,7 +1,10 @@
 //! Input buffers that a program reads, bound once and filled before every run.
 
+use std::ptr::{self, NonNull};
+use std::slice;
+
 use migraphx_sys::migraphx_program_parameters;
-use shapeyard_core::{Tensor, byte_len};
+use shapeyard_core::byte_len;
 
 use super::NativeError;
 use super::handle::{Handle, call, create};
@@ -12,8 +15,9 @@ use super::program::ValueShape;
 ///
 /// The buffers stay where they are, so that nothing is made anew for a run.
 pub(crate) struct Bindings {
+    // Before the buffers: it points to them.
     parameters: Handle<migraphx_program_parameters>,
-    buffers: Vec<Tensor>,
+    buffers: Vec<Buffer>,
 }
 
 impl Bindings {
@@ -26,7 +30,9 @@ impl Bindings {
         let parameters = create!(api, program_parameters_create => program_parameters_destroy)?;
         let mut buffers = Vec::with_capacity(inputs.len());
         for (name, shape) in inputs {
-            let mut buffer = buffer_for(shape)?;
+            let n_bytes = byte_len(shape.dtype, &shape.lengths)
+                .map_err(|error| NativeError::Unknown(error.to_string()))?;
+            let buffer = Buffer::zeroed(n_bytes);
             let number = library.number(shape.dtype)?;
             let (mut lengths, mut strides) = (shape.lengths.clone(), shape.strides.clone());
             let (lengths, n) = (lengths.as_mut_ptr(), lengths.len());
@@ -41,7 +47,7 @@ impl Bindings {
                 strides,
                 m
             )?;
-            let memory = buffer.bytes_mut().as_mut_ptr().cast();
+            let memory = buffer.memory().cast();
             let argument = create!(api, argument_create => argument_destroy, shape.get(), memory)?;
             let name = c_text(name)?;
             let pointer = parameters.get();
@@ -51,9 +57,9 @@ impl Bindings {
         Ok(Self { parameters, buffers })
     }
 
-    /// The bytes of an input, to be filled. The buffer itself cannot be reached, since it must not move.
+    /// The bytes of an input, to be filled. No run is under way, since one borrows the bindings.
     pub(crate) fn buffer_mut(&mut self, index: usize) -> Option<&mut [u8]> {
-        self.buffers.get_mut(index).map(Tensor::bytes_mut)
+        self.buffers.get_mut(index).map(Buffer::bytes_mut)
     }
 
     pub(super) fn parameters(&self) -> *mut migraphx_program_parameters {
@@ -61,12 +67,44 @@ impl Bindings {
     }
 }
 
-/// A buffer is never empty: the library refuses to run with memory that is nowhere.
-fn buffer_for(shape: &ValueShape) -> Result<Tensor, NativeError> {
-    let unknown = |error: shapeyard_core::TensorError| NativeError::Unknown(error.to_string());
-    let n_bytes = byte_len(shape.dtype, &shape.lengths).map_err(unknown)?;
-    if n_bytes == 0 {
-        return Tensor::zeroed(shape.dtype, &[1]).map_err(unknown);
+/// The unit of a buffer: its alignment suffices for every data type.
+type Block = u128;
+
+/// Memory that stays where it is and that the library reads while we do not write. It is reached by its
+/// address alone, so that no reference of ours stands against the library's.
+struct Buffer {
+    blocks: NonNull<[Block]>,
+    n_bytes: usize,
+}
+
+// SAFETY: the memory is owned and belongs to no thread.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    /// At least one block: the library refuses to run with memory that is nowhere.
+    fn zeroed(n_bytes: usize) -> Self {
+        let n = n_bytes.div_ceil(size_of::<Block>()).max(1);
+        let blocks = Box::into_raw(vec![0; n].into_boxed_slice());
+        // SAFETY: a box is never null.
+        let blocks = unsafe { NonNull::new_unchecked(blocks) };
+        Self { blocks, n_bytes }
     }
-    Tensor::zeroed(shape.dtype, &shape.lengths).map_err(unknown)
+
+    const fn memory(&self) -> *mut Block {
+        self.blocks.as_ptr().cast()
+    }
+
+    const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the memory has at least so many bytes, all of them initialised, and is borrowed with
+        // `self`.
+        unsafe { slice::from_raw_parts_mut(self.memory().cast(), self.n_bytes) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let blocks = ptr::slice_from_raw_parts_mut(self.memory(), self.blocks.len());
+        // SAFETY: the memory came from a box of so many blocks and is freed here alone.
+        drop(unsafe { Box::from_raw(blocks) });
+    }
 }

@@ -27,6 +27,8 @@ pub(crate) const ENVIRONMENT: EnvironmentRule<'static> = EnvironmentRule {
         "HSA_",
         "HIP_",
         "ROCM_",
+        "ROCR_",
+        "GPU_DEVICE_ORDINAL",
         "AMD_",
     ],
     harmless: &[
@@ -43,7 +45,6 @@ pub(crate) const ENVIRONMENT: EnvironmentRule<'static> = EnvironmentRule {
         "HIP_PATH",
         "ROCM_PATH",
         "AMD_LOG_*",
-        "HIP_VISIBLE_DEVICES",
     ],
 };
 

@@ -1,6 +1,7 @@
 //! A program: parsed, quantised, compiled, saved, loaded, run.
 
 use std::ffi::{CStr, c_char};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr;
 use std::slice;
@@ -105,7 +106,7 @@ impl Program {
     /// Changes the numbers that the program computes with. `calibration` has every input, bound to what
     /// the model is to be measured with.
     pub(crate) fn quantise(
-        &self,
+        &mut self,
         options: &CompileOptions,
         calibration: &[Bindings],
     ) -> Result<(), NativeError> {
@@ -135,7 +136,7 @@ impl Program {
     }
 
     fn quantise_fp8(
-        &self,
+        &mut self,
         options: &CompileOptions,
         calibration: &[Bindings],
     ) -> Result<(), NativeError> {
@@ -185,6 +186,9 @@ impl Program {
         let mut inputs = Vec::with_capacity(n);
         for name in names {
             let mut shape = ptr::null();
+            if name.is_null() {
+                return Err(NativeError::Unknown("an input has no name".to_owned()));
+            }
             call!(api, program_parameter_shapes_get(&mut shape, shapes.get(), name))?;
             // SAFETY: the library wrote a text that ends in a zero and lives as long as `shapes`.
             let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
@@ -235,12 +239,16 @@ impl Program {
         })
     }
 
-    /// Runs the program. `&mut`: two runs of one program at the same time share its scratch memory.
-    pub(crate) fn run(&mut self, bindings: &Bindings) -> Result<Results, NativeError> {
+    /// Runs the program. `&mut`: two runs of one program at the same time share its scratch memory. The
+    /// results may be that memory, or that of the inputs, so both stay borrowed.
+    pub(crate) fn run<'a>(
+        &'a mut self,
+        bindings: &'a Bindings,
+    ) -> Result<Results<'a>, NativeError> {
         let api = self.library.api();
         let (program, parameters) = (self.handle.get(), bindings.parameters());
         let handle = create!(api, program_run => arguments_destroy, program, parameters)?;
-        Ok(Results { library: self.library, handle })
+        Ok(Results { library: self.library, handle, borrows: PhantomData })
     }
 }
 
@@ -257,18 +265,29 @@ unsafe fn numbers(data: *const usize, n: usize) -> Shape {
     unsafe { slice::from_raw_parts(data, n) }.into()
 }
 
-/// What a run gave. Some of it may be memory of the program, so it goes before the next run.
-pub(crate) struct Results {
+/// What a run gave. Some of it may be memory of the program or of an input.
+pub(crate) struct Results<'a> {
     library: &'static Migraphx,
     handle: Handle<migraphx_arguments>,
+    borrows: PhantomData<&'a mut Program>,
 }
 
-impl Results {
+impl Results<'_> {
     /// The bytes of an output, whose shape is `shape`.
     pub(crate) fn bytes(&self, index: usize, shape: &ValueShape) -> Result<&[u8], NativeError> {
         let api = self.library.api();
         let mut argument: const_migraphx_argument_t = ptr::null();
         call!(api, arguments_get(&mut argument, self.handle.get(), index))?;
+        let mut found: const_migraphx_shape_t = ptr::null();
+        call!(api, argument_shape(&mut found, argument))?;
+        let mut n_bytes = 0;
+        call!(api, shape_bytes(&mut n_bytes, found))?;
+        if n_bytes != shape.n_bytes {
+            let wanted = shape.n_bytes;
+            return Err(NativeError::Unknown(format!(
+                "output {index} has {n_bytes} bytes, the program says {wanted}"
+            )));
+        }
         let mut buffer: *mut c_char = ptr::null_mut();
         call!(api, argument_buffer(&mut buffer, argument))?;
         if shape.n_bytes == 0 {
@@ -277,8 +296,8 @@ impl Results {
         if buffer.is_null() {
             return Err(NativeError::Unknown(format!("output {index} has no memory")));
         }
-        // SAFETY: the output of a static program has the shape that the program says, which takes so many
-        // bytes, and lives as long as the handle that is borrowed here.
+        // SAFETY: the library says that the output has so many bytes; they live as long as the handle,
+        // the program and its inputs, which are borrowed here.
         Ok(unsafe { slice::from_raw_parts(buffer.cast::<u8>(), shape.n_bytes) })
     }
 }

@@ -13,6 +13,7 @@
 mod common;
 mod compile;
 mod failing;
+mod on_demand;
 mod padding;
 mod precision;
 mod process_end;

@@ -2,25 +2,26 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
 use shapeyard_cache::{Difference, Explanation, Key, Near, Possible, StorageError, Store};
-use shapeyard_core::backend::{
-    Backend, BackendId, Machine, Optimisation, Recipe, ShapeSupport, Status,
-};
+use shapeyard_core::Signature;
+use shapeyard_core::backend::{Backend, BackendId, Machine, Optimisation, Recipe, Status};
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::registry::Choice;
-use shapeyard_core::{Model, Signature};
 
 use super::{bucket, damage, short};
+use crate::axes::AxisArgs;
 use crate::backends;
 use crate::buckets::BucketArgs;
 use crate::cache_args::CacheArgs;
 use crate::cli::Global;
 use crate::exit::Code;
 use crate::human;
+use crate::migraphx_args::MigraphxArgs;
 use crate::output::{Output, Report};
 use crate::progress::Progress;
 
@@ -28,8 +29,10 @@ const AFTER_HELP: &str = "\
 Examples:
   shapeyard cache explain model.onnx --buckets batch=1,2,4 sequence=32,64
   shapeyard cache explain model.onnx --buckets batch=1 --base model.bundle --format json
+  shapeyard cache explain model.onnx --buckets batch=..64 --precision fp16 --target gpu
 
-Every combination of extents is looked up. A miss names the fields in which the nearest entry differs:
+A program is found under the options that it was warmed with, such as --precision. Every
+combination of extents is looked up. A miss names the fields in which the nearest entry differs:
 `here` is what was asked for, `there` is what the entry has. Where the backend's compiler is not
 installed, nobody can say which compiler, driver and device will ask: an entry that agrees in everything
 else is then a hit on the machine that is named beside it. A backend whose programs take every shape has
@@ -52,17 +55,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto", hide_default_value = true)]
     backend: Choice,
     #[command(flatten)]
+    axes: AxisArgs,
+    #[command(flatten)]
     cache: CacheArgs,
+    #[command(flatten)]
+    migraphx: MigraphxArgs,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let model = Model::open(&args.model)?;
+    let model = args.axes.open(&args.model)?;
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
     let (backend, recipe) =
-        backends::that_compiles(global, &args.backend, Optimisation::default())?;
+        backends::that_compiles(&registry, &args.backend, Optimisation::default())?;
     if recipe.machine.is_none() {
         output.note(absence(backend.as_ref()));
     }
-    let buckets = shapes(args, &model, backend.as_ref(), output)?;
+    let buckets = args.buckets.shapes(model.signature(), backend.as_ref(), output)?;
     let opened = args.cache.open(output)?;
     let asked = Asked { digest: model.digest()?, signature: model.signature(), recipe: &recipe };
     let progress = Progress::of(output, buckets.len(), "shapes");
@@ -71,23 +79,6 @@ pub(super) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let code = if report.n_hits == report.shapes.len() { Code::Done } else { Code::No };
     output.result(&report)?;
     Ok(code)
-}
-
-/// The shapes whose artifacts are looked up.
-fn shapes(
-    args: &Args,
-    model: &Model,
-    backend: &dyn Backend,
-    output: &Output,
-) -> Result<Vec<Bucket>> {
-    if backend.capabilities().shapes == ShapeSupport::Static {
-        return Ok(args.buckets.grid(model.signature())?);
-    }
-    if !args.buckets.is_empty() {
-        args.buckets.grid(model.signature())?;
-        output.note(format_args!("one artifact of {} serves every shape", backend.id()));
-    }
-    Ok(vec![Bucket::default()])
 }
 
 fn absence(backend: &dyn Backend) -> String {
@@ -268,6 +259,7 @@ fn difference(difference: &Difference) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use shapeyard_cache::{Ask, Produced};
@@ -288,7 +280,7 @@ mod tests {
             backend_version: "1".to_owned(),
             precision: Some("fp16".to_owned()),
             calibration: None,
-            options: std::collections::BTreeMap::new(),
+            options: BTreeMap::new(),
             machine: compiler.map(machine),
         }
     }

@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::backend::{BackendId, SessionOptions};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{Cut, UnitOptions};
 
+use crate::axes::AxisArgs;
 use crate::backends::{BackendArgs, up_to_a_thousand};
 
 const AFTER_HELP: &str = "\
@@ -18,6 +19,7 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json texts.jsonl --normalize --out e.safetensors
   shapeyard encode model.onnx --tokenizer tokenizer.json . --chunk-lines 0 --max-length 256 --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --sessions 2 --token-budget 512 --out e.npy
+  shapeyard encode model.onnx --tokenizer tokenizer.json . --backend migraphx --target ref --out e.npy
 
 A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
 file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A
@@ -31,6 +33,9 @@ quantisation takes one scale for a whole batch, so that units of a batch move ea
 
 After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and the same command with
 --resume goes on from there.
+
+migraphx runs programs from the cache, where `shapeyard warm` puts them: batches get their lengths
+and rows. Texts longer than all of them end the command with 3, which says what to warm.
 
 Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes.
 What could be read is encoded.";
@@ -63,7 +68,8 @@ pub(crate) struct Args {
     /// Tokens of a batch, padding included [default: found on the job]
     #[arg(long, value_name = "N")]
     pub(super) token_budget: Option<NonZeroUsize>,
-    /// Sessions that run side by side and share the threads [default: found on the job]
+    /// Sessions that run side by side and share the threads [default: found on the job; with migraphx, as
+    /// many as --instances]
     #[arg(long, value_name = "N", value_parser = up_to_a_thousand)]
     pub(super) sessions: Option<NonZeroUsize>,
     /// How a unit's token vectors become one: mean, cls (the first) or none (all are kept)
@@ -76,6 +82,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) resume: bool,
     #[command(flatten)]
+    pub(super) axes: AxisArgs,
+    #[command(flatten)]
     pub(super) backend: BackendArgs,
 }
 
@@ -87,11 +95,12 @@ impl Args {
 
     /// How threads are shared out, where that was said.
     fn split(&self) -> Option<Split> {
-        let n_threads = self.backend.n_threads();
-        self.sessions.map(|sessions| Split {
-            n_sessions: sessions.get(),
-            n_threads: (n_threads / sessions.get()).max(1),
-        })
+        self.sessions.map(|sessions| self.split_of(sessions))
+    }
+
+    fn split_of(&self, sessions: NonZeroUsize) -> Split {
+        let n_threads = (self.backend.n_threads() / sessions.get()).max(1);
+        Split { n_sessions: sessions.get(), n_threads }
     }
 
     /// What sessions will be asked for, as far as that is known before settings are tried.
@@ -100,13 +109,20 @@ impl Args {
         SessionOptions::threads(n_threads)
     }
 
-    pub(super) fn encode_options(&self, tokenizer: &TextTokenizer) -> EncodeOptions {
+    pub(super) fn encode_options(
+        &self,
+        tokenizer: &TextTokenizer,
+        backend: &BackendId,
+    ) -> EncodeOptions {
+        // More sessions than copies of a program would only wait for each other.
+        let is_static = *backend == shapeyard_migraphx::ID;
+        let split = is_static.then(|| self.split_of(self.backend.migraphx.instances()));
         EncodeOptions {
             pooling: self.pool,
             normalise: self.normalize,
             pad_id: tokenizer.pad_id(),
             n_threads: self.backend.n_threads(),
-            split: self.split(),
+            split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Error, Result};
 use shapeyard_core::engine::InferError;
 use shapeyard_core::{Model, RunError};
-use shapeyard_encode::tokens::TextTokenizer;
+use shapeyard_encode::tokens::{TextTokenizer, Tokens};
 use shapeyard_encode::units::{self, Collected, SkipReason, Skipped};
 use shapeyard_encode::{Embeddings, EncodeError, Encoder};
 
@@ -25,11 +25,13 @@ use crate::cli::Global;
 use crate::exit::{Code, Interrupted};
 use crate::human;
 use crate::interrupt::Interrupt;
+use crate::loading::Loading;
+use crate::need::Need;
 use crate::output::Output;
 use crate::progress::Progress;
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = Arc::new(args.axes.open(&args.model)?);
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     tokenizer.check_fits(model.signature())?;
     let destination = Destination::new(&args.out)?;
@@ -42,13 +44,22 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let n_threads = args.backend.n_threads();
     let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
     interrupt.check("nothing was written")?;
-    let opened = timed(&mut seconds.load, || {
-        args.backend.open(global, &model, args.session_options(), output)
-    })?;
+    let loading = Loading {
+        args: &args.backend,
+        axes: &args.axes,
+        global,
+        model: &model,
+        output,
+        interrupt: &interrupt,
+    };
+    let need = need(&model, &tokens, args.max_length)?;
+    let loaded = timed(&mut seconds.load, || loading.open(&need, args.session_options()));
     interrupt.check("nothing was written")?;
-    let partial = Partial::of(&model, args, &opened.backend.probe())?;
-    let encoder = Encoder::new(opened.backend, Arc::clone(&model), opened.executable)?;
-    let options = args.encode_options(&tokenizer);
+    let loaded = loaded?;
+    let partial = Partial::of(&model, args, &loaded.backend.probe())?;
+    let (backend, executable) = (Arc::clone(&loaded.backend), Arc::clone(&loaded.executable));
+    let encoder = Encoder::new(backend, Arc::clone(&model), executable)?;
+    let options = args.encode_options(&tokenizer, &loaded.backend.id());
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
 
     let n_resumed =
@@ -63,7 +74,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         Ok(encoded) => encoded,
         Err(error) => {
             let what = format!("not all was encoded{}", remedy(&error));
-            return Err(failed(error.into(), &what, kept()));
+            return Err(failed(explain(error, &loading), &what, kept()));
         }
     };
 
@@ -81,7 +92,8 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         n_truncated: tokens.iter().filter(|tokens| tokens.truncated).count(),
         n_resumed,
         max_length: args.max_length,
-        passed_over: &opened.passed_over,
+        passed_over: &loaded.passed_over,
+        programs: &loaded.programs,
         skipped: &collected.skipped,
         seconds,
         tokens_per_second: encoded.tokens_per_second(),
@@ -89,6 +101,25 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         report: &encoded,
     })?;
     Ok(if collected.has_unreadable() { Code::No } else { Code::Done })
+}
+
+/// What the work will ask of the model.
+fn need(model: &Model, tokens: &[Tokens], limit: usize) -> Result<Need> {
+    let (rows, length) = shapeyard_encode::axes(model.signature())?;
+    let (rows, length) = (rows.to_owned(), length.to_owned());
+    let lengths = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+    Ok(Need::Texts { rows, length, lengths, limit })
+}
+
+/// A batch that found no program gets the command that compiles one.
+fn explain(error: EncodeError, loading: &Loading<'_>) -> Error {
+    match &error {
+        EncodeError::Batch {
+            source: InferError::Run(RunError::NotReady { wanted, nearest }),
+            ..
+        } => loading.cold(wanted, nearest).into(),
+        _ => error.into(),
+    }
 }
 
 /// A model that has fewer positions than a unit has tokens fails inside the engine.

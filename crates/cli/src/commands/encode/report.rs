@@ -9,6 +9,7 @@ use shapeyard_encode::EncodeReport;
 use shapeyard_encode::units::Skipped;
 
 use crate::human;
+use crate::loading::Program;
 use crate::output::Report;
 
 /// Time spent outside the encoder.
@@ -34,6 +35,8 @@ pub(super) struct Finished<'a> {
     pub(super) n_resumed: usize,
     pub(super) max_length: usize,
     pub(super) passed_over: &'a [PassedOver],
+    /// What was compiled before and is loaded.
+    pub(super) programs: &'a [Program],
     pub(super) skipped: &'a [Skipped],
     pub(super) seconds: Seconds,
     pub(super) tokens_per_second: f64,
@@ -48,6 +51,10 @@ impl Report for Finished<'_> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let (report, totals) = (self.report, &self.report.totals);
         writeln!(out, "backend  {}", report.backend)?;
+        if !self.programs.is_empty() {
+            let programs = human::count(self.programs.len(), "program");
+            writeln!(out, "loaded   {programs} from the cache")?;
+        }
         let tried = match report.tried.len() {
             0 => String::new(),
             n => format!(", the fastest in {}", human::count(n, "trial")),

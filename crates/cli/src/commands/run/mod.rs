@@ -5,20 +5,24 @@ mod inputs;
 mod report;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::value_parser;
 use shapeyard_core::backend::SessionOptions;
-use shapeyard_core::{Model, Outputs, Request, RunReport, Session, TensorView};
+use shapeyard_core::{Outputs, Request, RunError, RunReport, Session, TensorView};
 
 use self::destination::Destination;
 use self::inputs::{Inputs, NamedFile};
 use self::report::{Finished, Repeats};
+use crate::axes::AxisArgs;
 use crate::backends::BackendArgs;
 use crate::cli::Global;
-use crate::exit::Code;
+use crate::exit::{Code, Interrupted};
 use crate::interrupt::Interrupt;
+use crate::loading::Loading;
+use crate::need::Need;
 use crate::output::Output;
 
 const AFTER_HELP: &str = "\
@@ -28,9 +32,14 @@ Examples:
   shapeyard run model.onnx --inputs inputs.npz --out outputs/
   shapeyard run model.onnx --inputs inputs.npz --out outputs.npz --repeat 20 --threads 1
   shapeyard run model.onnx --input x=x.npy --out y.npz --backend rten --format json
+  shapeyard run model.onnx --input x=x.npy --out y.npy --backend migraphx --compile-missing
 
 Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never
-converted: what the model takes as f32 has to be f32.";
+converted: what the model takes as f32 has to be f32.
+
+migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into
+the smallest that holds it, or split over several. One that none holds ends with 3 and says what to
+warm. onnxruntime loads its rewritten model from there if it was warmed.";
 
 /// The time of every run is kept, and more of them say nothing new.
 const MOST_REPEATS: i64 = 1_000_000;
@@ -52,28 +61,38 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     #[command(flatten)]
-    backend: BackendArgs,
+    axes: AxisArgs,
     /// Run so many times and report the times; outputs are those of the last run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=MOST_REPEATS))]
     repeat: u32,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let model = Model::open(&args.model)?;
-    let inputs = Inputs::read(model.signature(), &args.input, &args.inputs)?;
-    let destination = Destination::new(&args.out, model.signature())?;
-    let interrupt = Interrupt::listen()?;
-    let options = SessionOptions::threads(args.backend.n_threads());
-    let opened = args.backend.open(global, &model, options, output)?;
-    interrupt.check("nothing was written")?;
-
-    let signature = opened.executable.signature();
+    let model = Arc::new(args.axes.open(&args.model)?);
+    let signature = model.signature();
+    let inputs = Inputs::read(signature, &args.input, &args.inputs)?;
     let views = inputs.views();
     let request = Request::bind(signature, &views).map_err(|error| inputs.explain(&error))?;
-    let mut session = opened.executable.session(&options)?;
+    let destination = Destination::new(&args.out, signature)?;
+    let interrupt = Interrupt::listen()?;
+    let options = SessionOptions::threads(args.backend.n_threads());
+    let loading = Loading {
+        args: &args.backend,
+        axes: &args.axes,
+        global,
+        model: &model,
+        output,
+        interrupt: &interrupt,
+    };
+    let loaded = loading.open(&Need::Request(signature.bucket(request.extents())), options)?;
+    interrupt.check("nothing was written")?;
+
+    let mut session = loaded.executable.session(&options)?;
     let mut outputs = Outputs::new();
-    let (run_report, repeats) =
-        repeat(session.as_mut(), &request, &mut outputs, args.repeat, &interrupt)?;
+    let repeated = repeat(session.as_mut(), &request, &mut outputs, args.repeat, &interrupt);
+    let (run_report, repeats) = repeated.map_err(|error| explain(error, &loading))?;
 
     let results: Vec<(&str, TensorView<'_>)> = signature
         .outputs
@@ -84,7 +103,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let files = destination.write(&results)?;
     output.beside(&Finished::new(
         &model,
-        &opened.passed_over,
+        &loaded,
         &run_report,
         &inputs.listed(),
         &results,
@@ -92,6 +111,17 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         repeats,
     ))?;
     Ok(Code::Done)
+}
+
+/// A request that found no program gets the command that compiles one.
+fn explain(error: Error, loading: &Loading<'_>) -> Error {
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::NotReady { wanted, nearest }) => loading.cold(wanted, nearest).into(),
+        _ if loading.interrupt.is_set() => {
+            Interrupted { left: "nothing was written".into() }.into()
+        }
+        _ => error,
+    }
 }
 
 /// Runs a request again and again; gives the last report and all times.

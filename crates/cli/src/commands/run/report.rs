@@ -9,6 +9,7 @@ use shapeyard_core::registry::PassedOver;
 use shapeyard_core::{BackendId, BindingMode, DataType, Model, Route, RunReport, TensorView, Tier};
 
 use crate::human;
+use crate::loading::{Loaded, Program};
 use crate::output::Report;
 
 /// How long the runs took, inputs and outputs included.
@@ -71,7 +72,10 @@ pub(super) struct Finished<'a> {
     tier: Tier,
     binding: BindingMode,
     replayed: bool,
+    n_pieces: usize,
     n_padded_rows: usize,
+    /// What was compiled before and is loaded.
+    programs: &'a [Program],
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     times: Times,
@@ -81,7 +85,7 @@ pub(super) struct Finished<'a> {
 impl<'a> Finished<'a> {
     pub(super) fn new(
         model: &Model,
-        passed_over: &'a [PassedOver],
+        loaded: &'a Loaded,
         report: &'a RunReport,
         inputs: &[(&str, TensorView<'_>)],
         outputs: &[(&str, TensorView<'_>)],
@@ -92,11 +96,13 @@ impl<'a> Finished<'a> {
         Self {
             model: model.path().display().to_string(),
             backend: &report.backend,
-            passed_over,
+            passed_over: &loaded.passed_over,
+            programs: &loaded.programs,
             route: report.route,
             tier: report.tier,
             binding: report.binding,
             replayed: report.replayed,
+            n_pieces: report.n_pieces,
             n_padded_rows: report.n_padded_rows,
             inputs: inputs.iter().map(|input| Port::of(input, None)).collect(),
             outputs: outputs.iter().zip(files).map(|(it, file)| Port::of(it, Some(file))).collect(),
@@ -116,7 +122,11 @@ impl Report for Finished<'_> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let time = |seconds| human::time(Duration::from_secs_f64(seconds));
         writeln!(out, "backend  {}", self.backend)?;
-        writeln!(out, "route    {}, {}", name(&self.route), name(&self.tier))?;
+        writeln!(out, "route    {}", self.route_text())?;
+        if !self.programs.is_empty() {
+            let programs = human::count(self.programs.len(), "program");
+            writeln!(out, "loaded   {programs} from the cache")?;
+        }
         for Port { name, dtype, shape, .. } in &self.inputs {
             writeln!(out, "input    {name}: {dtype} {shape:?}")?;
         }
@@ -134,6 +144,20 @@ impl Report for Finished<'_> {
             writeln!(out, "repeats  {n}: min {min}, median {median}")?;
         }
         Ok(())
+    }
+}
+
+impl Finished<'_> {
+    /// What happened to the request, and what that cost.
+    fn route_text(&self) -> String {
+        let mut text = format!("{}, {}", name(&self.route), name(&self.tier));
+        if self.n_pieces > 1 {
+            text.push_str(&format!(", in {} pieces", self.n_pieces));
+        }
+        if self.n_padded_rows > 0 {
+            text.push_str(&format!(", {} of padding", human::count(self.n_padded_rows, "row")));
+        }
+        text
     }
 }
 
