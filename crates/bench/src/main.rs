@@ -35,7 +35,7 @@ enum Suite {
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
-    /// Plans and routes: the planner's own time, and what fitted lengths save.
+    /// Plans and routes: how long it takes to decide what runs where.
     Plan(plan::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
