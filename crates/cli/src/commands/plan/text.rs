@@ -14,6 +14,9 @@ use crate::table::Table;
 /// So many kinds of batches are listed, those with the most tokens.
 const N_BATCHES: usize = 20;
 
+/// So many reasons are listed.
+const N_REASONS: usize = 12;
+
 impl Report for Planned {
     const COMMAND: &'static str = "plan";
 
@@ -25,7 +28,12 @@ impl Report for Planned {
         if !reasons.is_empty() {
             writeln!(out)?;
         }
-        reasons.iter().try_for_each(|reason| writeln!(out, "- {reason}"))
+        let n_more = reasons.len().saturating_sub(N_REASONS);
+        if n_more > 0 {
+            writeln!(out, "- {n_more} programs more are left out; --format json says why")?;
+        }
+        // What was decided last matters most.
+        reasons.iter().skip(n_more).try_for_each(|reason| writeln!(out, "- {reason}"))
     }
 }
 

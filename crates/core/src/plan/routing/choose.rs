@@ -60,8 +60,7 @@ pub(super) fn choose(
 ) -> Chosen {
     let cpu_load = if stock.cpu_is_loaded { 0.0 } else { prices.cpu.load };
     let allowed = vec![true; found.programs.len()];
-    let routed =
-        found.classes.iter().map(|it| route(it, &found.programs, &allowed, options, prices));
+    let routed = found.classes.iter().map(|it| route(it, found, &allowed, options, prices));
     let routed = routed.collect();
     let mut search = Search { found, options, prices, cpu_load, allowed, routed, dropped };
     search.prune();
@@ -133,7 +132,7 @@ impl Search<'_> {
         let (mut more, mut needs_cpu) = (0.0, false);
         for (class, now) in self.found.classes.iter().zip(&self.routed) {
             if uses(now, program) {
-                let then = route(class, &self.found.programs, &allowed, self.options, self.prices);
+                let then = route(class, self.found, &allowed, self.options, self.prices);
                 more += (then.way.seconds - now.way.seconds) * class.n_batches as f64;
                 needs_cpu |= then.way.cpu_rows > 0;
             }
@@ -146,7 +145,7 @@ impl Search<'_> {
         self.allowed[program] = false;
         for (class, now) in self.found.classes.iter().zip(&mut self.routed) {
             if uses(now, program) {
-                *now = route(class, &self.found.programs, &self.allowed, self.options, self.prices);
+                *now = route(class, self.found, &self.allowed, self.options, self.prices);
             }
         }
         let program = self.found.programs[program].clone();
@@ -197,7 +196,7 @@ impl Search<'_> {
 
     fn on_cpu(&self) -> Vec<Routed> {
         let none = vec![false; self.allowed.len()];
-        let route = |class| route(class, &self.found.programs, &none, self.options, self.prices);
+        let route = |class| route(class, self.found, &none, self.options, self.prices);
         let mut routed: Vec<Routed> = self.found.classes.iter().map(route).collect();
         for (cpu, now) in routed.iter_mut().zip(&self.routed) {
             cpu.device = now.device;

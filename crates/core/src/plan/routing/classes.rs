@@ -63,7 +63,10 @@ pub(super) struct Program {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     pub(super) classes: Vec<Class>,
+    /// Longest first, and of one length most rows first.
     pub(super) programs: Vec<Program>,
+    /// Positions of the programs: most rows first, and of equally many the cheapest first.
+    pub(super) by_rows: Vec<usize>,
 }
 
 /// The lists of lengths to choose from; at least one, which may be empty.
@@ -108,7 +111,12 @@ pub(super) fn classes(
         let reason = format!("with the rows these are more than {MOST_PROGRAMS} shapes");
         return Err(InvalidSteps { text: options.lengths.to_string(), reason });
     }
-    Ok(Candidates { classes, programs })
+    let mut by_rows: Vec<usize> = (0..programs.len()).collect();
+    by_rows.sort_by(|&a, &b| {
+        let (a, b) = (&programs[a], &programs[b]);
+        b.rows.cmp(&a.rows).then(a.run.total_cmp(&b.run)).then(a.length.cmp(&b.length))
+    });
+    Ok(Candidates { classes, programs, by_rows })
 }
 
 fn bucket(workload: &Workload, rows: usize, length: usize) -> Bucket {

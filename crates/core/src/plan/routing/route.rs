@@ -1,6 +1,6 @@
 //! The cheapest way to run one batch.
 
-use super::classes::{Class, Program};
+use super::classes::{Candidates, Class};
 use crate::plan::{PlanOptions, Prices};
 
 /// Of a larger batch, what is over this runs in the program that is cheapest a row.
@@ -53,13 +53,13 @@ struct Best {
 /// Routes one batch of a class over the programs that are allowed.
 pub(super) fn route(
     class: &Class,
-    programs: &[Program],
+    found: &Candidates,
     allowed: &[bool],
     options: &PlanOptions,
     prices: &Prices,
 ) -> Routed {
     let cpu = Cpu::of(class, prices);
-    let sizes = if class.may_pad { sizes(class, programs, allowed) } else { Vec::new() };
+    let sizes = if class.may_pad { sizes(class, found, allowed) } else { Vec::new() };
     let mut routed = Routed {
         way: Way { cpu_rows: class.n_rows, seconds: cpu.seconds(class.n_rows), ..Way::default() },
         cpu: cpu.seconds(class.n_rows),
@@ -117,31 +117,19 @@ impl Cpu {
 
 /// For each number of rows the cheapest program that holds the class's length; none that has fewer rows
 /// than one that costs no more. Fewest rows first.
-fn sizes(class: &Class, programs: &[Program], allowed: &[bool]) -> Vec<Size> {
-    let holding =
-        programs.iter().enumerate().filter(|(n, it)| allowed[*n] && it.length >= class.length);
-    let mut sizes: Vec<Size> = holding
-        .map(|(program, it)| Size {
-            program,
-            rows: it.rows,
-            seconds: it.run,
-            tokens: it.rows as f64 * it.length as f64,
-        })
-        .collect();
-    let rank = |a: &Size, b: &Size| {
-        b.rows
-            .cmp(&a.rows)
-            .then(a.seconds.total_cmp(&b.seconds))
-            .then(a.tokens.total_cmp(&b.tokens))
-    };
-    sizes.sort_by(rank);
-    let mut least = (f64::INFINITY, f64::INFINITY);
-    sizes.retain(|size| {
-        let cost = (size.seconds, size.tokens);
-        let is_less = cost < least;
-        least = if is_less { cost } else { least };
-        is_less
-    });
+fn sizes(class: &Class, found: &Candidates, allowed: &[bool]) -> Vec<Size> {
+    let mut sizes: Vec<Size> = Vec::new();
+    for &program in &found.by_rows {
+        let it = &found.programs[program];
+        if !allowed[program] || it.length < class.length {
+            continue;
+        }
+        let tokens = it.rows as f64 * it.length as f64;
+        let size = Size { program, rows: it.rows, seconds: it.run, tokens };
+        if sizes.last().is_none_or(|last| (size.seconds, tokens) < (last.seconds, last.tokens)) {
+            sizes.push(size);
+        }
+    }
     sizes.reverse();
     sizes
 }
