@@ -79,7 +79,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         load_before,
         n_lengths: args.lengths,
         n_buckets: args.buckets,
-        contests: vec![planning(args)?, distinct(args)?, routing(args)?, recording(args)?],
+        contests: vec![
+            planning(args)?,
+            distinct(args)?,
+            traffic(args)?,
+            routing(args)?,
+            recording(args)?,
+        ],
     };
     match args.format {
         Format::Text => record.print(),
@@ -178,6 +184,32 @@ fn distinct(args: &Args) -> Result<Contest> {
     let title = format!("{} lengths, all different, into {}", args.lengths, args.buckets);
     let contest = Contest::run("distinct", title, args.rounds, contenders)?;
     Ok(with_target(contest, PLAN_TARGET, "fitting"))
+}
+
+/// Plans for recorded requests: as many shapes as a recorder keeps apart.
+fn traffic(args: &Args) -> Result<Contest> {
+    let mut traffic = Traffic::default();
+    let mut numbers = Numbers(11);
+    for length in drawn(N_ROUTED)? {
+        traffic.record(1 + numbers.below(8), length);
+    }
+    let workload = traffic.workload("batch", "sequence");
+    let planned = |max_buckets| {
+        let workload = &workload;
+        let options = PlanOptions { max_buckets, ..PlanOptions::default() };
+        move || {
+            let plan = || Ok(plan(workload, &options, &PRICES, &Stock::default())?);
+            Ok(timed(plan)?.1)
+        }
+    };
+    let contenders = vec![
+        Contender::new("a routing plan, 8 lengths of 4 numbers of rows each", planned(None)),
+        Contender::new("the same with at most 8 programs", planned(Some(8))),
+    ];
+    let n_shapes = traffic.n_shapes();
+    let title = format!("{n_shapes} shapes of recorded requests");
+    let contest = Contest::run("traffic", title, args.rounds, contenders)?;
+    Ok(with_target(contest, PLAN_TARGET, "a plan"))
 }
 
 /// Requests of 1 to 200 rows of any length, over seven numbers of rows and eight lengths.

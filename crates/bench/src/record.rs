@@ -17,11 +17,6 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Processes that wanted to run, on average over the last minute.
-pub(crate) fn load() -> Option<f64> {
-    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
-}
-
 /// Which sources were measured, as `cargo xtask bench` says.
 pub(crate) fn revision() -> Option<String> {
     std::env::var("SHAPEYARD_REVISION").ok()

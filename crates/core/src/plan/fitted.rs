@@ -17,7 +17,7 @@
 use super::{Histogram, Tail};
 
 /// More candidates for lengths are thinned out where every pair is tried: 16 programs over so many take
-/// some 50 ms, and the loss is below a part in a thousand.
+/// some 60 ms, and the loss is below a part in a thousand.
 const MOST_CANDIDATES: usize = 1024;
 
 /// How programs of one length take many rows.

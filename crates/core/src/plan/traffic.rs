@@ -57,6 +57,12 @@ impl Traffic {
         }
     }
 
+    /// Shapes that are kept apart so far.
+    #[must_use]
+    pub fn n_shapes(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Rows and lengths are counted in steps of so many; 1 is exactly.
     #[must_use]
     pub const fn step(&self) -> usize {
