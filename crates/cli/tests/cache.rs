@@ -261,7 +261,7 @@ fn show_prints_the_whole_key() {
 
     let json = scene.json(&["show", &digest(&key).to_uppercase()]);
     assert_eq!(json["name"], json!(digest(&key)));
-    assert_eq!(json["fields"][0], json!({"name": "version", "value": "1"}));
+    assert_eq!(json["fields"][0], json!({"name": "version", "value": "2"}));
     assert_eq!(json["entries"][0]["manifest"]["payload"]["n_bytes"], 10_000);
     assert_eq!(json["failure"], Value::Null);
 }
@@ -537,6 +537,6 @@ fn explain_refuses_shapes_and_backends_that_there_are_not() {
     on("rten").refused(3, &["rten does not make artifacts"]);
     let migraphx = on("migraphx");
     assert_eq!(migraphx.code, 1, "{migraphx:?}");
-    assert!(migraphx.stdout.contains("backend  migraphx 1, fp32"), "{migraphx:?}");
+    assert!(migraphx.stdout.contains("backend  migraphx 2, fp32"), "{migraphx:?}");
     explain(&scene, "no_such.onnx", &[]).refused(2, &["no_such.onnx"]);
 }

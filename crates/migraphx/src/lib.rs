@@ -12,6 +12,12 @@
 //!   a shape without a program is [`RunError::NotReady`](shapeyard_core::RunError::NotReady).
 //! * Artifacts are checked byte for byte before the library sees them: it does not notice damage.
 //!
+//! # What is not guarded
+//!
+//! Indices that a request brings are checked before the library sees them. Those that a model computes itself
+//! are not, and neither is the division of whole numbers: some builds of MIGraphX end the process on them.
+//! Models that are not trusted belong into a process of their own.
+//!
 //! # What was verified on what
 //!
 //! Everything here is tested with MIGraphX 2.14 and its target `ref`, an interpreter on the CPU. No AMD GPU

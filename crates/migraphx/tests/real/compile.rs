@@ -1,6 +1,7 @@
 //! Compiles under supervision.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -174,4 +175,36 @@ fn an_artifact_of_another_model_or_compiler_is_not_loaded() {
     let mut aged = artifact;
     aged.fingerprint.0.push('x');
     assert!(load(&model, aged).to_string().contains("its fingerprint is"));
+}
+
+#[test]
+fn what_a_worker_started_ends_with_it() {
+    let limit = Duration::from_millis(300);
+    let compiler = Compiler { time_limit: limit, ..Compiler::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("grandchild");
+    let words = format!("sleep 600 & echo $! > '{}'; wait", file.display());
+    let Some((end, _)) = end_of("grandchildren", &words, &compiler) else { return };
+    assert_eq!(end, CompileEnd::TimedOut { limit });
+    let process = fs::read_to_string(&file).unwrap();
+    let stat = Path::new("/proc").join(process.trim()).join("stat");
+    let patience = Instant::now() + Duration::from_secs(5);
+    // Dead and not yet collected is dead.
+    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < patience, "the grandchild lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_worker_that_has_answered_is_not_waited_for() {
+    let words = "read folder; echo '{\"Err\":{\"model\":{\"words\":\"no\"}}}' > $folder/answer.json; \
+                 exec sleep 600";
+    let options = scripted(words, &Compiler::default());
+    let Some(backend) = backend_with("answered", options) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (one, start) = (bucket([("batch", 1)]), Instant::now());
+    let error = compile(backend.as_ref(), &model("add_one.onnx"), one, folder.path()).unwrap_err();
+    assert!(matches!(&error, BackendError::Model { reason, .. } if reason == "no"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(60));
 }

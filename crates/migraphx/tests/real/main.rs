@@ -12,6 +12,7 @@
 
 mod common;
 mod compile;
+mod dependence;
 mod failing;
 mod on_demand;
 mod padding;

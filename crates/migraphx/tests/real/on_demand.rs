@@ -80,3 +80,30 @@ fn a_compile_that_fails_inside_a_request_is_that_requests_error() {
     let RunError::Prepare { source, .. } = error else { panic!("{error}") };
     assert!(matches!(*source, BackendError::Model { .. }), "{source}");
 }
+
+#[test]
+fn a_step_that_cannot_hold_the_request_is_followed_by_exactly_its_shape() {
+    // One has outputs that cannot be cut, the other takes no more than 6 columns: both are asked for 8 first.
+    for name in ["rounded_up.onnx", "positions.onnx"] {
+        let Some(backend) = backend_with("exact on demand", options()) else { return };
+        let source = Arc::new(Compiles {
+            backend: Arc::clone(&backend),
+            model: model(name),
+            folder: tempfile::tempdir().unwrap(),
+            asked: Mutex::default(),
+        });
+        let on_demand: Arc<dyn ArtifactSource> = source.clone();
+        let job = LoadJob { on_demand: Some(&on_demand), ..LoadJob::of(&source.model) };
+        let executable = backend.load(&job).unwrap();
+        let mut lane = session(executable.as_ref());
+        let x = [Tensor::from_slice(&[2, 5], &[1.0_f32; 10]).unwrap()];
+        // The second finds what the first had made.
+        for _ in 0..2 {
+            let (_, outputs) = run(executable.as_ref(), lane.as_mut(), &x).unwrap();
+            assert_eq!(outputs[0].shape()[0], 2);
+        }
+        let asked = source.asked.lock().unwrap().clone();
+        let wanted = [8, 5].map(|width| bucket([("batch", 2), ("width", width)]));
+        assert_eq!(asked, wanted, "{name}");
+    }
+}
