@@ -9,13 +9,9 @@ use shapeyard_core::{BackendId, plan::Batch};
 
 /// A plan as text: one line a batch, then the totals.
 fn plan(lengths: &[usize], token_budget: usize) -> String {
-    let workload = Workload {
-        rows: "batch".to_owned(),
-        length: "sequence".to_owned(),
-        lengths: lengths.to_vec(),
-    };
+    let workload = Workload::items("batch", "sequence", lengths);
     let backend = BackendId::new("any");
-    let plan = Plan::dynamic(backend, &workload, &PlanOptions { token_budget });
+    let plan = Plan::dynamic(backend, &workload, &PlanOptions::tokens(token_budget));
     let mut text = String::new();
     for Batch { items, length } in &plan.batches {
         writeln!(text, "{:>3} rows of {length:>4}: items {items:?}", items.len()).unwrap();

@@ -17,6 +17,7 @@ Examples:
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
+  cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call")]
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 }
 
 /// Suites that need neither a runtime library nor a model.
-const NEED_NOTHING: [&str; 1] = ["cache"];
+const NEED_NOTHING: [&str; 2] = ["cache", "plan"];
 
 /// Suites that call the real MIGraphX.
 const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];

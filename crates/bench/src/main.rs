@@ -7,10 +7,12 @@
 
 mod cache;
 mod concurrency;
+mod contest;
 mod corpus;
 mod encode;
 mod measure;
 mod overhead;
+mod plan;
 mod record;
 
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ enum Suite {
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
+    /// Plans and routes: how long it takes to decide what runs where.
+    Plan(plan::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
@@ -56,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Suite::Encode(args) => encode::run(&args)?,
         Suite::EncodeContender(args) => encode::contender::run(&args)?,
         Suite::Overhead(args) => overhead::run(&args)?,
+        Suite::Plan(args) => plan::run(&args)?,
         Suite::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)

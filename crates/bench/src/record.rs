@@ -7,6 +7,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+/// How a record is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Tables for a person.
+    #[default]
+    Text,
+    /// One JSON object with every single time.
+    Json,
+}
+
 /// Which sources were measured, as `cargo xtask bench` says.
 pub(crate) fn revision() -> Option<String> {
     std::env::var("SHAPEYARD_REVISION").ok()

@@ -10,7 +10,8 @@ use common::{Folder, model, run, shapeyard};
 
 #[test]
 fn help_has_examples() {
-    for command in ["", "inspect", "run", "encode", "warm", "doctor", "cache", "completions", "man"]
+    for command in
+        ["", "inspect", "run", "encode", "plan", "warm", "doctor", "cache", "completions", "man"]
     {
         let args = [command, "--help"];
         let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();

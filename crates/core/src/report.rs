@@ -17,6 +17,10 @@ pub enum Route {
     Padded,
     /// It ran in several pieces.
     Split,
+    /// It ran on another backend than the preferred one.
+    Fallback,
+    /// It ran in part on the preferred backend and in part on another.
+    Hybrid,
 }
 
 /// How ready the backend was.

@@ -112,12 +112,8 @@ fn rten_compiles_nothing() {
 
 #[test]
 fn a_plan_is_made_for_symbols_that_the_model_has() {
-    let workload = Workload {
-        rows: "batch".to_owned(),
-        length: "sequence".to_owned(),
-        lengths: vec![3, 9, 4],
-    };
-    let options = PlanOptions { token_budget: 16 };
+    let workload = Workload::items("batch", "sequence", [3, 9, 4]);
+    let options = PlanOptions::tokens(16);
     for backend in shapeyard_cpu::backends(&shapeyard_cpu::CpuOptions::default()) {
         let model = model("encoder.onnx");
         let plan = backend.plan(&model, &workload, &options).unwrap();

@@ -112,12 +112,11 @@ impl Encoder {
     ) -> Result<Vec<Batch>, EncodeError> {
         let signature: &Signature = self.executable.signature();
         let name = |symbol| signature.symbol_name(symbol).to_owned();
-        let workload = Workload {
-            rows: name(self.layout.batch),
-            length: name(self.layout.sequence),
-            lengths: items.iter().map(|&item| lengths[item]).collect(),
-        };
-        let plan = self.backend.plan(&self.model, &workload, &PlanOptions { token_budget })?;
+        let lengths: Vec<usize> = items.iter().map(|&item| lengths[item]).collect();
+        let (rows, length) = (name(self.layout.batch), name(self.layout.sequence));
+        let workload = Workload::items(rows, length, lengths);
+        let options = PlanOptions::tokens(token_budget);
+        let plan = self.backend.plan(&self.model, &workload, &options)?;
         let of_all = |batch: Batch| Batch {
             items: batch.items.into_iter().map(|position| items[position]).collect(),
             ..batch

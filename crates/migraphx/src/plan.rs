@@ -21,17 +21,17 @@ pub(crate) fn plan(
     workload: &Workload,
     options: &PlanOptions,
 ) -> Result<Plan, String> {
-    let longest = workload.lengths.iter().copied().max().unwrap_or(1).max(1);
+    let item_lengths = workload.lengths();
+    let longest = item_lengths.iter().copied().max().unwrap_or(1).max(1);
     let lengths = extents(signature, steps, &workload.length, longest)?;
     let most_rows = (options.token_budget / lengths.first().copied().unwrap_or(1)).max(1);
-    let rows =
-        extents(signature, steps, &workload.rows, most_rows.min(workload.lengths.len().max(1)))?;
-    let mut items: Vec<usize> = (0..workload.lengths.len()).collect();
-    items.sort_by_key(|&item| std::cmp::Reverse(workload.lengths[item]));
+    let rows = extents(signature, steps, &workload.rows, most_rows.min(item_lengths.len().max(1)))?;
+    let mut items: Vec<usize> = (0..item_lengths.len()).collect();
+    items.sort_by_key(|&item| std::cmp::Reverse(item_lengths[item]));
     let (mut batches, mut buckets) = (Vec::new(), Vec::new());
     let mut rest = items.as_slice();
     while let Some(&first) = rest.first() {
-        let real = workload.lengths[first];
+        let real = item_lengths[first];
         let length = lengths.iter().copied().find(|&length| length >= real).ok_or_else(|| {
             format!(
                 "an item has {real} tokens, the longest program for `{}` has {}",
@@ -56,7 +56,7 @@ pub(crate) fn plan(
         rest = later;
     }
     buckets.sort();
-    let totals = token_budget::totals(&workload.lengths, &batches);
+    let totals = token_budget::totals(&item_lengths, &batches);
     Ok(Plan { backend: ID, buckets, batches, totals })
 }
 
@@ -100,13 +100,13 @@ mod tests {
     }
 
     fn workload(lengths: Vec<usize>) -> Workload {
-        Workload { rows: "batch".to_owned(), length: "sequence".to_owned(), lengths }
+        Workload::items("batch", "sequence", lengths)
     }
 
     #[test]
     fn an_item_that_no_program_holds_is_told() {
         let steps = BTreeMap::from([("sequence".to_owned(), Steps::List(vec![8, 16]))]);
-        let options = PlanOptions { token_budget: 64 };
+        let options = PlanOptions::tokens(64);
         let error = plan(&signature(), &steps, &workload(vec![3, 17]), &options).unwrap_err();
         assert_eq!(error, "an item has 17 tokens, the longest program for `sequence` has 16");
     }
@@ -117,7 +117,7 @@ mod tests {
             lengths in proptest::collection::vec(0usize..200, 0..80),
             token_budget in 1usize..3000,
         ) {
-            let options = PlanOptions { token_budget };
+            let options = PlanOptions::tokens(token_budget);
             let plan = plan(&signature(), &BTreeMap::new(), &workload(lengths.clone()), &options).unwrap();
             let mut served: Vec<usize> = plan.batches.iter().flat_map(|it| it.items.clone()).collect();
             served.sort_unstable();

@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use shapeyard_cache::Store;
 use shapeyard_core::Model;
 
-use super::contest::{Contender, Contest, Sample, timed};
 use super::hit;
 use super::place::{self, Place};
 use super::worker::{Job, PRODUCTION, at_once};
+use crate::contest::{Contender, Contest, Sample, timed};
 
 /// Processes that load one entry, beside as many that read its file.
 pub(crate) fn processes(place: &Place, n_loaders: usize, n_rounds: usize) -> Result<Contest> {

@@ -6,8 +6,8 @@ use anyhow::Result;
 use shapeyard_cache::Store;
 use shapeyard_core::Model;
 
-use super::contest::{Contender, Contest, timed};
 use super::place::{self, Place};
+use crate::contest::{Contender, Contest, timed};
 
 pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
     let (store, model) = (Store::open(place.root())?, Model::open(place.model())?);

@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use shapeyard_cache::{Ask, Entry, Failure, Key, Produced, Store};
 use shapeyard_core::Model;
 
-use super::contest::{Contender, Contest, timed};
 use super::place::{self, Place};
+use crate::contest::{Contender, Contest, timed};
 
 /// The artifact that is loaded over and over.
 pub(crate) const ARTIFACT: &str = "hit";

@@ -1,6 +1,5 @@
 //! The `cache` suite: the store beside plain reading and writing of files.
 
-mod contest;
 mod crowd;
 mod digest;
 mod hit;
@@ -14,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use self::contest::Contest;
 use self::place::Place;
-use crate::record;
+use crate::contest::Contest;
+use crate::record::{self, Format};
 
 /// A hit may take so many times as long as plain reading.
 const HIT_TARGET: f64 = 1.3;
@@ -89,15 +88,6 @@ impl std::fmt::Display for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables for a person.
-    #[default]
-    Text,
-    /// One JSON object with every single time.
-    Json,
 }
 
 /// What a run of the suite found.

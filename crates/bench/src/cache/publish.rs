@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use shapeyard_cache::{Place as Layer, Store};
 use shapeyard_core::Model;
 
-use super::contest::{Contender, Contest, timed};
 use super::hit;
 use super::place::{self, Place};
+use crate::contest::{Contender, Contest, timed};
 
 /// What a plain writer does after the file is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

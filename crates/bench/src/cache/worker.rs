@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use shapeyard_cache::{Ask, Produced, Served, Store};
 use shapeyard_core::Model;
 
-use super::contest::{Sample, timed};
 use super::place;
+use crate::contest::{Sample, timed};
 
 /// How long the producer of the race takes before it writes.
 pub(crate) const PRODUCTION: Duration = Duration::from_millis(200);

@@ -7,6 +7,7 @@ pub(crate) mod encode;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod migraphx_worker;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod warm;
 
@@ -23,6 +24,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Run(args) => run::run(args, &cli.global, &output),
         Command::Encode(args) => encode::run(args, &cli.global, &output),
         Command::Cache(args) => cache::run(args, &cli.global, &output),
+        Command::Plan(args) => plan::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),

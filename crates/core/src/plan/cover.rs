@@ -2,14 +2,15 @@
 
 use super::Bucket;
 
-/// Starting one more program is taken to cost as much as so many rows of the request.
+/// Starting one more program is taken to cost as much as so many rows of the smallest program.
 ///
 /// With it, 3 rows over programs of 1, 2 and 4 run padded in one, and 100 rows over powers of two up to
 /// 64 run as 64 + 32 + 4.
 const LAUNCH_ROWS: u128 = 2;
 
-/// Of a larger request, what is over this runs in the largest program without weighing alternatives.
-const MOST_WEIGHED: usize = 1 << 16;
+/// Of a larger request, what is over this runs in the program that is cheapest a row, without weighing
+/// alternatives.
+pub(super) const MOST_WEIGHED: usize = 1 << 12;
 
 /// A part of a request and the program that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +74,62 @@ fn smallest(ready: &[Bucket], fits: impl Fn(&Bucket) -> bool) -> Option<usize> {
 }
 
 /// A program that takes some rows of a request.
-#[derive(Clone, Copy)]
-struct Size {
-    bucket: usize,
-    rows: usize,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) bucket: usize,
+    pub(super) rows: usize,
     cost: u128,
+}
+
+/// The programs that may take parts of a request: those that hold one row of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// For each number of rows the cheapest; fewest rows first.
+    pub(super) all: Vec<Size>,
+    /// The one that is cheapest a row.
+    pub(super) bulk: Size,
+}
+
+impl Sizes {
+    /// Of the buckets at these positions, those that name the rows; `None` where none does.
+    pub(super) fn of(ready: &[Bucket], holding: &[usize], rows: &str) -> Option<Self> {
+        let named = holding.iter().filter_map(|&bucket| {
+            let rows = ready[bucket].get(rows).filter(|rows| *rows > 0)?;
+            Some(Size { bucket, rows, cost: ready[bucket].volume() })
+        });
+        let mut all: Vec<Size> = named.collect();
+        let row = all.iter().map(|size| size.cost.div_ceil(size.rows as u128)).min()?;
+        for size in &mut all {
+            size.cost = size.cost.saturating_add(LAUNCH_ROWS.saturating_mul(row));
+        }
+        all.sort_by_key(|size| (size.rows, size.cost, size.bucket));
+        all.dedup_by_key(|size| size.rows);
+        let a_row = |size: &Size| size.cost as f64 / size.rows as f64;
+        let bulk = *all.iter().rev().min_by(|a, b| a_row(a).total_cmp(&a_row(b)))?;
+        Some(Self { all, bulk })
+    }
+
+    /// How often the cheapest a row runs before anything is weighed, and the rows that are left.
+    pub(super) fn bulk(&self, n_rows: usize) -> (usize, usize) {
+        let n_bulk = n_rows.saturating_sub(MOST_WEIGHED).div_ceil(self.bulk.rows);
+        (n_bulk, n_rows.saturating_sub(n_bulk.saturating_mul(self.bulk.rows)))
+    }
+
+    /// For every number of rows up to `most`, the position of the largest part of the cheapest cover, by
+    /// dynamic programming over the rows that are left. After it comes that of the rows still left.
+    pub(super) fn largest_parts(&self, most: usize) -> Vec<u16> {
+        let mut cost = vec![0_u128; most + 1];
+        let mut parts = vec![0; most + 1];
+        for rows in 1..=most {
+            let options = self.all.iter().enumerate().map(|(part, size)| {
+                let rest = cost[rows.saturating_sub(size.rows)];
+                (rest.saturating_add(size.cost), std::cmp::Reverse(part))
+            });
+            let Some((least, std::cmp::Reverse(part))) = options.min() else { break };
+            (cost[rows], parts[rows]) = (least, u16::try_from(part).unwrap_or(u16::MAX));
+        }
+        parts
+    }
 }
 
 fn split(
@@ -88,23 +140,16 @@ fn split(
     rigid: &[String],
 ) -> Option<Vec<Piece>> {
     let row = wanted.clone().with(rows, 1);
-    let launch = LAUNCH_ROWS.saturating_mul(row.volume());
-    let mut sizes: Vec<Size> = ready
-        .iter()
-        .enumerate()
-        .filter(|(_, bucket)| holds(bucket, &row, rigid))
-        .filter_map(|(bucket, shape)| {
-            let cost = shape.volume().saturating_add(launch);
-            Some(Size { bucket, rows: shape.get(rows)?, cost })
-        })
-        .collect();
-    sizes.sort_by_key(|size| (size.rows, size.cost));
-    let largest = sizes.last()?.rows;
-    let largest = *sizes.iter().find(|size| size.rows == largest)?;
-    let whole = n_rows.saturating_sub(MOST_WEIGHED).div_ceil(largest.rows);
-    let rest = n_rows - whole * largest.rows;
-    let mut parts = vec![largest; whole];
-    parts.extend(cheapest(&sizes, rest)?);
+    let holding = (0..ready.len()).filter(|&bucket| holds(&ready[bucket], &row, rigid));
+    let sizes = Sizes::of(ready, &holding.collect::<Vec<_>>(), rows)?;
+    let (n_bulk, mut rest) = sizes.bulk(n_rows);
+    let mut parts = vec![sizes.bulk; n_bulk];
+    let largest = sizes.largest_parts(rest);
+    while rest > 0 {
+        let size = sizes.all[usize::from(largest[rest])];
+        parts.push(size);
+        rest = rest.saturating_sub(size.rows);
+    }
     parts.sort_by_key(|size| std::cmp::Reverse(size.rows));
     let mut first_row = 0;
     let pieces = parts.into_iter().map(|size| {
@@ -113,28 +158,7 @@ fn split(
         first_row += piece.n_rows;
         piece
     });
-    Some(pieces.collect())
-}
-
-/// The parts that hold `rest` rows at the least cost, by dynamic programming over the rows that are left.
-fn cheapest(sizes: &[Size], rest: usize) -> Option<Vec<Size>> {
-    // The best cost for so many rows, and the part that it starts with.
-    let mut best: Vec<(u128, Option<Size>)> = Vec::with_capacity(rest + 1);
-    best.push((0, None));
-    for rows in 1..=rest {
-        let options = sizes.iter().map(|&size| {
-            let (cost, _) = best[rows.saturating_sub(size.rows)];
-            (cost.saturating_add(size.cost), Some(size))
-        });
-        best.push(options.min_by_key(|(cost, _)| *cost)?);
-    }
-    let (mut parts, mut rows) = (Vec::new(), rest);
-    while rows > 0 {
-        let size = best[rows].1?;
-        parts.push(size);
-        rows = rows.saturating_sub(size.rows);
-    }
-    Some(parts)
+    Some(pieces.filter(|piece| piece.n_rows > 0).collect())
 }
 
 #[cfg(test)]
@@ -167,6 +191,7 @@ mod tests {
         assert_eq!(parts(&[1, 2, 4, 8, 16, 32, 64], 1000)[..10], [64; 10]);
         assert_eq!(parts(&[4], 9), [4, 4, 4]);
         assert_eq!(parts(&[], 9), [0; 0]);
+        assert_eq!(parts(&[1, 3], 100_000).len(), 33_334);
     }
 
     #[test]

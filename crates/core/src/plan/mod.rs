@@ -6,38 +6,37 @@
 mod bucket;
 pub mod calibrate;
 pub mod cover;
+pub mod fitted;
+mod histogram;
+mod options;
+mod policy;
+pub mod prices;
+pub mod routing;
 mod steps;
+mod table;
 pub mod token_budget;
+mod traffic;
+mod workload;
 
 use serde::{Deserialize, Serialize};
 
 pub use bucket::Bucket;
+pub use histogram::Histogram;
+pub use options::{Objective, PaddingLimit, PlanOptions};
+pub use policy::{Policy, Tail};
+pub use prices::Prices;
+pub use routing::{RoutingPlan, Stock, plan};
 pub use steps::{InvalidSteps, Steps, grid};
+pub use table::{Routed, RoutingTable, TooManyShapes};
+pub use traffic::Traffic;
+pub use workload::{InvalidWork, Requests, Work, Workload};
 
 use crate::backend::BackendId;
-
-/// Work of varying length: items that are stacked along one symbol and vary along another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Workload {
-    /// The symbol along which items are stacked, such as `batch`.
-    pub rows: String,
-    /// The symbol along which items vary, such as `sequence`.
-    pub length: String,
-    /// The items' lengths in tokens, in the caller's order.
-    pub lengths: Vec<usize>,
-}
-
-/// What a plan may spend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanOptions {
-    /// Tokens a batch may have, padding counted. 1 gives every item a batch of its own.
-    pub token_budget: usize,
-}
 
 /// Items that run together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Positions in [`Workload::lengths`], one a row: where each row's result belongs.
+    /// Positions in [`Workload::lengths()`], one a row: where each row's result belongs.
     pub items: Vec<usize>,
     /// The length that all rows are padded to, in tokens.
     pub length: usize,
@@ -92,8 +91,9 @@ impl Plan {
     /// A plan for a backend that takes any shape: batches under the token budget, no bucket.
     #[must_use]
     pub fn dynamic(backend: BackendId, workload: &Workload, options: &PlanOptions) -> Self {
-        let batches = token_budget::pack(&workload.lengths, options.token_budget);
-        let totals = token_budget::totals(&workload.lengths, &batches);
+        let lengths = workload.lengths();
+        let batches = token_budget::pack(&lengths, options.token_budget);
+        let totals = token_budget::totals(&lengths, &batches);
         Self { backend, buckets: Vec::new(), batches, totals }
     }
 }

@@ -91,6 +91,11 @@ impl Contest {
         Ok(Self { name, title: title.into(), n_rounds, contenders: measured, notes: Vec::new() })
     }
 
+    /// The median of ours, in seconds.
+    pub(crate) fn ours(&self) -> f64 {
+        self.contenders.first().map_or(f64::NAN, |ours| ours.median_seconds)
+    }
+
     /// How many times as long as the first alternative ours takes.
     pub(crate) fn ratio(&self) -> f64 {
         self.contenders.get(1).map_or(f64::NAN, |alternative| alternative.ours_over_this)
