@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use migraphx_sys::LoadError;
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
+    Fingerprint, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
@@ -202,10 +202,14 @@ impl Backend for MigraphxBackend {
     }
 
     fn probe(&self) -> Probe {
-        let status = match self.usable().and_then(|_| self.recipe(Optimisation::Full)) {
-            Ok(recipe) => Status::Usable {
-                version: recipe.machine.as_ref().map_or_else(String::new, |it| it.compiler.clone()),
-                fingerprint: recipe.fingerprint(),
+        let status = match self.usable() {
+            // What options are wrong with is told by whoever uses them, not by what is installed.
+            Ok((library, _)) => Status::Usable {
+                version: library.compiler(),
+                fingerprint: match self.recipe(Optimisation::Full) {
+                    Ok(recipe) => recipe.fingerprint(),
+                    Err(_) => Fingerprint(library.compiler()),
+                },
             },
             Err(BackendError::Unavailable { reason, remedy, .. }) => {
                 Status::Unusable { reason, remedy }
@@ -258,7 +262,7 @@ impl Backend for MigraphxBackend {
             .map_err(|reason| Self::refuse(model, reason))?;
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let digest = model.digest()?;
-        specialise::check_fills(model.signature(), &options.padding)
+        specialise::check_padding(model.signature(), &options.padding)
             .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
         let recipe = self.recipe(job.optimisation)?;
         let compile_job = Job {

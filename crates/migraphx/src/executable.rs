@@ -69,7 +69,7 @@ impl MigraphxExecutable {
         job: &LoadJob<'_>,
     ) -> Result<Self, BackendError> {
         let signature = Arc::new(job.model.signature().clone());
-        specialise::check_fills(&signature, &options.padding)
+        specialise::check_padding(&signature, &options.padding)
             .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
         let refuse = |reason| BackendError::Model {
             backend: ID,

@@ -246,5 +246,8 @@ fn is_refusal(error: &RunError) -> bool {
 }
 
 fn failed(error: &FeedError) -> RunError {
-    RunError::Library { backend: ID, message: error.to_string() }
+    // The C API has no other place for its words.
+    let words =
+        if matches!(error, FeedError::Native(_)) { "; its words are on stderr" } else { "" };
+    RunError::Library { backend: ID, message: format!("{error}{words}") }
 }

@@ -79,12 +79,13 @@ pub(crate) fn rows(signature: &Signature, padding: &Padding) -> Result<Option<Sy
     }
 }
 
-/// Checks that what inputs are padded with can stand there.
+/// Checks that the symbol that counts rows is there, and that what inputs are padded with can stand there.
 ///
 /// # Errors
 ///
-/// A sentence that names the input.
-pub(crate) fn check_fills(signature: &Signature, padding: &Padding) -> Result<(), String> {
+/// A sentence that names the symbol or the input.
+pub(crate) fn check_padding(signature: &Signature, padding: &Padding) -> Result<(), String> {
+    rows(signature, padding)?;
     for (name, &value) in &padding.fills {
         let Some(index) = signature.input_index(name) else {
             return Err(format!("there is no input `{name}` to be padded with {value}"));

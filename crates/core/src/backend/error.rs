@@ -111,6 +111,25 @@ pub enum BackendError {
     },
 }
 
+/// Whether a library's words tell of a machine that had not enough to give, and not of a model that cannot
+/// be served: libraries have one status for both, and only the second is worth remembering.
+#[must_use]
+pub fn tells_of_shortage(words: &str) -> bool {
+    const SIGNS: [&str; 10] = [
+        "bad_alloc",
+        "out of memory",
+        "OutOfMemory",
+        "Cannot allocate memory",
+        "Memory not available",
+        "No device",
+        "hipError",
+        "Resource temporarily unavailable",
+        "Too many open files",
+        "No space left",
+    ];
+    SIGNS.iter().any(|sign| words.contains(sign))
+}
+
 /// How a compile ended that gave neither an artifact nor a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

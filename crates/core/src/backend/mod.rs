@@ -30,7 +30,7 @@ pub use describe::{
     ArtifactUse, BackendId, Capabilities, Fingerprint, Probe, SearchStep, ShapeSupport, Status,
 };
 pub use environment::{Environment, EnvironmentRule};
-pub use error::{BackendError, CompileEnd, RunError};
+pub use error::{BackendError, CompileEnd, RunError, tells_of_shortage};
 pub use outputs::Outputs;
 pub use recipe::{Machine, Recipe};
 pub use request::Request;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
     Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    tells_of_shortage,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
@@ -173,8 +174,12 @@ fn write_optimised(library: &'static Library, job: &CompileJob<'_>) -> Result<u6
         .make_in(folder, |path| File::create_new(path))
         .map_err(cannot_write)?
         .into_temp_path();
-    executable::optimise(library, job.model, job.optimisation, &temporary)
-        .map_err(|reason| dynamic::refuse(&ID, job.model, reason))?;
+    executable::optimise(library, job.model, job.optimisation, &temporary).map_err(|reason| {
+        match tells_of_shortage(&reason) {
+            true => BackendError::Library { backend: ID, what: "compile", message: reason },
+            false => dynamic::refuse(&ID, job.model, reason),
+        }
+    })?;
     let file = File::open(&temporary).map_err(cannot_write)?;
     file.sync_all().map_err(cannot_write)?;
     temporary.persist(&job.output).map_err(|error| cannot_write(error.error))?;

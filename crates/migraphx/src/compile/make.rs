@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use safetensors::SafeTensors;
-use shapeyard_core::model::ModelError;
+use shapeyard_core::model::{Digest, ModelError};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{DataType, Extents, Model, Signature, SymbolId, TensorView};
 
@@ -66,6 +65,8 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
         lap("probe");
     }
     let calibration = work.calibration(&program, &extents, &roles)?;
+    // The library read the file by itself, more than once.
+    open_unchanged(job)?;
     program.quantise(&job.options, &calibration)?;
     lap("quantise");
     let program = program.compile(&job.options)?;
@@ -89,19 +90,34 @@ fn save(library: &'static Migraphx, job: &Job, program: &Program) -> Result<(), 
     Err(Refusal::Failed { words })
 }
 
+/// The model, if its content is what the job is about. What cannot be read now could be when the job was
+/// written, so that says nothing about the model.
+fn open_unchanged(job: &Job) -> Result<Model, Refusal> {
+    let unreadable = |error: ModelError| Refusal::Failed { words: chain(&error) };
+    let model = Model::open(&job.model).map_err(unreadable)?;
+    match model.digest().map_err(unreadable)? {
+        digest if digest == job.digest => Ok(model),
+        _ => Err(Refusal::Changed),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
 impl<'a> Work<'a> {
     fn open(library: &'static Migraphx, job: &'a Job) -> Result<Self, Refusal> {
-        let unreadable = |error: ModelError| match error {
-            ModelError::Onnx { .. } => refuse(error.to_string()),
-            error => Refusal::Failed { words: error.to_string() },
-        };
-        let model = Model::open(&job.model).map_err(unreadable)?;
-        if model.digest().map_err(unreadable)? != job.digest {
-            return Err(Refusal::Changed);
-        }
+        let model = open_unchanged(job)?;
         let model = model.declare(&job.declared).map_err(|error| refuse(error.to_string()))?;
         let rows = specialise::rows(model.signature(), &job.padding).map_err(refuse)?;
-        specialise::check_fills(model.signature(), &job.padding).map_err(refuse)?;
+        specialise::check_padding(model.signature(), &job.padding).map_err(refuse)?;
         Ok(Self { library, job, model, rows })
     }
 
@@ -146,12 +162,19 @@ impl<'a> Work<'a> {
     fn others(&self, base: &Specialised, symbol: SymbolId) -> Result<Vec<Specialised>, Refusal> {
         let name = self.signature().symbol_name(symbol).to_owned();
         let extent = base.extents.get(symbol).unwrap_or(1);
-        let tries = [extent.saturating_mul(2), extent + 1, extent / 2, extent.saturating_sub(1)];
+        let tries = [
+            extent.saturating_mul(2),
+            extent + 1,
+            extent + 2,
+            extent / 2,
+            extent.saturating_sub(1),
+        ];
         let (mut found, mut last) = (Vec::new(), String::new());
         for other in tries.into_iter().filter(|&other| other != extent && other > 0) {
             let bucket = self.signature().bucket(&base.extents).with(&name, other);
             let extents = self.signature().extents(&bucket);
             match self.parse(&extents).and_then(|program| self.specialised(&program, &extents)) {
+                Ok(specialised) if tried(&found, &extents) => drop(specialised),
                 Ok(specialised) => found.push(specialised),
                 Err(Refusal::Model { words }) => last = words,
                 Err(other) => return Err(other),
@@ -192,31 +215,45 @@ impl<'a> Work<'a> {
         if self.job.options.precision.quantisation.is_none() {
             return Ok(Vec::new());
         }
-        let changed = |words| Refusal::Calibration { words };
-        if self.job.options.calibration_digest().map_err(changed)? != self.job.calibration {
-            return Err(changed("its files changed meanwhile; start again".to_owned()));
-        }
+        let files = self.read_calibration_files()?;
         let feed = self.feed(program, extents, roles)?;
         let inputs = program.inputs()?;
         let mut sets = Vec::new();
-        for file in &self.job.options.calibration {
-            self.read_calibration(file, &feed, &inputs, &mut sets).map_err(|words| {
-                Refusal::Calibration { words: format!("`{}`: {words}", file.display()) }
+        for (path, bytes) in self.job.options.calibration.iter().zip(&files) {
+            self.read_calibration(bytes, &feed, &inputs, &mut sets).map_err(|words| {
+                Refusal::Calibration { words: format!("`{}`: {words}", path.display()) }
             })?;
         }
         Ok(sets)
     }
 
+    /// The files' bytes, if they are what the job is about.
+    fn read_calibration_files(&self) -> Result<Vec<Vec<u8>>, Refusal> {
+        let paths = &self.job.options.calibration;
+        let files = paths.iter().map(|path| {
+            fs::read(path).map_err(|error| Refusal::Calibration {
+                words: format!("`{}` cannot be read: {error}", path.display()),
+            })
+        });
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let digests: Vec<u8> =
+            files.iter().flat_map(|bytes| *Digest::of(bytes).as_bytes()).collect();
+        if self.job.calibration != Some(Digest::of(&digests)) {
+            let words = "its files changed meanwhile; start again".to_owned();
+            return Err(Refusal::Calibration { words });
+        }
+        Ok(files)
+    }
+
     /// Adds a set of inputs; one with more rows than the program becomes several.
     fn read_calibration(
         &self,
-        file: &Path,
+        bytes: &[u8],
         feed: &Feed,
         inputs: &[(String, ValueShape)],
         sets: &mut Vec<Bindings>,
     ) -> Result<(), String> {
-        let bytes = fs::read(file).map_err(|error| error.to_string())?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let signature = self.signature();
         let found = signature
             .inputs
@@ -261,6 +298,10 @@ impl<'a> Work<'a> {
         let piece = |first| Rows { first, n: whole.min(n_rows - first), skipped: 0 };
         Ok((0..n_rows).step_by(whole).map(|first| Some(piece(first))).collect())
     }
+}
+
+fn tried(found: &[Specialised], extents: &Extents) -> bool {
+    found.iter().any(|it| it.extents == *extents)
 }
 
 fn dtype_of(dtype: safetensors::Dtype) -> Option<DataType> {

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
-use shapeyard_core::backend::{BackendError, Cancellation};
+use shapeyard_core::backend::{BackendError, Cancellation, tells_of_shortage};
 use shapeyard_core::plan::Bucket;
 
 pub(crate) use job::{Job, Traits};
@@ -109,7 +109,9 @@ fn error(job: &Job, refusal: Refusal, log: &str) -> BackendError {
     };
     let failed = |message| BackendError::Library { backend: ID, what: "compile", message };
     match refusal {
-        Refusal::Model { words } if may_pass(&words) || may_pass(log) => failed(with_log(words)),
+        Refusal::Model { words } if tells_of_shortage(&words) || tells_of_shortage(log) => {
+            failed(with_log(words))
+        }
         Refusal::Model { words } => {
             BackendError::Model { backend: ID, model, reason: with_log(words) }
         }
@@ -123,19 +125,4 @@ fn error(job: &Job, refusal: Refusal, log: &str) -> BackendError {
         }
         Refusal::Failed { words } => failed(with_log(words)),
     }
-}
-
-/// Whether the library's words tell of a machine that had not enough to give, and not of a model that
-/// cannot be compiled: it has one status for both.
-fn may_pass(words: &str) -> bool {
-    const SIGNS: [&str; 7] = [
-        "bad_alloc",
-        "out of memory",
-        "OutOfMemory",
-        "No device",
-        "hipError",
-        "Resource temporarily unavailable",
-        "No space left",
-    ];
-    SIGNS.iter().any(|sign| words.contains(sign))
 }

@@ -4,7 +4,8 @@
 //! rows behind them. Padding along each further axis is tried by itself. A model that reduces over its
 //! batch, or looks at what its mask should hide, answers differently, and the output and the symbol are
 //! named. At last the rows run behind others: where that changes an answer, rows depend on where they
-//! stand, and a request may be padded but not split.
+//! stand, and a request may be padded but not split. Others are alike, much larger and much smaller, since
+//! maxima and the like hide in what is alike.
 //!
 //! Values are pseudo-random and the same every time. A model that passes may still look at padding in a way
 //! that these values do not show; a model that fails does look at it.
@@ -33,8 +34,8 @@ struct Pair {
 /// How small requests are made: small ones first, because the interpreter is slow. A model that cannot be
 /// so small is tried in sizes that come from its bucket's own extent.
 const PAIRS: [fn(is_rows: bool, own: usize) -> Pair; 4] = [
-    |is_rows, _| if is_rows { Pair { real: 2, whole: 4 } } else { Pair { real: 3, whole: 5 } },
-    |is_rows, _| if is_rows { Pair { real: 2, whole: 4 } } else { Pair { real: 8, whole: 16 } },
+    |is_rows, _| if is_rows { Pair { real: 2, whole: 5 } } else { Pair { real: 3, whole: 5 } },
+    |is_rows, _| if is_rows { Pair { real: 2, whole: 5 } } else { Pair { real: 8, whole: 16 } },
     |is_rows, own| match is_rows {
         true => Pair { real: own, whole: own.saturating_mul(2) },
         false => Pair { real: own.saturating_sub(1).max(1), whole: own },
@@ -65,56 +66,98 @@ pub(super) fn check(
     let Some((base, larger)) = extents(work, bucket)? else {
         return Ok(Found { can_split: false });
     };
-    let signed = round(work, roles, &base, &larger, Values::Signed)?;
-    if signed.seen_everywhere {
-        return Ok(Found { can_split: signed.can_split });
-    }
-    // Roots and logarithms have no answers to negative numbers, and no number differs from no number.
-    let positive = round(work, roles, &base, &larger, Values::Positive)?;
-    if !positive.seen_everywhere {
-        return Err(unknown("some output holds no finite number, whatever is put in"));
-    }
-    Ok(Found { can_split: signed.can_split && positive.can_split })
-}
-
-/// What one set of values showed.
-struct Round {
-    /// Whether every output had finite numbers to compare.
-    seen_everywhere: bool,
-    can_split: bool,
-}
-
-fn round(
-    work: &Work<'_>,
-    roles: &[Vec<Role>],
-    base: &Extents,
-    larger: &[(SymbolId, Extents)],
-    values: Values,
-) -> Result<Round, Refusal> {
-    let mut random = Random(0x5EED);
-    let inputs = request(work, base, values, &mut random);
-    let alone = Small::new(work, base, roles)?.answer(&inputs, base)?;
-    let seen_everywhere = alone.tensors().iter().all(has_numbers);
-    let mut can_split = false;
-    for (symbol, extents) in larger {
-        let mut program = Small::new(work, extents, roles)?;
-        let padded = program.answer(&inputs, base)?;
-        agree(work, roles, *symbol, &alone, &padded)
-            .map_err(|output| changes(work, output, *symbol, "padding"))?;
-        if Some(*symbol) != work.rows {
+    let mut evidence = Evidence::default();
+    let mut can_split = work.rows.is_some();
+    for own in [Values::Signed, Values::Least, Values::Positive] {
+        // Roots and logarithms have no answers to negative numbers, and no number differs from no number.
+        if matches!(own, Values::Positive) && evidence.is_complete() {
             continue;
         }
-        let (n, whole) = (base.get(*symbol).unwrap_or(1), extents.get(*symbol).unwrap_or(1));
-        let others = request(work, extents, values, &mut random);
-        let rows = Rows { first: 0, n, skipped: 0 };
-        let front = program.run(&among(work, &inputs, &others, 0), base, Some(rows))?;
-        agree(work, roles, *symbol, &alone, &front)
-            .map_err(|output| changes(work, output, *symbol, "other rows"))?;
-        let rows = Rows { skipped: whole - n, ..rows };
-        let behind = program.run(&among(work, &inputs, &others, whole - n), base, Some(rows))?;
-        can_split = agree(work, roles, *symbol, &alone, &behind).is_ok();
+        let round = Round { work, roles, base: &base, own };
+        can_split &= round.run(&larger, &mut evidence)?;
     }
-    Ok(Round { seen_everywhere, can_split })
+    if !evidence.is_complete() {
+        return Err(unknown("some element of an output is no number, whatever is put in"));
+    }
+    Ok(Found { can_split })
+}
+
+/// Which elements of each output were a number in some round.
+#[derive(Default)]
+struct Evidence(Vec<Vec<bool>>);
+
+impl Evidence {
+    fn add(&mut self, outputs: &Outputs) {
+        self.0.resize_with(outputs.tensors().len(), Vec::new);
+        for (seen, tensor) in self.0.iter_mut().zip(outputs.tensors()) {
+            let values = fill::as_f64(tensor.dtype(), tensor.bytes()).unwrap_or_default();
+            seen.resize(values.len(), false);
+            seen.iter_mut().zip(&values).for_each(|(seen, value)| *seen |= !value.is_nan());
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.iter().flatten().all(|&seen| seen)
+    }
+}
+
+/// The request with one set of values, in all the company that it may get.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    work: &'a Work<'a>,
+    roles: &'a [Vec<Role>],
+    base: &'a Extents,
+    own: Values,
+}
+
+impl Round<'_> {
+    /// Whether a row's answer is the same wherever it stands.
+    fn run(self, larger: &[(SymbolId, Extents)], evidence: &mut Evidence) -> Result<bool, Refusal> {
+        let Self { work, roles, base, own } = self;
+        let mut random = Random(0x5EED);
+        let inputs = request(work, base, own, &mut random);
+        let alone = Small::new(work, base, roles)?.answer(&inputs, base)?;
+        evidence.add(&alone);
+        let mut can_split = true;
+        for (symbol, extents) in larger {
+            let mut program = Small::new(work, extents, roles)?;
+            let padded = program.answer(&inputs, base)?;
+            agree(work, roles, *symbol, &alone, &padded)
+                .map_err(|output| changes(work, output, *symbol, "padding"))?;
+            if Some(*symbol) == work.rows {
+                can_split = self.among_others((*symbol, extents), &inputs, &alone, &mut program)?;
+            }
+        }
+        Ok(can_split)
+    }
+
+    /// The rows before others that are unlike them, and then behind others.
+    fn among_others(
+        self,
+        (symbol, extents): (SymbolId, &Extents),
+        inputs: &[Tensor],
+        alone: &Outputs,
+        program: &mut Small,
+    ) -> Result<bool, Refusal> {
+        let Self { work, roles, base, own } = self;
+        let (n, whole) = (base.get(symbol).unwrap_or(1), extents.get(symbol).unwrap_or(1));
+        let mut random = Random(0x0DD);
+        let mut beside = |others: Values, skipped: usize| {
+            let others = request(work, extents, others, &mut random);
+            let rows = Rows { first: 0, n, skipped };
+            let found = program.run(&among(work, inputs, &others, skipped), base, Some(rows))?;
+            Ok::<_, Refusal>(agree(work, roles, symbol, alone, &found))
+        };
+        for others in [own, Values::Large, Values::Least] {
+            beside(others, 0)?.map_err(|output| changes(work, output, symbol, "other rows"))?;
+        }
+        for skipped in 1..=(whole - n).min(3) {
+            if beside(own, skipped)?.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 type Probes = (Extents, Vec<(SymbolId, Extents)>);
@@ -158,8 +201,8 @@ fn extents(work: &Work<'_>, bucket: &Extents) -> Result<Option<Probes>, Refusal>
 fn unknown(why: &str) -> Refusal {
     Refusal::Model {
         words: format!(
-            "whether padding changes its answers cannot be found out: {why}; with padding switched off it \
-             runs in exactly the shapes that are compiled"
+            "whether padding changes its answers cannot be found out: {why}; without \
+             padding (`--padding never`) it runs in exactly the shapes that are compiled"
         ),
     }
 }
@@ -171,8 +214,8 @@ fn changes(work: &Work<'_>, output: usize, symbol: SymbolId, what: &str) -> Refu
     Refusal::Model {
         words: format!(
             "output `{name}` changes with {what} along `{symbol}`: the same request answers differently \
-             in a larger program; with padding switched off it runs in exactly the shapes that are \
-             compiled, and `fills` say what an input is padded with"
+             in a larger program; without padding (`--padding never`) it runs in exactly the shapes that \
+             are compiled, and fills (`--fill`) say what an input is padded with"
         ),
     }
 }
@@ -215,13 +258,45 @@ impl Small {
     }
 }
 
-/// What floats are drawn from.
+/// What values are drawn from.
 #[derive(Clone, Copy)]
 enum Values {
-    /// -1 to 1.
+    /// Floats from -1 to 1, small whole numbers, masks of ones.
     Signed,
-    /// 0.1 to 1.
+    /// Floats from 0.1 to 1.
     Positive,
+    /// Floats up to 8 in magnitude, whole numbers in the hundreds, all true; masks that end early.
+    Large,
+    /// Floats of 1/16 at most, ones, all false.
+    Least,
+}
+
+impl Values {
+    fn float(self, random: &mut Random) -> f64 {
+        match self {
+            Self::Signed => random.unit() * 2.0 - 1.0,
+            Self::Positive => random.unit() * 0.9 + 0.1,
+            Self::Large => random.unit() * 16.0 - 8.0,
+            Self::Least => random.unit() / 16.0,
+        }
+    }
+
+    /// Never 0: models divide by whole numbers, which ends a process.
+    fn whole(self, random: &mut Random) -> f64 {
+        match self {
+            Self::Signed | Self::Positive => random.below(3) as f64 + 1.0,
+            Self::Large => random.below(27) as f64 + 100.0,
+            Self::Least => 1.0,
+        }
+    }
+
+    fn truth(self, random: &mut Random) -> f64 {
+        match self {
+            Self::Signed | Self::Positive => random.below(2) as f64,
+            Self::Large => 1.0,
+            Self::Least => 0.0,
+        }
+    }
 }
 
 /// The inputs of a request.
@@ -267,14 +342,16 @@ const fn is_float(dtype: DataType) -> bool {
 fn tensor(spec: &TensorSpec, shape: &[usize], values: Values, random: &mut Random) -> Tensor {
     let mut tensor = Tensor::zeroed(spec.dtype, shape).unwrap_or_default();
     let is_mask = spec.name.to_lowercase().contains("mask");
-    for slot in tensor.bytes_mut().chunks_exact_mut(spec.dtype.size()) {
-        let value = match (spec.index_limit, values) {
-            _ if is_mask => 1.0,
-            (Some(limit), _) => random.below(limit.min(100)) as f64,
-            (None, Values::Signed) if is_float(spec.dtype) => random.unit() * 2.0 - 1.0,
-            (None, Values::Positive) if is_float(spec.dtype) => random.unit() * 0.9 + 0.1,
-            (None, _) if spec.dtype == DataType::Bool => random.below(2) as f64,
-            (None, _) => random.below(3) as f64 + 1.0,
+    let row: usize = shape.iter().skip(1).product::<usize>().max(1);
+    for (at, slot) in tensor.bytes_mut().chunks_exact_mut(spec.dtype.size()).enumerate() {
+        // The first element of a row is there in any case: a row without a token has no answer.
+        let is_late = at % row != 0 && matches!(values, Values::Large);
+        let value = match spec.index_limit {
+            _ if is_mask => f64::from(!is_late),
+            Some(limit) => random.below(limit.min(100)) as f64,
+            None if is_float(spec.dtype) => values.float(random),
+            None if spec.dtype == DataType::Bool => values.truth(random),
+            None => values.whole(random),
         };
         if let Ok(element) = fill::element(spec.dtype, value) {
             slot.copy_from_slice(&element);
@@ -308,13 +385,6 @@ fn agree(
         }
     }
     Ok(())
-}
-
-/// Whether there is something to compare: whole numbers always are, of floats at least one is finite.
-fn has_numbers(tensor: &Tensor) -> bool {
-    let values = fill::as_f64(tensor.dtype(), tensor.bytes());
-    let finite = |values: Vec<f64>| values.is_empty() || values.into_iter().any(f64::is_finite);
-    !is_float(tensor.dtype()) || values.is_none_or(finite)
 }
 
 /// Whole numbers are compared exactly. Floats may differ by what another order of additions changes, each

@@ -92,7 +92,7 @@ pub(super) fn run(
     same_environment(library, &mut command);
     let mut child = Supervised::start(command, room)?;
     let end = child.watch(compiler, cancellation);
-    let log = child.last_words();
+    let (status, log) = child.last_words();
     let stopped = |end| BackendError::Compile {
         backend: ID,
         model: job.model.clone(),
@@ -105,7 +105,7 @@ pub(super) fn run(
         (_, Some(Ok(made))) => Ok(Made { log, ..made }),
         (_, Some(Err(refusal))) => Err(error(job, refusal, &log)),
         (End::Stopped(end), None) => Err(stopped(end)),
-        (End::Exited(status), None) => Err(stopped(CompileEnd::Died { how: how(status) })),
+        (End::Exited, None) => Err(stopped(CompileEnd::Died { how: how(status) })),
     }
 }
 
@@ -126,7 +126,8 @@ fn same_environment(library: &Migraphx, command: &mut Command) {
     command.envs(library.environment().iter().filter(|(_, value)| !value.contains('\0')));
 }
 
-fn how(status: ExitStatus) -> String {
+fn how(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else { return "an unknown reason".to_owned() };
     #[cfg(unix)]
     {
         use std::os::unix::process::ExitStatusExt as _;
@@ -156,7 +157,7 @@ fn signal_name(signal: i32) -> &'static str {
 
 /// How a worker came to its end.
 enum End {
-    Exited(ExitStatus),
+    Exited,
     Stopped(CompileEnd),
     Cancelled,
 }
@@ -205,12 +206,8 @@ impl Supervised {
         let mut answered: Option<Instant> = None;
         let mut pause = Duration::from_millis(1);
         loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return End::Exited(status),
-                Ok(None) => {}
-                Err(error) => {
-                    return End::Stopped(CompileEnd::Died { how: error.to_string() });
-                }
+            if self.has_ended() {
+                return End::Exited;
             }
             if cancellation.is_cancelled() {
                 return End::Cancelled;
@@ -236,9 +233,28 @@ impl Supervised {
         }
     }
 
-    /// Ends the worker if it has not, and gives what it said.
-    fn last_words(mut self) -> String {
-        self.end();
+    /// Whether the worker is done. It is not collected yet, so that its number stays its own.
+    #[cfg(unix)]
+    fn has_ended(&self) -> bool {
+        // SAFETY: the structure is plain numbers, for which zeros are a value.
+        #[allow(unsafe_code, reason = "the standard library can only collect a child")]
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: asks about a child of this process, and writes to a structure of ours.
+        #[allow(unsafe_code, reason = "the standard library can only collect a child")]
+        let answer = unsafe { libc::waitid(libc::P_PID, self.child.id(), &raw mut info, flags) };
+        // An error means that somebody else has collected it. Without an end nothing is written.
+        answer != 0 || info.si_signo != 0
+    }
+
+    #[cfg(not(unix))]
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends the worker if it has not, and gives how it ended and what it said.
+    fn last_words(mut self) -> (Option<ExitStatus>, String) {
+        let status = self.end();
         // What left the worker's group may hold the pipes open for longer.
         let patience = Instant::now() + Duration::from_secs(1);
         for reader in self.readers.drain(..) {
@@ -247,15 +263,14 @@ impl Supervised {
             }
         }
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&log).into_owned()
+        (status, String::from_utf8_lossy(&log).into_owned())
     }
 
-    fn end(&mut self) {
-        // While the worker is not waited for, no other group can have its number.
+    /// Ends the worker with all that it started.
+    fn end(&mut self) -> Option<ExitStatus> {
+        // While the worker is not collected, no other group can have its number.
         #[cfg(unix)]
-        if let (Ok(None), Ok(group)) =
-            (self.child.try_wait(), libc::pid_t::try_from(self.child.id()))
-        {
+        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
             // SAFETY: a signal to a group that was made for this worker alone.
             #[allow(unsafe_code, reason = "the standard library does not know process groups")]
             unsafe {
@@ -265,7 +280,7 @@ impl Supervised {
         drop(self.child.stdin.take());
         // Errors mean that it is gone.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.wait().ok()
     }
 }
 

@@ -43,7 +43,8 @@ impl Drop for Pass {
 
 /// Makes `exit` wait for calls before it destroys any static that exists now.
 pub(crate) fn watch_exit() {
-    PROCESS.store(process::id(), Ordering::Relaxed);
+    // Only the first: a forked child counts calls of threads that it does not have, and must not wait.
+    let _ = PROCESS.compare_exchange(0, process::id(), Ordering::Relaxed, Ordering::Relaxed);
     if REGISTERED.fetch_add(1, Ordering::Relaxed) >= MOST_REGISTERED {
         REGISTERED.store(MOST_REGISTERED, Ordering::Relaxed);
         return;

@@ -20,7 +20,7 @@ pub(crate) use program::{Parse, Program, Results, ValueShape};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NativeError {
     /// The library refused.
-    #[error("migraphx_{function} answered with status {status}; its words are on stderr")]
+    #[error("migraphx_{function} answered with status {status}")]
     Status { function: &'static str, status: u32 },
     /// The library has no such function.
     #[error("this MIGraphX has no migraphx_{function}; {since} or newer has")]

@@ -186,7 +186,17 @@ fn what_a_worker_started_ends_with_it() {
     let words = format!("sleep 600 & echo $! > '{}'; wait", file.display());
     let Some((end, _)) = end_of("grandchildren", &words, &compiler) else { return };
     assert_eq!(end, CompileEnd::TimedOut { limit });
-    let process = fs::read_to_string(&file).unwrap();
+    assert_dead(&file);
+    // Also when the worker ends by itself.
+    let words = format!("sleep 600 & echo $! > '{}'; exit 7", file.display());
+    let (end, _) = end_of("grandchildren", &words, &Compiler::default()).unwrap();
+    assert!(matches!(end, CompileEnd::Died { .. }), "{end:?}");
+    assert_dead(&file);
+}
+
+/// The process whose number is in the file ends soon.
+fn assert_dead(file: &Path) {
+    let process = fs::read_to_string(file).unwrap();
     let stat = Path::new("/proc").join(process.trim()).join("stat");
     let patience = Instant::now() + Duration::from_secs(5);
     // Dead and not yet collected is dead.
