@@ -3,7 +3,7 @@ are easily cut wrongly. Importing this registers them."""
 
 import numpy as np
 
-from tiny_graph import F32, I64, makes, model, node, value
+from tiny_graph import BOOL, F32, I64, makes, model, node, value
 
 
 @makes("running_sum.onnx")
@@ -68,6 +68,103 @@ def root_mean():
         ],
         [value("x", F32, ["batch", 8])],
         [value("y", F32, ["batch", 8])],
+        opset=13,
+    )
+
+
+@makes("normalised.onnx")
+def normalised():
+    """`y` = `x` over the largest magnitude in it, f32 [batch, 4]: only rows that are larger matter to others."""
+    return model(
+        "normalised",
+        [
+            node("Abs", "x", "magnitudes"),
+            node("ReduceMax", "magnitudes", "largest", keepdims=0),
+            node("Div", "x largest", "y"),
+        ],
+        [value("x", F32, ["batch", 4])],
+        [value("y", F32, ["batch", 4])],
+        opset=13,
+    )
+
+
+@makes("half_root.onnx")
+def half_root():
+    """`y` f32 [batch, 8]: `x` f32 [batch, 4], and `x` times the root of the least element of all, which is no
+    number where something is negative."""
+    return model(
+        "half_root",
+        [
+            node("ReduceMin", "x", "least", axes=[0, 1], keepdims=1),
+            node("Sqrt", "least", "root"),
+            node("Mul", "x root", "product"),
+            node("Concat", "x product", "y", axis=1),
+        ],
+        [value("x", F32, ["batch", 4])],
+        [value("y", F32, ["batch", 8])],
+        opset=13,
+    )
+
+
+@makes("parity.onnx")
+def parity():
+    """`y` = `x`, and 1 more in every second row, f32 [batch, 4]."""
+    return model(
+        "parity",
+        [
+            node("Shape", "x", "shape"),
+            node("Gather", "shape zero", "rows"),
+            node("Range", "zero rows one", "places"),
+            node("Mod", "places two", "odd"),
+            node("Cast", "odd", "more", to=F32),
+            node("Unsqueeze", "more last", "column"),
+            node("Add", "x column", "y"),
+        ],
+        [value("x", F32, ["batch", 4])],
+        [value("y", F32, ["batch", 4])],
+        {
+            "zero": np.array(0, np.int64),
+            "one": np.array(1, np.int64),
+            "two": np.array(2, np.int64),
+            "last": np.array([1], np.int64),
+        },
+        opset=13,
+    )
+
+
+@makes("longest.onnx")
+def longest():
+    """`y` = `x` f32 [batch, sequence, 4] times a row's share of the longest row's ones in `attention_mask` i64
+    [batch, sequence]: rows depend on how long others are."""
+    return model(
+        "longest",
+        [
+            node("Cast", "attention_mask", "ones", to=F32),
+            node("ReduceSum", "ones last", "lengths", keepdims=1),
+            node("ReduceMax", "lengths", "longest", axes=[0], keepdims=1),
+            node("Div", "lengths longest", "shares"),
+            node("Unsqueeze", "shares deepest", "factors"),
+            node("Mul", "x factors", "y"),
+        ],
+        [value("x", F32, ["batch", "sequence", 4]), value("attention_mask", I64, ["batch", "sequence"])],
+        [value("y", F32, ["batch", "sequence", 4])],
+        {"last": np.array([1], np.int64), "deepest": np.array([2], np.int64)},
+        opset=13,
+    )
+
+
+@makes("any.onnx")
+def any_true():
+    """`y` f32 [batch, 4] = `x` bool [batch, 4] as numbers, and 1 more if anything in it is true."""
+    return model(
+        "any",
+        [
+            node("Cast", "x", "numbers", to=F32),
+            node("ReduceMax", "numbers", "any", keepdims=0),
+            node("Add", "numbers any", "y"),
+        ],
+        [value("x", BOOL, ["batch", 4])],
+        [value("y", F32, ["batch", 4])],
         opset=13,
     )
 

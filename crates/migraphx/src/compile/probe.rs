@@ -265,9 +265,9 @@ enum Values {
     Signed,
     /// Floats from 0.1 to 1.
     Positive,
-    /// Floats up to 8 in magnitude, whole numbers in the hundreds, all true; masks that end early.
+    /// Floats up to 8 in magnitude, whole numbers in the hundreds, all true.
     Large,
-    /// Floats of 1/16 at most, ones, all false.
+    /// Floats of 1/16 at most, ones, all false; masks of one element a row.
     Least,
 }
 
@@ -345,7 +345,7 @@ fn tensor(spec: &TensorSpec, shape: &[usize], values: Values, random: &mut Rando
     let row: usize = shape.iter().skip(1).product::<usize>().max(1);
     for (at, slot) in tensor.bytes_mut().chunks_exact_mut(spec.dtype.size()).enumerate() {
         // The first element of a row is there in any case: a row without a token has no answer.
-        let is_late = at % row != 0 && matches!(values, Values::Large);
+        let is_late = at % row != 0 && matches!(values, Values::Least);
         let value = match spec.index_limit {
             _ if is_mask => f64::from(!is_late),
             Some(limit) => random.below(limit.min(100)) as f64,

@@ -21,11 +21,23 @@ fn refused(backend: &dyn Backend, name: &str, shape: Bucket) -> String {
 #[test]
 fn rows_that_depend_on_each_other_are_found_whatever_hides_it() {
     let Some(backend) = backend("hidden dependence") else { return };
-    for name in ["batch_mean.onnx", "sentinel_mean.onnx", "integer_sum.onnx", "root_mean.onnx"] {
+    let names = [
+        "batch_mean.onnx",
+        "sentinel_mean.onnx",
+        "integer_sum.onnx",
+        "root_mean.onnx",
+        "normalised.onnx",
+        "half_root.onnx",
+        "any.onnx",
+    ];
+    for name in names {
         let reason = refused(backend.as_ref(), name, bucket([("batch", 4)]));
         assert!(reason.contains("output `y` changes with"), "{name}: {reason}");
         assert!(reason.contains("along `batch`"), "{name}: {reason}");
     }
+    let shape = bucket([("batch", 4), ("sequence", 8)]);
+    let reason = refused(backend.as_ref(), "longest.onnx", shape);
+    assert!(reason.contains("changes with other rows along `batch`"), "{reason}");
 }
 
 fn ones(shape: &[usize]) -> Tensor {
@@ -46,6 +58,16 @@ fn rows_that_depend_on_those_before_are_padded_and_not_split() {
     assert_eq!(route, Route::Padded);
     assert_eq!(values::<f32>(&sums), [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]);
     let error = answer(executable.as_ref(), &[ones(&[8, 4])]).unwrap_err();
+    assert!(matches!(error, RunError::NotReady { .. }), "{error}");
+}
+
+#[test]
+fn rows_that_depend_on_their_place_are_not_split() {
+    let Some(backend) = backend("parity") else { return };
+    let (model, folder) = (model("parity.onnx"), tempfile::tempdir().unwrap());
+    let executable = load(backend.as_ref(), &model, [bucket([("batch", 3)])], folder.path());
+    answer(executable.as_ref(), &[ones(&[2, 4])]).unwrap();
+    let error = answer(executable.as_ref(), &[ones(&[9, 4])]).unwrap_err();
     assert!(matches!(error, RunError::NotReady { .. }), "{error}");
 }
 
