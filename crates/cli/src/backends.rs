@@ -23,7 +23,7 @@ pub(crate) struct BackendArgs {
     ///
     /// `auto` takes the first that is usable and takes the model, and says why others were passed over;
     /// migraphx only where programs for the work are in the cache. One that is named answers alone or
-    /// fails.
+    /// fails; --precision, --calibration and --fast-math name migraphx.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: Choice,
     /// Threads to use in all [default: one for each processor]
@@ -41,6 +41,11 @@ pub(crate) struct BackendArgs {
 }
 
 impl BackendArgs {
+    /// Who is meant, options that are for one backend alone considered.
+    pub(crate) fn choice(&self) -> Result<Choice, BadInput> {
+        self.migraphx.choice(&self.backend)
+    }
+
     pub(crate) fn n_threads(&self) -> usize {
         let all = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(all).get()
@@ -106,7 +111,7 @@ pub(crate) fn check_named_libraries(
     args: &BackendArgs,
     migraphx: &dyn Backend,
 ) -> Result<(), BackendError> {
-    if args.backend != Choice::Auto {
+    if args.choice().is_ok_and(|choice| choice != Choice::Auto) {
         return Ok(());
     }
     if args.migraphx.names_library() {

@@ -23,6 +23,12 @@ pub(crate) struct BucketArgs {
     buckets: Vec<Axis>,
 }
 
+impl BucketArgs {
+    pub(crate) const fn is_given(&self) -> bool {
+        !self.buckets.is_empty()
+    }
+}
+
 /// `SYMBOL=N,...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Axis {

@@ -44,6 +44,8 @@ pub(crate) struct Program {
 /// How a model is to be loaded.
 pub(crate) struct Loading<'a> {
     pub(crate) args: &'a BackendArgs,
+    /// Who is meant, as [`BackendArgs::choice`] says.
+    pub(crate) choice: Choice,
     pub(crate) axes: &'a AxisArgs,
     pub(crate) global: &'a Global,
     pub(crate) model: &'a Arc<Model>,
@@ -96,7 +98,7 @@ impl Loading<'_> {
             .map(|it| Arc::new(it) as Arc<dyn ArtifactSource>);
         let job = LoadJob::of(self.model).for_sessions(sessions);
         let job = LoadJob { artifacts: &artifacts, on_demand: on_demand.as_ref(), ..job };
-        let mut opened = registry.open(&args.backend, &job)?;
+        let mut opened = registry.open(&self.choice, &job)?;
         explain(&mut opened, &migraphx.id(), offer.cold.as_ref());
         self.note(&opened, migraphx.as_ref());
         Ok(Loaded::new(opened, &artifacts, in_use))
@@ -105,7 +107,7 @@ impl Loading<'_> {
     /// The cache, where the backend that was chosen may use it.
     fn store(&self, migraphx: &Arc<dyn Backend>) -> Result<Option<Arc<Store>>> {
         let cache = &self.args.cache;
-        if let Choice::Forced(name) = &self.args.backend {
+        if let Choice::Forced(name) = &self.choice {
             let registry = backends::registry(self.global, Arc::clone(migraphx));
             let named = backends::named(&registry, name)?;
             if named.capabilities().artifacts == ArtifactUse::None {
@@ -121,7 +123,7 @@ impl Loading<'_> {
     }
 
     fn is_forced(&self, id: &BackendId) -> bool {
-        self.args.backend == Choice::Forced(id.clone())
+        self.choice == Choice::Forced(id.clone())
     }
 
     /// Says who was passed over. That a machine has no AMD GPU is no news to its owner, unless an option
@@ -145,7 +147,7 @@ impl Loading<'_> {
         store: Option<&Arc<Store>>,
         need: &Need,
     ) -> Result<Offer> {
-        let (id, is_auto) = (backend.id(), self.args.backend == Choice::Auto);
+        let (id, is_auto) = (backend.id(), self.choice == Choice::Auto);
         if !(is_auto || self.is_forced(&id)) || !backend.probe().is_usable() {
             return Ok(Offer::default());
         }
@@ -221,7 +223,7 @@ impl Loading<'_> {
         backend: &Arc<dyn Backend>,
         store: Option<&Arc<Store>>,
     ) -> Result<(Option<Artifact>, Option<Arc<CachedArtifacts>>)> {
-        let is_meant = self.args.backend == Choice::Auto || self.is_forced(&backend.id());
+        let is_meant = self.choice == Choice::Auto || self.is_forced(&backend.id());
         let makes_some = backend.capabilities().artifacts == ArtifactUse::Optional;
         let Some(store) = store.filter(|_| is_meant && makes_some) else { return Ok((None, None)) };
         if !backend.probe().is_usable() {

@@ -8,12 +8,14 @@ use std::str::FromStr;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use shapeyard_core::Signature;
 use shapeyard_core::backend::BackendError;
+use shapeyard_core::registry::Choice;
 use shapeyard_migraphx::{
     CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Padding,
     PaddingPolicy, Precision, Target, WorkerProgram,
 };
 
 use crate::backends::up_to_a_thousand;
+use crate::exit::BadInput;
 use crate::quantity::{Size, Span};
 
 /// The command of this program that compiles one program and ends.
@@ -140,6 +142,28 @@ impl MigraphxArgs {
             },
             ..MigraphxOptions::default()
         })
+    }
+
+    /// Who is meant by `named`: some options decide what the answers are, so nobody else may answer under
+    /// them.
+    pub(crate) fn choice(&self, named: &Choice) -> Result<Choice, BadInput> {
+        let Some(option) = self.deciding_option() else { return Ok(named.clone()) };
+        match named {
+            Choice::Auto => Ok(Choice::Forced(shapeyard_migraphx::ID)),
+            Choice::Forced(id) if *id == shapeyard_migraphx::ID => Ok(named.clone()),
+            Choice::Forced(id) => Err(BadInput::new(format!(
+                "{option} is for migraphx, and {id} was asked for; leave one of them out"
+            ))),
+        }
+    }
+
+    fn deciding_option(&self) -> Option<&'static str> {
+        let given = [
+            ("--precision", self.precision != Precision::default()),
+            ("--calibration", !self.calibration.is_empty()),
+            ("--fast-math", self.fast_math),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
     }
 
     pub(crate) const fn names_library(&self) -> bool {

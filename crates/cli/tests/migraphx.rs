@@ -157,6 +157,23 @@ fn every_engine_answers_alike() {
 }
 
 #[test]
+fn options_that_decide_answers_let_nobody_else_answer() {
+    here!("options_that_decide_answers_let_nobody_else_answer");
+    let scene = Scene::new();
+    let warm = |more: &[&str]| {
+        let mut command = scene.command("warm", "dense.onnx", &["--target", "ref"]);
+        run(command.args(["--buckets", "batch=2"]).args(more))
+    };
+    let missing = ["--precision", "int8", "--calibration", "no_such.safetensors"];
+    let refused = warm(&missing);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("no_such.safetensors"), "{refused:?}");
+    let elsewhere = warm(&["--precision", "fp16", "--backend", "onnxruntime"]);
+    assert_eq!(elsewhere.code, 2, "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("--precision is for migraphx"), "{elsewhere:?}");
+}
+
+#[test]
 fn auto_prefers_programs_that_are_there_and_says_what_is_missing() {
     here!("auto_prefers_programs_that_are_there_and_says_what_is_missing");
     let scene = Scene::new();

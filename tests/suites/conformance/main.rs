@@ -19,7 +19,7 @@
 //! | 43 | a NaN spreads to other rows | `real/padding.rs` |
 //! | 44 | an empty batch | `real/tiers.rs`; `padding` |
 //! | 45 | more rows than the largest program | `real/tiers.rs`; `models`, up to 33 rows over 16 |
-//! | 46 | a model that mixes rows is split | cannot occur: such a model is not compiled (41), and what is compiled without padding is never split (`real/padding.rs`) |
+//! | 46 | a model that mixes rows is split | `real/dependence.rs`: such a model is not compiled (41), one whose rows depend on their place is never split, and neither is what is compiled without padding |
 //! | 47 | element types and odd rows | `padding`, `models` |
 //! | 48 | inputs that disagree about a symbol | `grids` |
 //! | 49 | sequences of one, of the whole length, and shorter masks | `grids` |

@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     interrupt.check("nothing was written")?;
     let loading = Loading {
         args: &args.backend,
+        choice: args.backend.choice()?,
         axes: &args.axes,
         global,
         model: &model,

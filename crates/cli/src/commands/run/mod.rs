@@ -80,6 +80,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let options = SessionOptions::threads(args.backend.n_threads());
     let loading = Loading {
         args: &args.backend,
+        choice: args.backend.choice()?,
         axes: &args.axes,
         global,
         model: &model,

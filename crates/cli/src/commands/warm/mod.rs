@@ -56,7 +56,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     buckets: BucketArgs,
-    /// Who compiles: migraphx or onnxruntime [default: the first that is usable]
+    /// Who compiles: migraphx or onnxruntime [default: migraphx where shapes are given, else the first
+    /// that is usable]
     #[arg(long, value_name = "NAME", default_value = "auto", hide_default_value = true)]
     backend: Choice,
     /// Try again what failed in the last day and is remembered
@@ -76,7 +77,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = Arc::new(args.axes.open(&args.model)?);
     let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
-    let backend = compiler(args, &registry, output)?;
+    let backend = compiler(args, &chosen(args)?, &registry, output)?;
     if backend.capabilities().shapes == ShapeSupport::Static {
         axes::check_named(model.signature())?;
     }
@@ -102,9 +103,21 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     Ok(if report.is_complete() { Code::Done } else { Code::No })
 }
 
+/// Who is meant: shapes are for a backend that needs them, and it is not passed over in silence.
+fn chosen(args: &Args) -> Result<Choice> {
+    let choice = args.migraphx.choice(&args.backend)?;
+    let needs_shapes = choice == Choice::Auto && args.buckets.is_given();
+    Ok(if needs_shapes { Choice::Forced(shapeyard_migraphx::ID) } else { choice })
+}
+
 /// Who compiles: the backend that was named, or the first that makes artifacts and is usable here.
-fn compiler(args: &Args, registry: &Registry, output: &Output) -> Result<Arc<dyn Backend>> {
-    if let Choice::Forced(name) = &args.backend {
+fn compiler(
+    args: &Args,
+    choice: &Choice,
+    registry: &Registry,
+    output: &Output,
+) -> Result<Arc<dyn Backend>> {
+    if let Choice::Forced(name) = choice {
         let backend = backends::named(registry, name)?;
         // Says so, where the backend makes none.
         backend.recipe(Optimisation::default())?;
