@@ -15,6 +15,8 @@ use shapeyard_core::plan::{Bucket, Steps};
 use shapeyard_core::registry::{Choice, Opened, PassedOver};
 use shapeyard_core::{Executable, Model};
 
+use shapeyard_migraphx::Limits;
+
 use crate::axes::AxisArgs;
 use crate::backends::{self, BackendArgs};
 use crate::cli::Global;
@@ -177,13 +179,21 @@ impl Loading<'_> {
         // A model that nobody warmed is not compiled because a machine happens to have a GPU.
         let on_demand = self.args.compile_missing && !is_auto;
         loop {
-            let missing = self.missing(need, &ready);
+            let cold = |missing: &[Bucket]| {
+                let cold = Some(need.cold(missing, &ready, &self.command()));
+                Offer { cold, ..Offer::default() }
+            };
+            let missing = self.missing(need, &ready, None);
             if !missing.is_empty() && !on_demand {
-                let cold = Some(need.cold(&missing, &ready, &self.command()));
-                return Offer { cold, ..Offer::default() };
+                return cold(&missing);
             }
             match loadable(source, &ready, need) {
                 Ok(artifacts) => {
+                    // What the programs themselves cannot do is noted with them.
+                    let missing = self.missing(need, &ready, Some(&artifacts));
+                    if !missing.is_empty() && !on_demand {
+                        return cold(&missing);
+                    }
                     return Offer { artifacts, missing, on_demand, ..Offer::default() };
                 }
                 Err(damaged) => {
@@ -199,11 +209,21 @@ impl Loading<'_> {
         Some(OnDemand { source: source?, id, interrupt, output })
     }
 
-    fn missing(&self, need: &Need, ready: &[Bucket]) -> Vec<Bucket> {
+    fn missing(
+        &self,
+        need: &Need,
+        ready: &[Bucket],
+        artifacts: Option<&[Artifact]>,
+    ) -> Vec<Bucket> {
         let signature = self.model.signature();
         let bound = signature.bound_symbols().map(|id| signature.symbol_name(id).to_owned());
-        let rigid: Vec<String> = bound.filter(|_| !self.args.migraphx.may_pad()).collect();
-        let rows = self.args.migraphx.rows(signature);
+        let mut rigid: Vec<String> = bound.filter(|_| !self.args.migraphx.may_pad()).collect();
+        let mut rows = self.args.migraphx.rows(signature);
+        if let Some(artifacts) = artifacts {
+            let limits = Limits::of(artifacts, rows);
+            rows = rows.filter(|_| limits.can_split);
+            rigid.extend(limits.rigid);
+        }
         need.missing(ready, &Freedom { rows, rigid: &rigid })
     }
 

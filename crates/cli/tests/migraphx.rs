@@ -157,6 +157,20 @@ fn every_engine_answers_alike() {
 }
 
 #[test]
+fn auto_leaves_what_cannot_be_split_to_others() {
+    here!("auto_leaves_what_cannot_be_split_to_others");
+    let scene = Scene::new();
+    let mut warm = scene.command("warm", "running_sum.onnx", &["--target", "ref"]);
+    assert_eq!(run(warm.args(["--buckets", "batch=1,4"])).code, 0);
+    let x = scene.rows(9);
+    let mut auto = scene.command("run", "running_sum.onnx", &["--target", "ref"]);
+    let ran =
+        run(auto.args(["--input", &x, "--format", "json"]).arg("--out").arg(scene.0.path("y.npy")));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_ne!(ran.json()["backend"], "migraphx");
+}
+
+#[test]
 fn options_that_decide_answers_let_nobody_else_answer() {
     here!("options_that_decide_answers_let_nobody_else_answer");
     let scene = Scene::new();

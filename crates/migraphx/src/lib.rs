@@ -35,6 +35,7 @@ mod device;
 mod executable;
 mod feed;
 mod fill;
+mod limits;
 mod native;
 mod options;
 mod plan;
@@ -48,6 +49,7 @@ use shapeyard_core::BackendId;
 
 pub use backend::MigraphxBackend;
 pub use compile::{WorkerProgram, worker};
+pub use limits::Limits;
 pub use options::{
     CompileOptions, CompilePlace, Compiler, InvalidPrecision, MigraphxOptions, Padding,
     PaddingPolicy, Precision, Quantisation, Storage, Target,
