@@ -1,0 +1,141 @@
+//! Many inputs of the host in one copy.
+
+use hip_sys::HipError;
+
+use crate::buffer::{DeviceBuffer, PinnedBuffer};
+use crate::layout::{Layout, Turns};
+use crate::stream::{Event, Stream};
+
+/// An arena of the device, and a few pinned ones through which inputs get there.
+///
+/// The arena of the device stays where it is, so that graphs may know its address. The pinned ones
+/// take turns: while one is on its way, the next is filled. The ring belongs to one stream, in whose
+/// order copies and the work that reads them come.
+#[derive(Debug)]
+pub struct StagingRing {
+    stream: Stream,
+    device_arena: DeviceBuffer,
+    arenas: Vec<Arena>,
+    turns: Turns,
+}
+
+#[derive(Debug)]
+struct Arena {
+    pinned: PinnedBuffer,
+    copied: Event,
+}
+
+/// Why inputs were not sent. Nothing was enqueued.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatherError {
+    /// There are not as many inputs as slots.
+    #[error("{n_inputs} inputs for {n_slots} slots")]
+    #[non_exhaustive]
+    Count {
+        /// Inputs that were given.
+        n_inputs: usize,
+        /// Slots of the layout.
+        n_slots: usize,
+    },
+    /// An input is longer than its slot.
+    #[error("input {input} has {n_bytes} bytes and a slot of {slot_bytes}")]
+    #[non_exhaustive]
+    TooLong {
+        /// Which input.
+        input: usize,
+        /// Its bytes.
+        n_bytes: usize,
+        /// What its slot holds, in bytes.
+        slot_bytes: usize,
+    },
+    /// The layout needs more than the arenas have.
+    #[error("the layout needs {n_bytes} bytes and the arenas have {capacity}")]
+    #[non_exhaustive]
+    Capacity {
+        /// Bytes of the layout.
+        n_bytes: usize,
+        /// Bytes of an arena.
+        capacity: usize,
+    },
+    /// The stream is being captured: the copy would read the arena when the graph is launched.
+    #[error("inputs cannot be gathered while the stream is being captured")]
+    Capturing,
+    /// The runtime failed.
+    #[error(transparent)]
+    Hip(#[from] HipError),
+}
+
+impl StagingRing {
+    /// Arenas of so many bytes: one of the device, and `n_arenas` (one at least) of pinned memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::OutOfMemory`](hip_sys::Fault::OutOfMemory).
+    pub fn new(stream: &Stream, capacity: usize, n_arenas: usize) -> Result<Self, HipError> {
+        let device = stream.device();
+        let device_arena = DeviceBuffer::new(device, capacity)?;
+        let turns = Turns::new(n_arenas);
+        let mut arenas = Vec::new();
+        for _ in 0..n_arenas.max(1) {
+            let pinned = PinnedBuffer::new(device, capacity)?;
+            arenas.push(Arena { pinned, copied: Event::new(device)? });
+        }
+        Ok(Self { stream: stream.clone(), device_arena, arenas, turns })
+    }
+
+    /// The arena of the device; a slot lies at its offset.
+    #[must_use]
+    pub fn device_arena(&self) -> &DeviceBuffer {
+        &self.device_arena
+    }
+
+    /// Gathers the inputs, each at the beginning of its slot, and enqueues one copy. The inputs are
+    /// the caller's again when this returns. Returns the bytes of the copy: up to the last real byte,
+    /// with the gaps between the slots.
+    ///
+    /// # Errors
+    ///
+    /// See [`GatherError`].
+    pub fn gather(&mut self, layout: &Layout, inputs: &[&[u8]]) -> Result<usize, GatherError> {
+        let n_bytes = self.real_bytes(layout, inputs)?;
+        if self.stream.is_capturing()? {
+            return Err(GatherError::Capturing);
+        }
+        let turn = self.turns.next();
+        let arena = &mut self.arenas[turn.arena];
+        if turn.must_wait {
+            arena.copied.synchronize()?;
+            self.turns.waited();
+        }
+        // SAFETY: the last copy out of this arena has passed its event.
+        let bytes = unsafe { arena.pinned.bytes_mut_unwaited() };
+        for (slot, input) in layout.slots().iter().zip(inputs) {
+            bytes[slot.offset..slot.offset + input.len()].copy_from_slice(input);
+        }
+        self.stream.copy_in(&self.device_arena, 0, &arena.pinned, 0, n_bytes)?;
+        arena.copied.record(&self.stream)?;
+        self.turns.sent();
+        Ok(n_bytes)
+    }
+
+    fn real_bytes(&self, layout: &Layout, inputs: &[&[u8]]) -> Result<usize, GatherError> {
+        let (n_inputs, n_slots) = (inputs.len(), layout.slots().len());
+        if n_inputs != n_slots {
+            return Err(GatherError::Count { n_inputs, n_slots });
+        }
+        let (n_bytes, capacity) = (layout.n_bytes(), self.device_arena.n_bytes());
+        if n_bytes > capacity {
+            return Err(GatherError::Capacity { n_bytes, capacity });
+        }
+        let mut end = 0;
+        for (index, (slot, input)) in layout.slots().iter().zip(inputs).enumerate() {
+            let (n_bytes, slot_bytes) = (input.len(), slot.n_bytes);
+            if n_bytes > slot_bytes {
+                return Err(GatherError::TooLong { input: index, n_bytes, slot_bytes });
+            }
+            end = if n_bytes > 0 { slot.offset + n_bytes } else { end };
+        }
+        Ok(end)
+    }
+}

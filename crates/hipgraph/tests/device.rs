@@ -1,0 +1,434 @@
+//! Streams, memory and captures on a real device. Without one each test says so and is skipped; with
+//! `SHAPEYARD_REQUIRE_DEVICE` set it fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(unsafe_code, reason = "launches of kernels and graphs")]
+
+mod common;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use common::{address, bench_or_skip, read_floats, write_floats};
+use hip_sys::{Fault, HipError, StreamFlags};
+use hipgraph::{
+    CaptureError, Device, DeviceBuffer, Event, ExecutableGraph, GatherError, Layout, PinnedBuffer,
+    StagingRing, Stream, Timing,
+};
+
+const COUNT: i32 = 1000;
+const N_BYTES: usize = 4000;
+/// Some tens of milliseconds.
+const LONG: i64 = 60_000_000;
+
+fn ones(factor: f32) -> Vec<f32> {
+    vec![factor; 1000]
+}
+
+/// The stream does what it is told, and is no longer recording.
+fn assert_usable(bench: &common::Bench, stream: &Stream) {
+    assert!(!stream.is_capturing().unwrap());
+    let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+    write_floats(stream, &from, &ones(2.0));
+    bench.scale(stream, address(&from), address(&to), 3.0, COUNT).unwrap();
+    assert_eq!(read_floats(stream, &to, 1000), ones(6.0));
+}
+
+#[test]
+fn the_callers_device_is_restored() {
+    let bench = bench_or_skip!("the_callers_device_is_restored");
+    let hip = bench.device.hip();
+    let current = || {
+        let mut device = -1;
+        // SAFETY: the place is ours.
+        unsafe { hip.get_device(&mut device) }.unwrap();
+        device
+    };
+    let last = hip.device_count().unwrap() - 1;
+    let other = Device::new(Arc::clone(hip), last).unwrap();
+    assert_eq!(current(), 0);
+    let pinned = other.pin().unwrap();
+    assert_eq!(current(), i32::try_from(last).unwrap());
+    let stream = Stream::new(&bench.device).unwrap();
+    let buffer = DeviceBuffer::new(&bench.device, 64).unwrap();
+    stream.write(&buffer, 0, &[1; 64]).unwrap();
+    drop((buffer, stream));
+    assert_eq!(current(), i32::try_from(last).unwrap(), "whatever was called between");
+    drop(pinned);
+    assert_eq!(current(), 0);
+}
+
+#[test]
+fn a_fresh_thread_launches_kernels() {
+    let bench = bench_or_skip!("a_fresh_thread_launches_kernels");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_usable(&bench, &bench.stream()));
+        }
+    });
+}
+
+#[test]
+fn a_range_beyond_a_buffer_is_refused_before_the_call() {
+    let bench = bench_or_skip!("a_range_beyond_a_buffer_is_refused_before_the_call");
+    let (stream, buffer) = (bench.stream(), bench.buffer(100));
+    let error = stream.write(&buffer, 60, &[0; 50]).unwrap_err();
+    assert_eq!((error.fault, error.call), (Fault::InvalidValue, "checked before the call"));
+    assert!(stream.fill(&buffer, 101, 0, 0).is_err());
+    stream.fill(&buffer, 100, 0, 0).unwrap();
+}
+
+#[test]
+fn timed_events_measure_the_device() {
+    let bench = bench_or_skip!("timed_events_measure_the_device");
+    let stream = bench.stream();
+    let event = || Event::with_timing(&bench.device, Timing::Timed).unwrap();
+    let (start, stop) = (event(), event());
+    assert!(stop.is_done().unwrap(), "what was never recorded has passed");
+    start.record(&stream).unwrap();
+    bench.spin(&stream, LONG);
+    stop.record(&stream).unwrap();
+    assert!(!stop.is_done().unwrap());
+    assert_eq!(stop.since(&start).unwrap_err().fault, Fault::NotReady);
+    stop.synchronize().unwrap();
+    let took = stop.since(&start).unwrap();
+    assert!(took > Duration::from_millis(5) && took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn pinned_memory_waits_for_its_copies() {
+    let bench = bench_or_skip!("pinned_memory_waits_for_its_copies");
+    let stream = bench.stream();
+    let device = bench.buffer(1 << 20);
+    let mut there = PinnedBuffer::new(&bench.device, 1 << 20).unwrap();
+    let mut back = PinnedBuffer::new(&bench.device, 1 << 20).unwrap();
+    for round in 1..5_u8 {
+        there.bytes_mut().unwrap().fill(round);
+        bench.spin(&stream, LONG / 4);
+        stream.copy_in(&device, 0, &there, 0, 1 << 20).unwrap();
+        stream.copy_out(&mut back, 0, &device, 0, 1 << 20).unwrap();
+        // Were it not waited for, the copy would take these.
+        there.bytes_mut().unwrap().fill(0xee);
+        assert!(back.bytes().unwrap().iter().all(|byte| *byte == round), "round {round}");
+    }
+}
+
+/// Pitfall 58.
+#[test]
+fn another_thread_may_allocate_and_copy_during_a_capture() {
+    let bench = bench_or_skip!("another_thread_may_allocate_and_copy_during_a_capture");
+    let stream = bench.stream();
+    let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+    write_floats(&stream, &from, &ones(1.0));
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = bench.stream();
+            barrier.wait();
+            for _ in 0..50 {
+                let buffer = bench.buffer(1 << 20);
+                let mut bytes = [0; 64];
+                other.write(&buffer, 0, &[7; 64]).unwrap();
+                other.read(&buffer, 0, &mut bytes).unwrap();
+                assert_eq!(bytes, [7; 64]);
+                drop(PinnedBuffer::new(&bench.device, 4096).unwrap());
+            }
+            barrier.wait();
+        });
+        let (graph, ()) = stream
+            .capture(|stream| {
+                barrier.wait();
+                for _ in 0..50 {
+                    bench.scale(stream, address(&from), address(&to), 4.0, COUNT)?;
+                }
+                barrier.wait();
+                Ok::<(), HipError>(())
+            })
+            .unwrap();
+        assert_eq!(graph.n_nodes(), 50);
+        // SAFETY: the buffers are alive.
+        unsafe { graph.launch(&stream) }.unwrap();
+        assert_eq!(read_floats(&stream, &to, 1000), ones(4.0));
+    });
+}
+
+/// Pitfall 57.
+#[test]
+fn a_spoilt_capture_leaves_the_stream_usable() {
+    let bench = bench_or_skip!("a_spoilt_capture_leaves_the_stream_usable");
+    let stream = bench.stream();
+    // A wait cannot be recorded; its error is swallowed here, as a library may do.
+    let answer = stream.capture(|stream| {
+        let _refused = stream.synchronize();
+        Ok::<(), HipError>(())
+    });
+    let Err(CaptureError::End(error)) = answer else { panic!("{answer:?}") };
+    assert!(error.fault.is_of_capture(), "{error}");
+    assert_usable(&bench, &stream);
+    // The same where the recorded code reports it.
+    let answer = stream.capture(Stream::synchronize);
+    assert!(matches!(answer, Err(CaptureError::Record(_))), "{answer:?}");
+    assert_usable(&bench, &stream);
+}
+
+/// Pitfall 57: allocation by the capturing thread itself.
+#[test]
+fn what_is_dropped_during_a_capture_does_not_spoil_it() {
+    let bench = bench_or_skip!("what_is_dropped_during_a_capture_does_not_spoil_it");
+    let (stream, other) = (bench.stream(), bench.stream());
+    let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+    write_floats(&stream, &from, &ones(1.0));
+    let unused = bench.buffer(1 << 16);
+    let used = bench.buffer(1 << 16);
+    other.fill(&used, 0, 1 << 16, 1).unwrap();
+    let (graph, ()) = stream
+        .capture(|stream| {
+            drop((unused, used));
+            bench.scale(stream, address(&from), address(&to), 5.0, COUNT)
+        })
+        .unwrap();
+    // SAFETY: the buffers are alive.
+    unsafe { graph.launch(&stream) }.unwrap();
+    assert_eq!(read_floats(&stream, &to, 1000), ones(5.0));
+}
+
+#[test]
+fn a_panic_during_a_capture_ends_it() {
+    let bench = bench_or_skip!("a_panic_during_a_capture_ends_it");
+    let stream = bench.stream();
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+        let _never = stream.capture(|_| -> Result<(), HipError> { panic!("in the captured code") });
+    }));
+    assert!(caught.is_err());
+    assert_usable(&bench, &stream);
+}
+
+/// Pitfalls 66 and 67.
+#[test]
+fn default_streams_and_nested_captures_are_refused() {
+    let bench = bench_or_skip!("default_streams_and_nested_captures_are_refused");
+    // SAFETY: the default stream is always there.
+    let default = unsafe { Stream::borrowed(&bench.device, ptr::null_mut()) };
+    let answer = default.capture(|_| Ok::<(), HipError>(()));
+    assert!(matches!(answer, Err(CaptureError::DefaultStream)));
+    let stream = bench.stream();
+    let (graph, nested) = stream
+        .capture(|stream| {
+            let nested = stream.capture(|_| Ok::<(), HipError>(()));
+            Ok::<_, HipError>(matches!(nested, Err(CaptureError::Nested)))
+        })
+        .unwrap();
+    assert!(nested && graph.n_nodes() == 0);
+    assert_usable(&bench, &stream);
+}
+
+/// Pitfall 59.
+#[test]
+fn a_graph_dropped_in_flight_ends_before_its_memory_goes() {
+    let bench = bench_or_skip!("a_graph_dropped_in_flight_ends_before_its_memory_goes");
+    let stream = bench.stream();
+    let out = bench.buffer(N_BYTES);
+    for round in 1..6_u8 {
+        let factor = f32::from(round);
+        let from = Arc::new(bench.buffer(N_BYTES));
+        write_floats(&stream, &from, &ones(1.0));
+        let (mut graph, ()) = stream
+            .capture(|stream| {
+                bench.spin(stream, LONG / 2);
+                bench.scale(stream, address(&from), address(&out), factor, COUNT)
+            })
+            .unwrap();
+        graph.keep(from);
+        // SAFETY: the graph keeps its input, and the output outlives it.
+        unsafe { graph.launch(&stream) }.unwrap();
+        drop(graph);
+        // Whoever gets the memory next overwrites it.
+        let next = bench.buffer(N_BYTES);
+        stream.fill(&next, 0, N_BYTES, 0xff).unwrap();
+        assert_eq!(read_floats(&stream, &out, 1000), ones(factor));
+    }
+}
+
+/// Pitfalls 65 and 73.
+#[test]
+fn a_callers_stream_may_be_destroyed_before_what_was_used_on_it() {
+    let bench = bench_or_skip!("a_callers_stream_may_be_destroyed_before_what_was_used_on_it");
+    let hip = bench.device.hip();
+    for _ in 0..20 {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the place is ours.
+        unsafe { hip.stream_create_with_flags(&mut raw, StreamFlags::NON_BLOCKING) }.unwrap();
+        // SAFETY: it is destroyed after its last use.
+        let stream = unsafe { Stream::borrowed(&bench.device, raw) };
+        let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+        let pinned = PinnedBuffer::new(&bench.device, N_BYTES).unwrap();
+        let (graph, ()) = stream
+            .capture(|one| bench.scale(one, address(&from), address(&to), 2.0, COUNT))
+            .unwrap();
+        bench.spin(&stream, LONG / 20);
+        stream.copy_in(&from, 0, &pinned, 0, N_BYTES).unwrap();
+        // SAFETY: the buffers are alive.
+        unsafe { graph.launch(&stream) }.unwrap();
+        // SAFETY: nothing is given to it after this.
+        unsafe { hip.stream_destroy(raw) }.unwrap();
+        drop(pinned);
+        drop((graph, from, to));
+    }
+    assert_usable(&bench, &bench.stream());
+}
+
+/// Pitfall 73.
+#[test]
+fn everything_may_be_dropped_in_any_order_with_work_in_flight() {
+    let bench = bench_or_skip!("everything_may_be_dropped_in_any_order_with_work_in_flight");
+    for order in 0..6 {
+        let stream = bench.stream();
+        let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+        bench.spin(&stream, LONG / 10);
+        stream.fill(&from, 0, N_BYTES, 0).unwrap();
+        stream.fill(&to, 0, N_BYTES, 1).unwrap();
+        let mut parts: Vec<Box<dyn Send>> = vec![Box::new(stream), Box::new(from), Box::new(to)];
+        parts.rotate_left(order % 3);
+        if order >= 3 {
+            parts.reverse();
+        }
+        // Another thread drops them, as an owner's thread may end anywhere.
+        thread::spawn(move || parts.into_iter().for_each(drop)).join().unwrap();
+    }
+    assert_usable(&bench, &bench.stream());
+}
+
+/// Pitfall 74.
+#[test]
+fn out_of_memory_is_typed_and_changes_nothing() {
+    let bench = bench_or_skip!("out_of_memory_is_typed_and_changes_nothing");
+    let stream = bench.stream();
+    let (free_before, total) = bench.device.memory().unwrap();
+    let error = DeviceBuffer::new(&bench.device, total * 2).unwrap_err();
+    assert_eq!(error.fault, Fault::OutOfMemory, "{error}");
+    let error = StagingRing::new(&stream, total * 2, 2).unwrap_err();
+    assert_eq!(error.fault, Fault::OutOfMemory, "{error}");
+    let (free_after, _) = bench.device.memory().unwrap();
+    assert!(free_before.abs_diff(free_after) < 1 << 30, "{free_before} and {free_after}");
+    assert_usable(&bench, &stream);
+}
+
+/// Pitfall 61: with two arenas and a stream that is behind, the third gather has to wait.
+#[test]
+fn no_arena_is_filled_before_its_copy_ended() {
+    let bench = bench_or_skip!("no_arena_is_filled_before_its_copy_ended");
+    let stream = bench.stream();
+    let layout = Layout::of(&[5000, 300]).unwrap();
+    for n_arenas in [1, 2, 3] {
+        let mut ring = StagingRing::new(&stream, layout.n_bytes(), n_arenas).unwrap();
+        let rounds = 12_u8;
+        let kept = bench.buffer(usize::from(rounds) * 8192);
+        for round in 0..rounds {
+            bench.spin(&stream, LONG / 10);
+            ring.gather(&layout, &[&[round; 5000], &[round + 100; 300]]).unwrap();
+            let to = address(&kept) + usize::from(round) * 8192;
+            let count = i32::try_from(layout.n_bytes() / 4).unwrap();
+            // A factor of one copies the bits; none of these bytes makes a number that is none.
+            bench.scale(&stream, address(ring.device_arena()), to, 1.0, count).unwrap();
+        }
+        for round in 0..rounds {
+            let mut bytes = vec![0; layout.n_bytes()];
+            stream.read(&kept, usize::from(round) * 8192, &mut bytes).unwrap();
+            let [first, second] = layout.slots() else { panic!("two slots") };
+            assert!(bytes[first.range()].iter().all(|byte| *byte == round), "{round}");
+            let end = second.range().end - 4;
+            assert!(bytes[second.offset..end].iter().all(|byte| *byte == round + 100), "{round}");
+        }
+    }
+}
+
+/// Pitfalls 71 and 72.
+#[test]
+fn a_hundred_and_ninety_inputs_cross_in_one_copy() {
+    let bench = bench_or_skip!("a_hundred_and_ninety_inputs_cross_in_one_copy");
+    let stream = bench.stream();
+    let layout = Layout::of(&[64; 190]).unwrap();
+    let mut ring = StagingRing::new(&stream, 1 << 20, 2).unwrap();
+    // Slices at odd addresses, as parts of a caller's memory may be.
+    let memory: Vec<u8> = (0..=255).cycle().take(190 * 65 + 1).collect();
+    let inputs: Vec<&[u8]> = (0..190).map(|index| &memory[index * 65 + 1..][..64]).collect();
+    let n_bytes = ring.gather(&layout, &inputs).unwrap();
+    assert_eq!(n_bytes, 189 * 256 + 64, "what is used, and not the whole arena");
+    let mut back = vec![0; n_bytes];
+    stream.read(ring.device_arena(), 0, &mut back).unwrap();
+    for (slot, input) in layout.slots().iter().zip(&inputs) {
+        assert_eq!(&back[slot.range()], *input);
+    }
+    // A copy in a graph would read the arena when it is launched, at whoever's turn.
+    let answer = stream.capture(|_| ring.gather(&layout, &inputs));
+    let Err(CaptureError::Record(error)) = answer else { panic!("{answer:?}") };
+    assert_eq!(error, GatherError::Capturing);
+    assert_eq!(ring.gather(&layout, &inputs).unwrap(), n_bytes);
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused_before_anything_is_enqueued() {
+    let bench = bench_or_skip!("inputs_that_do_not_fit_are_refused_before_anything_is_enqueued");
+    let stream = bench.stream();
+    let layout = Layout::of(&[8, 8]).unwrap();
+    let mut ring = StagingRing::new(&stream, 264, 2).unwrap();
+    let count = ring.gather(&layout, &[&[0; 8]]).unwrap_err();
+    assert!(matches!(count, GatherError::Count { n_inputs: 1, n_slots: 2, .. }));
+    let long = ring.gather(&layout, &[&[0; 8], &[0; 9]]).unwrap_err();
+    assert!(matches!(long, GatherError::TooLong { input: 1, n_bytes: 9, slot_bytes: 8, .. }));
+    let large = ring.gather(&Layout::of(&[300]).unwrap(), &[&[0; 300]]).unwrap_err();
+    assert!(matches!(large, GatherError::Capacity { n_bytes: 300, capacity: 264, .. }));
+    assert_eq!(ring.gather(&layout, &[&[1; 3], &[]]).unwrap(), 3, "only real bytes");
+    assert_eq!(ring.gather(&layout, &[&[], &[]]).unwrap(), 0);
+}
+
+/// Pitfall 62.
+#[test]
+fn another_stream_reads_after_the_event() {
+    let bench = bench_or_skip!("another_stream_reads_after_the_event");
+    let (writer, reader) = (bench.stream(), bench.stream());
+    let (from, to) = (bench.buffer(N_BYTES), bench.buffer(N_BYTES));
+    let done = Event::new(&bench.device).unwrap();
+    for round in 1..20_u8 {
+        let factor = f32::from(round);
+        write_floats(&writer, &from, &ones(1.0));
+        bench.spin(&writer, LONG / 20);
+        bench.scale(&writer, address(&from), address(&to), factor, COUNT).unwrap();
+        done.record(&writer).unwrap();
+        reader.wait(&done).unwrap();
+        assert_eq!(read_floats(&reader, &to, 1000), ones(factor));
+    }
+}
+
+/// Pitfalls 70 and 77.
+#[test]
+fn one_buffer_may_be_input_twice_and_output_and_answers_are_bit_equal() {
+    let bench =
+        bench_or_skip!("one_buffer_may_be_input_twice_and_output_and_answers_are_bit_equal");
+    let stream = bench.stream();
+    let buffer = bench.buffer(N_BYTES);
+    let (graph, ()): (ExecutableGraph, ()) = stream
+        .capture(|stream| {
+            bench.scale(stream, address(&buffer), address(&buffer), 0.1, COUNT)?;
+            bench.accumulate(stream, address(&buffer), address(&buffer), COUNT)
+        })
+        .unwrap();
+    let values: Vec<f32> = (0_u16..1000).map(|index| f32::from(index) / 7.0).collect();
+    let mut first = None;
+    for _ in 0..100 {
+        write_floats(&stream, &buffer, &values);
+        // SAFETY: the buffer is alive.
+        unsafe { graph.launch(&stream) }.unwrap();
+        let answer = read_floats(&stream, &buffer, 1000);
+        assert_eq!(*first.get_or_insert_with(|| answer.clone()), answer);
+    }
+    assert_eq!(first.unwrap()[7], values[7] * 0.1 * 2.0);
+}
