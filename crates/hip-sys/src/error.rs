@@ -13,7 +13,7 @@ use crate::search::SearchStep;
 #[non_exhaustive]
 pub enum LoadError {
     /// Nothing is at any of the places: install ROCm or CUDA, or say where it is.
-    #[error("a HIP runtime is at none of these places: {}", listed(.steps))]
+    #[error("there is no such library at any of these places: {}", listed(.steps))]
     #[non_exhaustive]
     NotFound {
         /// Every place that was tried.

@@ -199,7 +199,7 @@ fn a_capture_is_seen_instantiated_updated_and_launched() {
         }
         let active = call!(hip, stream_get_capture_info(stream));
         assert_eq!((active.status, active.n_dependencies), (CaptureStatus::ACTIVE, 1));
-        assert!(active.id > 0 && !active.graph.is_null());
+        assert!(!active.graph.is_null());
         let mut graph = ptr::null_mut();
         call!(hip, stream_end_capture(stream, &mut graph));
         graph

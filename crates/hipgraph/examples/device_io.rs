@@ -32,6 +32,7 @@ const N_INPUTS: usize = 190;
 const N_KERNELS: usize = 100;
 const COUNT: i32 = 1024;
 const COPY_BYTES: usize = 16 << 20;
+const REQUESTS: u32 = 20;
 const ROUNDS: usize = 300;
 const WARM_ROUNDS: usize = 30;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         "inputs_64_us": inputs(&bench, 64),
         "inputs_1024_us": inputs(&bench, 1024),
         "kernels_100_us": kernels(&bench),
+        "requests_us_each": requests(&bench),
         "pinned_16_mb_gb_per_s": copies(&bench),
     });
     println!("{report:#}");
@@ -302,6 +304,38 @@ fn raw_graph(bench: &Bench, stream: &Stream, buffers: [&DeviceBuffer; 2]) -> hip
     raw!(bench, stream_end_capture(stream.raw(), &mut graph));
     raw!(bench, graph_instantiate_with_flags(&mut executable, graph, 0));
     executable
+}
+
+/// Microseconds a request of 190 inputs of 1 KiB and some 25 µs of work: waited for one by one, and
+/// enqueued one after another through one, two and three arenas.
+fn requests(bench: &Bench) -> Value {
+    let layout = Layout::of(&[1024; N_INPUTS]).unwrap();
+    let stream = bench.stream();
+    let pageable: Vec<Vec<u8>> = (0..N_INPUTS).map(|_| vec![7; 1024]).collect();
+    let inputs: Vec<&[u8]> = pageable.iter().map(Vec::as_slice).collect();
+    let batch = |n_arenas, is_serial| {
+        let mut ring = StagingRing::new(&stream, layout.n_bytes(), n_arenas).unwrap();
+        let (stream, layout, inputs) = (&stream, &layout, &inputs);
+        move || {
+            let took = timed(|| {
+                for _ in 0..REQUESTS {
+                    ring.gather(layout, inputs).unwrap();
+                    bench.spin(stream, 50_000);
+                    if is_serial {
+                        stream.synchronize().unwrap();
+                    }
+                }
+                stream.synchronize().unwrap();
+            });
+            took / f64::from(REQUESTS)
+        }
+    };
+    medians(vec![
+        measured("one_by_one", batch(1, true)),
+        measured("one_arena", batch(1, false)),
+        measured("two_arenas", batch(2, false)),
+        measured("three_arenas", batch(3, false)),
+    ])
 }
 
 /// Gigabytes a second.
