@@ -77,6 +77,20 @@ double processor_time() {
     return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+// As the benchmark's record writes a duration.
+std::string duration(double seconds) {
+    const double whole = std::floor(seconds);
+    return "{\"secs\": " + std::to_string(uint64_t(whole)) +
+           ", \"nanos\": " + std::to_string(uint64_t((seconds - whole) * 1e9)) + "}";
+}
+
+// In bytes; the system counts KiB.
+long peak_memory() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss * 1024;
+}
+
 void encode(llama_context * context, llama_batch & room, const std::vector<Text> & texts, const Batch & batch,
             size_t n_dims, float * vectors) {
     room.n_tokens = 0;
@@ -180,7 +194,14 @@ int run(char ** args) {
     std::ofstream out(args[3], std::ios::binary);
     out.write(reinterpret_cast<const char *>(vectors.data()), std::streamsize(vectors.size() * sizeof(float)));
     out.close();
-    std::printf("{\"wall_seconds\": %.6f, \"cpu_seconds\": %.6f, \"n_dims\": %zu}\n", wall, processor, n_dims);
+    size_t n_tokens = 0;
+    for (const Batch & batch : batches) {
+        n_tokens += batch.n_tokens;
+    }
+    std::printf("{\"wall\": %s, \"cpu\": %s, \"peak_memory\": %ld, \"n_padded_tokens\": %zu, "
+                "\"setting\": null, \"tried\": [], \"backend\": \"llama.cpp %s\", \"n_dims\": %zu}\n",
+                duration(wall).c_str(), duration(processor).c_str(), peak_memory(), n_tokens,
+                llama_version(), n_dims);
     return out ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

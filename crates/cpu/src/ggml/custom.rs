@@ -73,10 +73,10 @@ pub(super) unsafe extern "C" fn compute(
     let rows = part * job.n_rows / n_parts..(part + 1) * job.n_rows / n_parts;
     // SAFETY: the tensor is alive.
     let to = unsafe { (job.api.get_data)(to) }.cast::<f32>();
-    // SAFETY: it has so many elements, and these rows are this thread's alone.
-    let to = unsafe {
-        slice::from_raw_parts_mut(to.add(rows.start * job.row_width), rows.len() * job.row_width)
-    };
+    // SAFETY: it has so many rows of that width.
+    let to = unsafe { to.add(rows.start * job.row_width) };
+    // SAFETY: as above, and these rows are this thread's alone.
+    let to = unsafe { slice::from_raw_parts_mut(to, rows.len() * job.row_width) };
     let source = |&(tensor, n): &(NonNull<ggml_tensor>, usize)| {
         // SAFETY: the tensor is alive.
         let from = unsafe { (job.api.get_data)(tensor.as_ptr()) }.cast::<f32>();

@@ -56,6 +56,7 @@ pub(super) struct Context {
     raw: NonNull<ggml_context>,
     n_left: Cell<usize>,
     /// Operators of ours in its graphs, which know them by their address.
+    #[allow(clippy::vec_box, reason = "a list moves what it holds")]
     jobs: RefCell<Vec<Box<Job>>>,
 }
 
