@@ -6,7 +6,7 @@ use shapeyard_core::plan::PaddingLimit;
 use shapeyard_core::router::{Router, RouterOptions};
 use shapeyard_core::{Outputs, Request, Route, Session, Tensor, TensorView};
 
-use crate::double::{Dynamic, Programs, inputs, session, shape, signature};
+use crate::double::{Programs, dynamic, inputs, session, shape, signature};
 use crate::routing::PRICES;
 
 /// Calls of the allocator by one run of a request of a shape that came before.
@@ -28,7 +28,7 @@ fn a_router_asks_for_no_memory_for_a_shape_that_it_knows() {
     let programs = Programs::of(vec![shape(32, 8)], true);
     let options =
         RouterOptions { prices: Some(PRICES), padding: PaddingLimit::NONE, background: None };
-    let router = Router::new(Arc::new(programs), Dynamic::new(), options).unwrap();
+    let router = Router::new(Arc::new(programs), dynamic(), options).unwrap();
     let mut lane = session(&router);
     // The double that runs programs works its cover out each time; the router itself does not.
     let own = n_allocations(session(router.preferred().as_ref()).as_mut(), 32).0;

@@ -9,7 +9,7 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::router::{BackgroundOptions, Event, Router, RouterOptions, Stage, Wanted};
 use shapeyard_core::{FallbackReason, Route};
 
-use crate::double::{DYNAMIC, Dynamic, PROGRAMS, Programs, artifact, run, session, shape};
+use crate::double::{DYNAMIC, PROGRAMS, Programs, artifact, dynamic, run, session, shape};
 
 /// A compiler that says what it is asked for, and waits for the test to answer. Knows when it is told to stop.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Held {
         let background = Some(options(BackgroundOptions::new(source)));
         let options = RouterOptions { background, ..RouterOptions::default() };
         let programs = Arc::new(Programs::of(Vec::new(), true));
-        let router = Router::new(programs, Dynamic::new(), options).unwrap();
+        let router = Router::new(programs, dynamic(), options).unwrap();
         let events = router.events();
         Self { router, events, asked, answer }
     }
@@ -238,7 +238,7 @@ fn a_compiler_that_panics_is_a_compile_that_failed() {
     let background = Some(BackgroundOptions::new(Arc::new(PanickingCompiler)));
     let options = RouterOptions { background, ..RouterOptions::default() };
     let programs = Arc::new(Programs::of(Vec::new(), true));
-    let router = Router::new(programs, Dynamic::new(), options).unwrap();
+    let router = Router::new(programs, dynamic(), options).unwrap();
     let events = router.events();
     reason(&router, 3, 5);
     let failed = events.iter().find(|it| matches!(it.stage, Stage::Failed { .. })).unwrap();

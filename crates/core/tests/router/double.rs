@@ -119,12 +119,10 @@ impl Session for ProgramSession {
 
 /// Takes every shape.
 #[derive(Debug)]
-pub(crate) struct Dynamic(Arc<Signature>);
+struct Dynamic(Arc<Signature>);
 
-impl Dynamic {
-    pub(crate) fn new() -> Arc<dyn Executable> {
-        Arc::new(Self(signature()))
-    }
+pub(crate) fn dynamic() -> Arc<dyn Executable> {
+    Arc::new(Dynamic(signature()))
 }
 
 #[derive(Debug)]

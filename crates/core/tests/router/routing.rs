@@ -8,7 +8,7 @@ use shapeyard_core::plan::{PaddingLimit, Prices};
 use shapeyard_core::router::{Router, RouterError, RouterOptions};
 use shapeyard_core::{FallbackReason, Route, RunReport};
 
-use crate::double::{DYNAMIC, Dynamic, PROGRAMS, Programs, run, session, shape};
+use crate::double::{DYNAMIC, PROGRAMS, Programs, dynamic, run, session, shape};
 
 /// A token costs ten times as much on the CPU, and a program takes as long to start as 20 of its tokens.
 pub(crate) const PRICES: Prices = Prices {
@@ -20,7 +20,7 @@ pub(crate) const PRICES: Prices = Prices {
 
 fn router(buckets: &[(usize, usize)], can_split: bool, options: RouterOptions) -> Router {
     let buckets = buckets.iter().map(|&(batch, width)| shape(batch, width)).collect();
-    Router::new(Arc::new(Programs::of(buckets, can_split)), Dynamic::new(), options).unwrap()
+    Router::new(Arc::new(Programs::of(buckets, can_split)), dynamic(), options).unwrap()
 }
 
 fn priced(padding: PaddingLimit) -> RouterOptions {
@@ -92,7 +92,7 @@ fn without_prices_programs_take_what_they_hold() {
 fn a_program_that_went_is_no_error() {
     let programs = Programs::of(vec![shape(4, 8)], true);
     let preferred = Arc::new(programs.clone());
-    let router = Router::new(preferred, Dynamic::new(), RouterOptions::default()).unwrap();
+    let router = Router::new(preferred, dynamic(), RouterOptions::default()).unwrap();
     let mut lane = session(&router);
     assert_eq!(run(lane.as_mut(), 4, 8).route, Route::Exact);
     programs.evict_all();
@@ -112,7 +112,7 @@ fn only_what_takes_every_shape_may_stand_in() {
 #[test]
 fn requests_go_over_two_that_take_every_shape() {
     let options = priced(PaddingLimit::NONE);
-    let router = Router::new(Dynamic::new(), Dynamic::new(), options).unwrap();
+    let router = Router::new(dynamic(), dynamic(), options).unwrap();
     assert_eq!(routed(&router, 1, 1).route, Route::Fallback);
     assert_eq!(routed(&router, 9, 9).route, Route::Exact);
 }
