@@ -6,6 +6,7 @@
 //! * [`backend`]: the trait that every engine implements: plan, compile, load, run.
 //! * [`plan`]: what will run in which shapes, as data.
 //! * [`registry`]: choosing a backend; the only place where one may stand in for another.
+//! * [`router`]: an executable made of two: programs of fixed shapes, and who answers what they do not.
 //! * [`engine`]: owner threads, a bounded queue and the async face.
 
 pub mod backend;
@@ -15,6 +16,7 @@ pub mod model;
 pub mod plan;
 pub mod registry;
 mod report;
+pub mod router;
 mod signature;
 mod tensor;
 
