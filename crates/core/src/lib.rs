@@ -7,10 +7,12 @@
 //! * [`plan`]: what will run in which shapes, as data.
 //! * [`registry`]: choosing a backend; the only place where one may stand in for another.
 //! * [`engine`]: owner threads, a bounded queue and the async face.
+//! * [`measure`]: what loads and runs of a model cost here.
 
 pub mod backend;
 mod dtype;
 pub mod engine;
+pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod registry;
