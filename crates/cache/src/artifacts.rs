@@ -214,8 +214,13 @@ impl CachedArtifacts {
 }
 
 impl ArtifactSource for CachedArtifacts {
-    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
-        let obtained = self.get_or_compile(bucket, &Ask::new(), Cancellation::never());
+    fn artifact(
+        &self,
+        bucket: &Bucket,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Artifact, BackendError> {
+        let cancelled = || cancellation.is_cancelled();
+        let obtained = self.get_or_compile(bucket, &Ask::new().cancelled(&cancelled), cancellation);
         let failed = |error: ArtifactError| error.into_backend(self.backend.id(), &self.model);
         obtained.map(|it| it.artifact).map_err(failed)
     }

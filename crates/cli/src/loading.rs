@@ -160,7 +160,7 @@ impl Loading<'_> {
             // How long a batch takes is measured, so nothing is compiled while batches run.
             if let Some(demand) = self.on_demand(source.clone(), &id) {
                 for bucket in &offer.missing {
-                    offer.artifacts.push(demand.artifact(bucket)?);
+                    offer.artifacts.push(demand.artifact(bucket, Cancellation::never())?);
                 }
             }
         }
@@ -332,9 +332,13 @@ struct OnDemand {
 }
 
 impl ArtifactSource for OnDemand {
-    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
+    fn artifact(
+        &self,
+        bucket: &Bucket,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Artifact, BackendError> {
         self.output.note(format_args!("compiling for {bucket}"));
-        let cancelled = || self.interrupt.is_set();
+        let cancelled = || self.interrupt.is_set() || cancellation.is_cancelled();
         let ask = Ask::new().cancelled(&cancelled);
         let obtained = self.source.get_or_compile(bucket, &ask, Cancellation::when(&cancelled));
         obtained

@@ -1,5 +1,6 @@
 //! What a run says about itself.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -60,13 +61,56 @@ pub struct StageTimes {
     pub finish: Duration,
 }
 
+/// Why a request, or a part of it, ran on another backend than the preferred one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FallbackReason {
+    /// No program that is ready holds it.
+    NotReady,
+    /// No program that is ready holds it; one is queued or compiled in the background.
+    Compiling,
+    /// No program that is ready holds it; the compile of one failed.
+    CompileFailed,
+    /// Programs would run more padding than is allowed.
+    Padding,
+    /// By the prices it costs less there.
+    Cheaper,
+}
+
+impl fmt::Display for FallbackReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotReady => "no program was ready",
+            Self::Compiling => "its program was being compiled",
+            Self::CompileFailed => "its program could not be compiled",
+            Self::Padding => "programs would have run too much padding",
+            Self::Cheaper => "that was cheaper",
+        })
+    }
+}
+
+/// The part of another backend than the preferred one in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fallback {
+    /// The backend.
+    pub backend: BackendId,
+    /// Why it answered.
+    pub reason: FallbackReason,
+    /// Rows that it answered; of a request without rows, 1.
+    pub n_rows: usize,
+}
+
 /// What a run says about itself. Making one allocates nothing.
 ///
-/// Why a preferred backend did not serve is known before any run: see [`crate::registry::Opened`].
+/// Why a preferred backend never serves is known before any run: see [`crate::registry::Opened`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// The backend that answered.
+    /// The backend that answered; of two, the preferred one.
     pub backend: BackendId,
+    /// The part of another backend than the preferred one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// What happened to the request.
     pub route: Route,
     /// How ready the backend was.
@@ -89,6 +133,7 @@ impl RunReport {
     pub const fn exact_on_host(backend: BackendId, tier: Tier, times: StageTimes) -> Self {
         Self {
             backend,
+            fallback: None,
             route: Route::Exact,
             tier,
             binding: BindingMode::Host,

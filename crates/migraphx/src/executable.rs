@@ -8,10 +8,11 @@ use std::thread;
 
 use shapeyard_core::backend::{
     Artifact, ArtifactSource, BackendError, BackendId, Domain, Executable, Fingerprint, LoadJob,
-    Session, SessionOptions,
+    ReadyShapes, Session, SessionOptions,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Bucket, Steps};
+use shapeyard_core::plan::cover::Freedom;
+use shapeyard_core::plan::{Bucket, Steps, steps};
 use shapeyard_core::{Signature, SymbolId};
 
 use crate::ID;
@@ -110,7 +111,13 @@ impl Executable for MigraphxExecutable {
     }
 
     fn domain(&self) -> Domain {
-        Domain::Buckets(self.shared.ready().buckets.clone())
+        let ready = self.shared.ready();
+        Domain::Buckets(ReadyShapes {
+            buckets: ready.buckets.clone(),
+            rows: self.shared.rows.map(|rows| self.shared.signature.symbol_name(rows).to_owned()),
+            can_split: ready.can_split,
+            rigid: ready.rigid.clone(),
+        })
     }
 
     fn session(&self, _options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
@@ -135,23 +142,10 @@ impl Shared {
         Arc::clone(&self.ready.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The shape to have a program made for when a request finds none: along each symbol the next step that
-    /// holds it, so that requests of ever new shapes do not each get a program. Rows that no step holds take
-    /// the largest where they can be split.
+    /// The shape to have a program made for when a request finds none.
     pub(crate) fn bucket_for(&self, wanted: &Bucket, ready: &Ready) -> Bucket {
-        let extents = wanted.iter().map(|(symbol, extent)| {
-            if ready.rigid.iter().any(|rigid| rigid == symbol) {
-                return (symbol, extent);
-            }
-            let Some(steps) = self.steps.get(symbol).and_then(|steps| steps.extents().ok()) else {
-                return (symbol, extent.checked_next_power_of_two().unwrap_or(extent));
-            };
-            let is_rows = self.rows.is_some_and(|rows| self.signature.symbol_name(rows) == symbol);
-            let largest = steps.last().copied().filter(|_| is_rows && ready.can_split);
-            let fits = steps.into_iter().find(|&step| step >= extent);
-            (symbol, fits.or(largest).unwrap_or(extent))
-        });
-        extents.collect()
+        let rows = self.rows.filter(|_| ready.can_split).map(|it| self.signature.symbol_name(it));
+        steps::bucket_for(wanted, &self.steps, &Freedom { rows, rigid: &ready.rigid })
     }
 
     /// Changes whenever [`Self::ready`] does.

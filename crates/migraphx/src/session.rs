@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shapeyard_core::backend::{BackendError, Outputs, Request, RunError, Session};
+use shapeyard_core::backend::{BackendError, Cancellation, Outputs, Request, RunError, Session};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::{Freedom, Piece, cover, nearest};
 use shapeyard_core::{BindingMode, Extents, Route, RunReport, StageTimes, Tier};
@@ -138,7 +138,7 @@ impl MigraphxSession {
         let bucket = if exactly { wanted.clone() } else { self.shared.bucket_for(wanted, ready) };
         let prepare =
             |source| RunError::Prepare { wanted: wanted.clone(), source: Arc::new(source) };
-        let artifact = source.artifact(&bucket).map_err(prepare)?;
+        let artifact = source.artifact(&bucket, Cancellation::never()).map_err(prepare)?;
         self.shared.admit(&[&artifact], NonZeroUsize::MIN).map_err(prepare)
     }
 
@@ -229,6 +229,7 @@ impl Session for MigraphxSession {
         let times = self.take(&way, request, outputs)?;
         Ok(RunReport {
             backend: ID,
+            fallback: None,
             route: way.route,
             tier,
             binding: BindingMode::Staged,

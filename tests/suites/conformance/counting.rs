@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, BackendId, Capabilities, CompileJob,
-    Executable, LoadJob, Optimisation, Probe, Recipe,
+    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, Capabilities,
+    CompileJob, Executable, LoadJob, Optimisation, Probe, Recipe,
 };
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
 
@@ -91,10 +91,14 @@ struct Heard {
 }
 
 impl ArtifactSource for Heard {
-    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError> {
+    fn artifact(
+        &self,
+        bucket: &Bucket,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Artifact, BackendError> {
         *self.asked.n.lock().unwrap() += 1;
         self.asked.more.notify_all();
-        self.inner.artifact(bucket)
+        self.inner.artifact(bucket, cancellation)
     }
 }
 
@@ -109,7 +113,7 @@ impl Forbidden {
 }
 
 impl ArtifactSource for Forbidden {
-    fn artifact(&self, _bucket: &Bucket) -> Result<Artifact, BackendError> {
+    fn artifact(&self, _: &Bucket, _: Cancellation<'_>) -> Result<Artifact, BackendError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let backend = BackendId::new("migraphx");
         Err(BackendError::Unsupported { backend, what: "compile after it was warmed up" })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, CompileJob, Executable, LoadJob,
+    Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Executable, LoadJob,
     SessionOptions,
 };
 use shapeyard_core::engine::{Engine, EngineOptions};
@@ -50,7 +50,7 @@ pub(crate) struct Contender {
 struct Wanted(AtomicUsize);
 
 impl ArtifactSource for Wanted {
-    fn artifact(&self, _bucket: &Bucket) -> Result<Artifact, BackendError> {
+    fn artifact(&self, _: &Bucket, _: Cancellation<'_>) -> Result<Artifact, BackendError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Err(BackendError::Unsupported {
             backend: shapeyard_migraphx::ID,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendError, BackendId, Fingerprint, Optimisation};
+use super::{BackendError, BackendId, Cancellation, Fingerprint, Optimisation};
 use crate::model::{Digest, Model};
 use crate::plan::Bucket;
 
@@ -96,6 +96,10 @@ pub trait ArtifactSource: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`BackendError`], as from a compile.
-    fn artifact(&self, bucket: &Bucket) -> Result<Artifact, BackendError>;
+    /// [`BackendError`], as from a compile; [`BackendError::Cancelled`] soon after it is no longer wanted.
+    fn artifact(
+        &self,
+        bucket: &Bucket,
+        cancellation: Cancellation<'_>,
+    ) -> Result<Artifact, BackendError>;
 }

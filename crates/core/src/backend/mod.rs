@@ -36,6 +36,7 @@ pub use recipe::{Machine, Recipe};
 pub use request::Request;
 
 use crate::model::Model;
+use crate::plan::cover::Freedom;
 use crate::plan::{Bucket, Plan, PlanOptions, Workload};
 use crate::{RunReport, Signature};
 
@@ -156,8 +157,30 @@ pub trait Session: Send {
 pub enum Domain {
     /// Every shape that binds.
     Any,
-    /// What fits into one of these.
-    Buckets(Vec<Bucket>),
+    /// What fits into programs of fixed shapes.
+    Buckets(ReadyShapes),
+}
+
+/// The shapes of programs that are ready, and what may be done to a request to make it fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyShapes {
+    /// The shapes.
+    pub buckets: Vec<Bucket>,
+    /// The symbol that counts rows.
+    pub rows: Option<String>,
+    /// Whether rows do not depend on each other, so that a request may be split along them.
+    pub can_split: bool,
+    /// Symbols along which nothing may be padded or split.
+    pub rigid: Vec<String>,
+}
+
+impl ReadyShapes {
+    /// What may be done to a request.
+    #[must_use]
+    pub fn freedom(&self) -> Freedom<'_> {
+        let rows = self.rows.as_deref().filter(|_| self.can_split);
+        Freedom { rows, rigid: &self.rigid }
+    }
 }
 
 /// How much a backend rewrites a graph before it runs it.

@@ -12,7 +12,7 @@ mod options;
 mod policy;
 pub mod prices;
 pub mod routing;
-mod steps;
+pub mod steps;
 mod table;
 pub mod token_budget;
 mod traffic;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Bucket;
+use super::cover::Freedom;
 
 /// More extents than anybody compiles for; a step of 1 up to a million is a mistake.
 const MOST: usize = 4096;
@@ -147,6 +148,30 @@ pub fn grid(steps: &BTreeMap<String, Steps>) -> Result<Vec<Bucket>, InvalidSteps
             .collect();
     }
     Ok(buckets)
+}
+
+/// The shape to make a program of for a request that finds none: along each symbol the next step that holds
+/// it, so that requests of ever new shapes do not each get a program. Rows that no step holds take the
+/// largest where they can be split; a rigid symbol stays as it is, and one without steps takes the next power
+/// of two.
+#[must_use]
+pub fn bucket_for(
+    wanted: &Bucket,
+    steps: &BTreeMap<String, Steps>,
+    freedom: &Freedom<'_>,
+) -> Bucket {
+    let extents = wanted.iter().map(|(symbol, extent)| {
+        if freedom.rigid.iter().any(|rigid| rigid == symbol) {
+            return (symbol, extent);
+        }
+        let Some(steps) = steps.get(symbol).and_then(|steps| steps.extents().ok()) else {
+            return (symbol, extent.checked_next_power_of_two().unwrap_or(extent));
+        };
+        let largest = steps.last().copied().filter(|_| freedom.rows == Some(symbol));
+        let fits = steps.into_iter().find(|&step| step >= extent);
+        (symbol, fits.or(largest).unwrap_or(extent))
+    });
+    extents.collect()
 }
 
 #[cfg(test)]
