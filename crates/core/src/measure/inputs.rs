@@ -47,10 +47,9 @@ fn element(dtype: DataType, is_zero: bool) -> Vec<u8> {
         DataType::U32 | DataType::I32 => 1_u32.to_ne_bytes().to_vec(),
         DataType::U64 | DataType::I64 => 1_u64.to_ne_bytes().to_vec(),
         // 8-bit floats agree on zero only.
-        DataType::F8E4M3FN
-        | DataType::F8E4M3FNUZ
-        | DataType::F8E5M2
-        | DataType::F8E5M2FNUZ => Vec::new(),
+        DataType::F8E4M3FN | DataType::F8E4M3FNUZ | DataType::F8E5M2 | DataType::F8E5M2FNUZ => {
+            Vec::new()
+        }
     }
 }
 

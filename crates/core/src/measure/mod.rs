@@ -5,6 +5,7 @@
 //! and the median of a shape's rounds counts, so that a moment in which the machine had other work is not taken
 //! for a shape's price.
 
+mod backend;
 mod inputs;
 mod shapes;
 
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use backend::{any_shape, programs};
 pub use inputs::inputs;
 pub use shapes::{Extent, shapes};
 
@@ -113,15 +115,18 @@ impl Lanes {
         n_rounds: usize,
         watch: &dyn Watch,
     ) -> Result<Samples, MeasureError> {
+        let n_sessions = self.split.n_sessions.max(1);
+        let mut n_batches = vec![n_sessions; shapes.len()];
         let mut seconds = vec![Vec::with_capacity(n_rounds); shapes.len()];
         for round in 0..=n_rounds {
-            for (shape, seconds) in shapes.iter().zip(&mut seconds) {
+            for (at, shape) in shapes.iter().enumerate() {
                 if watch.stop() {
                     return Err(MeasureError::Stopped);
                 }
-                let took = self.round(&shape.bucket)?;
-                if round > 0 {
-                    seconds.push(took);
+                let took = self.batches(&shape.bucket, n_batches[at])?;
+                match round {
+                    0 => n_batches[at] = n_sessions * enough(took),
+                    _ => seconds[at].push(took.as_secs_f64() / n_batches[at] as f64),
                 }
                 watch.advance();
             }
@@ -135,23 +140,10 @@ impl Lanes {
         Ok(samples)
     }
 
-    /// Seconds a batch: as many batches as take a while, with no session idle but at the end.
-    fn round(&self, bucket: &Bucket) -> Result<f64, MeasureError> {
-        let n_sessions = self.split.n_sessions.max(1);
-        let mut spare = Vec::new();
-        let first = self.batches(bucket, n_sessions, &mut spare)?;
-        let again = SHORTEST.as_secs_f64() / first.as_secs_f64().max(1e-6);
-        let n = n_sessions * (again.ceil() as usize).clamp(1, MOST_BATCHES);
-        Ok(self.batches(bucket, n, &mut spare)?.as_secs_f64() / n as f64)
-    }
-
-    fn batches(
-        &self,
-        bucket: &Bucket,
-        n: usize,
-        spare: &mut Vec<InferRequest>,
-    ) -> Result<Duration, MeasureError> {
+    /// How long so many batches take, with no session idle but at the end.
+    fn batches(&self, bucket: &Bucket, n: usize) -> Result<Duration, MeasureError> {
         let n_in_flight = 2 * self.split.n_sessions.max(1);
+        let mut spare = Vec::with_capacity(n_in_flight);
         while spare.len() < n_in_flight.min(n) {
             let inputs = inputs(self.engine.signature(), bucket)?;
             spare.push(InferRequest { inputs, ..InferRequest::default() });
@@ -161,14 +153,14 @@ impl Lanes {
         let mut in_flight: VecDeque<Ticket> = VecDeque::with_capacity(n_in_flight);
         for _ in 0..n {
             if spare.is_empty() {
-                take(&mut in_flight, spare).map_err(|it| failed(it.error))?;
+                take(&mut in_flight, &mut spare).map_err(|it| failed(it.error))?;
             }
             let request = spare.pop().unwrap_or_default();
             let ticket = self.engine.submit_wait(request);
             in_flight.push_back(ticket.map_err(|it| failed(it.rejection.into()))?);
         }
         while !in_flight.is_empty() {
-            take(&mut in_flight, spare).map_err(|it| failed(it.error))?;
+            take(&mut in_flight, &mut spare).map_err(|it| failed(it.error))?;
         }
         Ok(started.elapsed())
     }
@@ -183,6 +175,12 @@ fn take(
         spare.push(InferRequest { inputs: answer.inputs, outputs: answer.outputs });
     }
     Ok(())
+}
+
+/// Batches for each session that take long enough together, when one takes so long.
+fn enough(one: Duration) -> usize {
+    let again = SHORTEST.as_secs_f64() / one.as_secs_f64().max(1e-6);
+    (again.ceil() as usize).clamp(1, MOST_BATCHES)
 }
 
 /// Of an even number of values the lower one of the middle two.

@@ -59,9 +59,7 @@ mod tests {
     #[test]
     fn shapes_differ_in_rows_and_in_lengths() {
         let found = shapes(&extent("batch", 16), &extent("sequence", 256), 1024);
-        let wanted = [
-            (1, 16), (4, 16), (16, 16), (1, 64), (4, 64), (16, 64), (1, 256), (4, 256),
-        ];
+        let wanted = [(1, 16), (4, 16), (16, 16), (1, 64), (4, 64), (16, 64), (1, 256), (4, 256)];
         assert_eq!(pairs(&found), wanted);
         assert_eq!(found[4].bucket.to_string(), "batch=4,sequence=64");
     }
