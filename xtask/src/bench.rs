@@ -20,7 +20,9 @@ Examples:
   cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
-  cargo xtask bench overhead                     what a session adds to MIGraphX's own call")]
+  cargo xtask bench overhead                     what a session adds to MIGraphX's own call
+  cargo xtask bench plan --record before.jsonl   keep what was measured
+  cargo xtask bench --compare before.jsonl after.jsonl --fail-over 5%")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
     // One list: an option after the suite is the suite's, `--help` included.
@@ -29,7 +31,7 @@ pub(crate) struct Args {
 }
 
 /// Suites that need neither a runtime library nor a model.
-const NEED_NOTHING: [&str; 2] = ["cache", "plan"];
+const NEED_NOTHING: [&str; 5] = ["cache", "plan", "sensitivity", "compare", "--compare"];
 
 /// Suites that call the real MIGraphX.
 const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];

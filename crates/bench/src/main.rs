@@ -1,23 +1,21 @@
-//! The benchmarks behind `cargo xtask bench`.
-//!
-//! The rounds of all contenders are interleaved, so that a noisy minute hits them alike. Where memory is
-//! compared, every contender runs in a process of its own, so that its peak is its own.
+//! The program behind `cargo xtask bench`: every suite, and what is done with their records.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
 
 mod cache;
 mod concurrency;
-mod contest;
-mod corpus;
-mod encode;
-mod measure;
 mod overhead;
 mod plan;
-mod record;
+mod sensitivity;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use shapeyard_bench::suite::{Host, Suite as _};
+use shapeyard_bench::{compare, contest, encode, measure, record, suite};
+
+const HOST: Host = Host { call: "cargo xtask bench", words: &[] };
 
 #[derive(Debug, Parser)]
 #[command(
@@ -26,11 +24,11 @@ use clap::{Parser, Subcommand};
 )]
 struct Args {
     #[command(subcommand)]
-    suite: Suite,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Suite {
+enum Command {
     /// Texts to vectors: ours, and ONNX Runtime driven directly.
     Encode(encode::Args),
     /// Artifacts on disk: the store, and plain reading and writing of files.
@@ -41,27 +39,46 @@ enum Suite {
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
     Overhead(overhead::Args),
+    /// Whether comparing finds a slowdown of a tenth, and nothing where nothing changed.
+    Sensitivity(sensitivity::Args),
+    /// Whether a later run is slower than an earlier one.
+    #[command(long_flag = "compare")]
+    Compare(compare::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
-    #[command(hide = true)]
+    #[command(hide = true, name = encode::CONTENDER)]
     EncodeContender(encode::contender::Args),
     /// What compiles for suites on MIGraphX; started by them.
     #[command(hide = true, name = overhead::WORKER)]
     MigraphxWorker,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Args::parse().suite {
-        Suite::Cache(args) => cache::run(&args)?,
-        Suite::CacheWorker(args) => cache::worker::run(&args)?,
-        Suite::Concurrency(args) => concurrency::run(&args)?,
-        Suite::Encode(args) => encode::run(&args)?,
-        Suite::EncodeContender(args) => encode::contender::run(&args)?,
-        Suite::Overhead(args) => overhead::run(&args)?,
-        Suite::Plan(args) => plan::run(&args)?,
-        Suite::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
+fn main() -> Result<ExitCode> {
+    match Args::parse().command {
+        Command::Cache(args) => args.run(&HOST)?,
+        Command::Concurrency(args) => args.run(&HOST)?,
+        Command::Encode(args) => args.run(&HOST)?,
+        Command::Overhead(args) => args.run(&HOST)?,
+        Command::Plan(args) => args.run(&HOST)?,
+        Command::Sensitivity(args) => args.run(&HOST)?,
+        Command::Compare(args) => {
+            return Ok(if compare::run(&args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::CacheWorker(args) => cache::worker::run(&args)?,
+        Command::EncodeContender(args) => encode::contender::run(&args)?,
+        Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
 }

@@ -1,11 +1,9 @@
 //! The `plan` suite: how long it takes to decide what runs where, beside what a plan needs in any case.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 use shapeyard_core::plan::cover::{Freedom, Piece, cover};
 use shapeyard_core::plan::fitted::{Filling, lengths, lengths_filled};
 use shapeyard_core::plan::prices::{PerProgram, Price};
@@ -14,8 +12,9 @@ use shapeyard_core::plan::{
     Workload, plan,
 };
 
-use crate::contest::{Contender, Contest, timed};
-use crate::record::{self, Format};
+use crate::contest::{Contender, Contest, Goal, Role, timed};
+use crate::record::Record;
+use crate::suite::{Host, Output, Suite};
 
 /// Lengths of real code; the test suite `fitted` says where they come from.
 const CORPUS: &str = include_str!("../../../tests/data/lengths-code.txt");
@@ -45,60 +44,26 @@ pub(crate) struct Args {
     /// Interleaved rounds.
     #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: usize,
-    /// How to print the record.
-    #[arg(long, default_value_t, value_enum)]
-    format: Format,
-    /// Append the record to this file, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// What a run of the suite found.
-#[derive(Debug, Serialize)]
-struct Record {
-    schema: u32,
-    suite: &'static str,
-    revision: Option<String>,
-    processor: String,
-    load_before: Option<f64>,
-    n_lengths: usize,
-    n_buckets: usize,
-    contests: Vec<Contest>,
-}
+impl Suite for Args {
+    const NAME: &'static str = "plan";
 
-/// Measures and prints the record.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(args.rounds > 0, "there has to be a round");
-    ensure!(args.lengths > 0 && args.buckets > 0, "there has to be something to plan");
-    let load_before = record::load();
-    let record = Record {
-        schema: 1,
-        suite: "plan",
-        revision: record::revision(),
-        processor: record::processor(),
-        load_before,
-        n_lengths: args.lengths,
-        n_buckets: args.buckets,
-        contests: vec![
-            planning(args)?,
-            distinct(args)?,
-            traffic(args)?,
-            routing(args)?,
-            recording(args)?,
-        ],
-    };
-    match args.format {
-        Format::Text => record.print(),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
+    fn output(&self) -> &Output {
+        &self.output
     }
-    args.record.as_ref().map_or(Ok(()), |path| record::append(path, &record))
-}
 
-impl Record {
-    fn print(&self) {
-        let load = self.load_before.map_or_else(|| "unknown".to_owned(), |it| format!("{it:.2}"));
-        println!("{}; load before {load}", self.processor);
-        self.contests.iter().for_each(Contest::print);
+    fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
+        ensure!(self.rounds > 0, "there has to be a round");
+        ensure!(self.lengths > 0 && self.buckets > 0, "there has to be something to plan");
+        record.set("lengths", self.lengths);
+        record.set("buckets", self.buckets);
+        for measure in [planning, distinct, traffic, routing, recording] {
+            record.contests.push(measure(self)?);
+        }
+        Ok(())
     }
 }
 
@@ -157,11 +122,14 @@ fn planning(args: &Args) -> Result<Contest> {
         }),
         Contender::new("fitted lengths, each item a row", || {
             work(&|| drop(black_box(lengths(&Histogram::of(&items), n))))
-        }),
+        })
+        .role(Role::Ours),
         Contender::new("fitted lengths, batches of 16,384 tokens", || {
             work(&|| drop(black_box(lengths_filled(&Histogram::of(&items), n, &filling))))
-        }),
-        Contender::new("counting the lengths", || work(&|| drop(black_box(Histogram::of(&items))))),
+        })
+        .role(Role::Ours),
+        Contender::new("counting the lengths", || work(&|| drop(black_box(Histogram::of(&items)))))
+            .role(Role::Ours),
     ];
     let title = format!("{} lengths into {n}", args.lengths);
     let contest = Contest::run("plan", title, args.rounds, contenders)?;
@@ -179,7 +147,8 @@ fn distinct(args: &Args) -> Result<Contest> {
         }),
         Contender::new("fitted lengths, batches of 16,384 tokens", || {
             Ok(timed(|| Ok(lengths_filled(&histogram, args.buckets, &filling)))?.1)
-        }),
+        })
+        .role(Role::Ours),
     ];
     let title = format!("{} lengths, all different, into {}", args.lengths, args.buckets);
     let contest = Contest::run("distinct", title, args.rounds, contenders)?;
@@ -204,7 +173,7 @@ fn traffic(args: &Args) -> Result<Contest> {
     };
     let contenders = vec![
         Contender::new("a routing plan, 8 lengths of 4 numbers of rows each", planned(None)),
-        Contender::new("the same with at most 8 programs", planned(Some(8))),
+        Contender::new("the same with at most 8 programs", planned(Some(8))).role(Role::Ours),
     ];
     let n_shapes = traffic.n_shapes();
     let title = format!("{n_shapes} shapes of recorded requests");
@@ -246,8 +215,9 @@ fn routing(args: &Args) -> Result<Contest> {
                 Ok(())
             })?
             .1)
-        }),
-        Contender::new("building the table", || Ok(timed(|| Ok(build()?))?.1)),
+        })
+        .role(Role::Ours),
+        Contender::new("building the table", || Ok(timed(|| Ok(build()?))?.1)).role(Role::Ours),
     ];
     let contest = Contest::run("route", "requests to programs", args.rounds, contenders)?;
     Ok(with_target(contest, ROUTE_TARGET, "routing"))
@@ -271,14 +241,13 @@ fn recording(args: &Args) -> Result<Contest> {
     };
     let contenders = vec![
         Contender::new("4,096 shapes kept apart", record(4096)),
-        Contender::new("256 shapes kept apart", record(256)),
+        Contender::new("256 shapes kept apart", record(256)).role(Role::Ours),
     ];
     Contest::run("record", format!("{N_ROUTED} requests counted by shape"), args.rounds, contenders)
 }
 
 fn with_target(mut contest: Contest, target: Duration, what: &str) -> Contest {
-    let took = contest.ours();
-    let verdict = if took <= target.as_secs_f64() { "met" } else { "missed" };
-    contest.notes.push(format!("target: {what} in at most {target:?}; {verdict}"));
+    let what = format!("seconds that {what} takes");
+    contest.goals.push(Goal::at_most(what, target.as_secs_f64(), contest.ours()));
     contest
 }

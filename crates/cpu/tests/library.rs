@@ -84,7 +84,8 @@ fn what_is_no_library_is_passed_over_with_a_reason() {
     ];
     for path in cases {
         let text = run_child(&this_program(), Some(&path));
-        assert!(text.contains("unusable ORT_DYLIB_PATH names"), "{text}");
+        assert!(text.contains("unusable none of these places serves: "), "{text}");
+        assert!(text.contains("(ORT_DYLIB_PATH): "), "{text}");
         assert!(text.contains("cargo xtask setup"), "{text}");
         assert!(text.contains("answered rten"), "{text}");
         assert!(text.contains("passed over onnxruntime: "), "{text}");
@@ -103,7 +104,8 @@ fn half_of_the_library_is_passed_over_with_a_reason() {
     let half = folder.path().join("libonnxruntime.so");
     fs::write(&half, &whole[..whole.len() / 2]).unwrap();
     let text = run_child(&this_program(), Some(&half));
-    assert!(text.contains("unusable ORT_DYLIB_PATH names"), "{text}");
+    assert!(text.contains("unusable none of these places serves: "), "{text}");
+    assert!(text.contains("(ORT_DYLIB_PATH): "), "{text}");
 }
 
 #[test]

@@ -5,8 +5,6 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::NonNull;
 
-use crate::table::as_function;
-
 /// How many axes a tensor has at most.
 pub const MAX_DIMS: usize = 4;
 

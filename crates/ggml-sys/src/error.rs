@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::search::SearchStep;
+use shapeyard_dylib::{SearchStep, list};
 
 /// Why no library was loaded; each variant asks for another reaction.
 ///
@@ -12,7 +12,7 @@ use crate::search::SearchStep;
 #[non_exhaustive]
 pub enum LoadError {
     /// Nothing is at any of the places: build or install ggml, or say where it is.
-    #[error("ggml is at none of these places: {}", listed(.steps))]
+    #[error("ggml is at none of these places: {}", list(.steps))]
     #[non_exhaustive]
     NotFound {
         /// Every place that was tried.
@@ -65,10 +65,6 @@ impl LoadError {
             | Self::Incomplete { steps, .. } => steps,
         }
     }
-}
-
-fn listed(steps: &[SearchStep]) -> String {
-    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A library of another age lacks dozens; the first tells enough.

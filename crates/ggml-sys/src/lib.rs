@@ -4,8 +4,6 @@
 #[macro_use]
 mod table;
 mod bindings;
-#[cfg(target_os = "linux")]
-mod elf;
 mod error;
 mod library;
 mod search;
@@ -13,4 +11,5 @@ mod search;
 pub use bindings::*;
 pub use error::LoadError;
 pub use library::Library;
-pub use search::{DYLIB_PATH_VARIABLE, Outcome, SearchOptions, SearchStep};
+pub use search::{DYLIB_PATH_VARIABLE, SearchOptions};
+pub use shapeyard_dylib::{Outcome, SearchStep};

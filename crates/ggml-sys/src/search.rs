@@ -1,8 +1,9 @@
 //! Where a library is looked for, and in which order.
 
 use std::env;
-use std::fmt;
 use std::path::{Path, PathBuf};
+
+use shapeyard_dylib::{Candidate, program_folder};
 
 /// The variable that names the library's file. It is strict: when that file does not work, no other
 /// is tried.
@@ -18,7 +19,7 @@ pub const DYLIB_PATH_VARIABLE: &str = "GGML_DYLIB_PATH";
 /// 4. what the system's loader finds by name (`LD_LIBRARY_PATH`, the linker's cache).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchOptions {
-    named: Option<(PathBuf, &'static str)>,
+    named: Option<Candidate>,
     /// The folder of the program.
     program: Option<PathBuf>,
     loader: bool,
@@ -26,12 +27,8 @@ pub struct SearchOptions {
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        let named = env::var_os(DYLIB_PATH_VARIABLE)
-            .filter(|value| !value.is_empty())
-            .map(|path| (PathBuf::from(path), DYLIB_PATH_VARIABLE));
-        let program =
-            env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
-        Self { named, program, loader: true }
+        let named = Candidate::from_variable(DYLIB_PATH_VARIABLE);
+        Self { named, program: program_folder(), loader: true }
     }
 }
 
@@ -39,8 +36,7 @@ impl SearchOptions {
     /// This file and no other, whatever the environment says.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        let named = Some((path.into(), "the path that was given"));
-        Self { named, program: None, loader: false }
+        Self { named: Some(Candidate::given(path)), program: None, loader: false }
     }
 
     /// Looks as a program in `folder` does, and asks the system's loader only if told so.
@@ -52,88 +48,23 @@ impl SearchOptions {
     /// What named the only file that is tried, if one was named.
     #[must_use]
     pub fn named_by(&self) -> Option<(&'static str, &Path)> {
-        self.named.as_ref().map(|(path, why)| (*why, path.as_path()))
+        self.named.as_ref().map(|named| (named.why, named.path.as_path()))
     }
 
     /// Every place in order; a named file is the only one.
     pub(crate) fn candidates(&self) -> Vec<Candidate> {
-        if let Some((path, why)) = &self.named {
-            return vec![Candidate { path: path.clone(), why }];
+        if let Some(named) = &self.named {
+            return vec![named.clone()];
         }
         let name = file_name();
-        let mut candidates = Vec::new();
-        for (above, folder) in self.program.iter().flat_map(|it| it.ancestors().take(4)).enumerate()
-        {
-            let (path, why) = match above {
-                0 => (folder.join(&name), "beside the program"),
-                _ => (folder.join("lib/shapeyard").join(&name), "the installation's libraries"),
-            };
-            candidates.push(Candidate { path, why });
-        }
-        if self.loader {
-            candidates.push(Candidate { path: name.into(), why: "the system's loader" });
-        }
-        candidates
+        let near = self.program.iter().flat_map(|folder| Candidate::around(folder, &name));
+        let far = self.loader.then(|| Candidate::by_loader(&name));
+        near.chain(far).collect()
     }
 }
 
 fn file_name() -> String {
     format!("{}ggml{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX)
-}
-
-/// One file to try.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// A path, or a bare name for the loader.
-    pub(crate) path: PathBuf,
-    pub(crate) why: &'static str,
-}
-
-impl Candidate {
-    /// Whether the loader is to find the file by itself.
-    pub(crate) fn is_bare_name(&self) -> bool {
-        self.path.file_name() == Some(self.path.as_os_str())
-    }
-}
-
-/// One place where the library was looked for, and what was there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SearchStep {
-    /// A file, or a bare name that the system's loader was asked for.
-    pub place: PathBuf,
-    /// Why this place was looked at.
-    pub why: &'static str,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// What came of one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The library was loaded from here; no further place was looked at.
-    Loaded,
-    /// Nothing is there.
-    Absent,
-    /// Something is there that cannot be used, with the reason.
-    Refused(String),
-}
-
-impl fmt::Display for SearchStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.place.display(), self.why, self.outcome)
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loaded => f.write_str("loaded"),
-            Self::Absent => f.write_str("not there"),
-            Self::Refused(reason) => f.write_str(reason),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -149,16 +80,9 @@ mod tests {
 
     #[test]
     fn places_come_from_near_to_far() {
-        let candidates = SearchOptions::around("/clone/target/debug/deps", true).candidates();
-        let places: Vec<_> = candidates.iter().map(|it| it.path.parent().unwrap()).collect();
-        let wanted = [
-            "/clone/target/debug/deps",
-            "/clone/target/debug/lib/shapeyard",
-            "/clone/target/lib/shapeyard",
-            "/clone/lib/shapeyard",
-            "",
-        ];
-        assert_eq!(places, wanted.map(Path::new));
-        assert!(candidates[4].is_bare_name());
+        let candidates = SearchOptions::around("/clone/bin", true).candidates();
+        assert_eq!(candidates[0].path.parent(), Some(Path::new("/clone/bin")));
+        assert_eq!(candidates[1].path.parent(), Some(Path::new("/clone/lib/shapeyard")));
+        assert_eq!(candidates.last(), Some(&Candidate::by_loader(file_name())));
     }
 }

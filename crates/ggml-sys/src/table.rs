@@ -1,8 +1,5 @@
 //! What the declarations are made of: opaque types, and one table of functions.
 
-use std::ffi::c_void;
-use std::ptr::NonNull;
-
 /// Types of which only the library knows what is in them.
 macro_rules! opaque {
     ($($name:ident)*) => {
@@ -63,7 +60,7 @@ macro_rules! functions {
                     $(
                         $name: match find($symbol) {
                             // SAFETY: the caller vouches for the signature of this name.
-                            Some(pointer) => unsafe { as_function(pointer) },
+                            Some(pointer) => unsafe { shapeyard_dylib::as_function(pointer) },
                             None => return Err(vec![$symbol]),
                         },
                     )*
@@ -77,15 +74,4 @@ impl std::fmt::Debug for crate::Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api").field("functions", &Self::FUNCTIONS.len()).finish_non_exhaustive()
     }
-}
-
-/// Takes the address of a function for the function.
-///
-/// # Safety
-///
-/// `F` has to be a function pointer type with the signature of the function at `pointer`.
-pub(crate) unsafe fn as_function<F: Copy>(pointer: NonNull<c_void>) -> F {
-    const { assert!(size_of::<F>() == size_of::<NonNull<c_void>>()) };
-    // SAFETY: both are one address wide, as asserted above, and the caller vouches for the signature.
-    unsafe { std::mem::transmute_copy(&pointer) }
 }

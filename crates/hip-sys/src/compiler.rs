@@ -4,11 +4,11 @@ use std::ffi::{CString, NulError, c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use shapeyard_dylib::{Candidate, Library, Refusal, Search, as_function};
+
 use crate::error::LoadError;
-use crate::library::{Library, Refusal};
 use crate::platform::Platform;
-use crate::search::{Outcome, SearchStep};
-use crate::table::{as_function, text_at};
+use crate::table::text_at;
 
 type Program = *mut std::ffi::c_void;
 type Answer = c_int;
@@ -99,22 +99,15 @@ impl Compiler {
     ) -> Result<Self, LoadError> {
         let names = platform.compiler_files();
         let near = beside.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
-        let near = near.map(|path| (path, "beside the runtime"));
-        let far = names.iter().map(|name| (PathBuf::from(name), "the system's loader"));
-        let mut steps = Vec::new();
-        for (place, why) in near.chain(far) {
-            let outcome = match Library::open(&place) {
-                Ok(library) => match Self::of(platform, &library) {
-                    Ok(compiler) => return Ok(compiler),
-                    Err(missing) => Outcome::Refused(format!("it lacks {missing}")),
-                },
-                Err(Refusal::Absent) => Outcome::Absent,
-                Err(Refusal::Unloadable(reason)) => Outcome::Refused(reason),
-            };
-            steps.push(SearchStep { platform, place, why, outcome });
-        }
-        let inside = runtime.and_then(|runtime| Self::of(platform, runtime).ok());
-        inside.ok_or(LoadError::NotFound { steps })
+        let near = near.map(|path| Candidate::new(path, "beside the runtime"));
+        let far = names.iter().map(Candidate::by_loader);
+        let load = |path: &Path| {
+            let missing = |name| Refusal::Unfit(format!("it lacks {name}"));
+            Self::of(platform, &Library::open(path)?).map_err(missing)
+        };
+        let Search { result, steps } = shapeyard_dylib::search(near.chain(far), load);
+        let inside = || runtime.and_then(|runtime| Self::of(platform, runtime).ok());
+        result.ok().or_else(inside).ok_or(LoadError::NotFound { steps })
     }
 
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one table, one reason")]
@@ -125,7 +118,7 @@ impl Compiler {
         };
         let find = |name: &str| {
             let name = format!("{prefix}{name}");
-            library.find(&name).ok_or(name)
+            library.symbol(&name).ok_or(name)
         };
         // SAFETY: the names are those of the platform's C API, and the signatures are those that
         // `hiprtc.h` of HIP 5.2 and `nvrtc.h` of CUDA 13 give them.
@@ -142,7 +135,7 @@ impl Compiler {
                 error_text: as_function(find("GetErrorString")?),
             }
         };
-        Ok(Self { platform, functions, path: library.path.clone() })
+        Ok(Self { platform, functions, path: library.path().to_owned() })
     }
 
     /// The file that was loaded.

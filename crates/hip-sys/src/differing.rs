@@ -4,12 +4,12 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::ptr;
 
+use shapeyard_dylib::{Library, as_function};
+
 use crate::device::{self, DeviceAttribute, PointerAttributes};
 use crate::error::HipError;
-use crate::library::Library;
 use crate::open::Hip;
 use crate::platform::Platform;
-use crate::table::as_function;
 use crate::types::{
     CaptureStatus, EventFlags, HostMallocFlags, Status, UpdateResult, hipEvent_t, hipGraph_t,
     hipGraphExec_t, hipGraphNode_t, hipStream_t,
@@ -121,7 +121,7 @@ impl Differing {
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one table, one reason")]
     unsafe fn of_amd(runtime: &Library) -> Result<Self, &'static str> {
         const R0600: &str = "hipGetDevicePropertiesR0600";
-        let is_new = runtime.find(R0600).is_some();
+        let is_new = runtime.symbol(R0600).is_some();
         let (layout, properties) = if is_new {
             (PropertyLayout::Hip6, R0600)
         } else {
@@ -146,7 +146,7 @@ impl Differing {
     unsafe fn of_nvidia(runtime: &Library) -> Result<Self, &'static str> {
         const SIX: &str = "cudaStreamGetCaptureInfo_v2";
         // CUDA 12 kept the layouts of 11 under the plain names, and 13 dropped the suffixes.
-        let is_12 = runtime.find(SIX).is_some();
+        let is_12 = runtime.symbol(SIX).is_some();
         let properties =
             if is_12 { "cudaGetDeviceProperties_v2" } else { "cudaGetDeviceProperties" };
         // SAFETY: see `resolve`.
@@ -170,7 +170,7 @@ impl Differing {
 }
 
 unsafe fn function<F: Copy>(runtime: &Library, name: &'static str) -> Result<F, &'static str> {
-    let address = runtime.find(name).ok_or(name)?;
+    let address = runtime.symbol(name).ok_or(name)?;
     // SAFETY: the caller names a function with the signature `F`.
     Ok(unsafe { as_function(address) })
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::path::PathBuf;
 
-use crate::search::SearchStep;
+use shapeyard_dylib::{SearchStep, list};
 
 /// Why no runtime, or no run-time compiler, was loaded; each variant asks for another reaction.
 ///
@@ -13,7 +13,7 @@ use crate::search::SearchStep;
 #[non_exhaustive]
 pub enum LoadError {
     /// Nothing is at any of the places: install ROCm or CUDA, or say where it is.
-    #[error("there is no such library at any of these places: {}", listed(.steps))]
+    #[error("there is no such library at any of these places: {}", list(.steps))]
     #[non_exhaustive]
     NotFound {
         /// Every place that was tried.
@@ -61,10 +61,6 @@ impl LoadError {
             Self::UnknownPlatform { .. } => &[],
         }
     }
-}
-
-fn listed(steps: &[SearchStep]) -> String {
-    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a call answered that did not do what it was asked for.

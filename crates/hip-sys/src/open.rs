@@ -1,17 +1,19 @@
 //! Choosing a runtime, and asking it the first questions.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 use std::sync::OnceLock;
+
+use shapeyard_dylib::{Failure, Library, OpenError, Refusal, SearchStep, Trace};
 
 use crate::api::Api;
 use crate::compiler::Compiler;
 use crate::device::{self, DeviceProperties};
 use crate::differing::Differing;
 use crate::error::{Fault, HipError, LoadError};
-use crate::library::{Library, Refusal};
 use crate::platform::Platform;
-use crate::search::{Candidate, Outcome, SearchOptions, SearchStep};
+use crate::search::SearchOptions;
 use crate::table::text_at;
 use crate::types::Status;
 
@@ -45,54 +47,49 @@ impl Hip {
         if let Some(value) = options.unknown_platform() {
             return Err(LoadError::UnknownPlatform { value: value.to_owned() });
         }
-        let mut steps = Vec::new();
+        let mut trace = Trace::default();
         let mut idle: Option<Self> = None;
-        let mut first = None;
-        for candidate in options.candidates() {
+        for (platform, candidate) in options.candidates() {
             // A second runtime of the same platform would see the same devices.
-            if idle.as_ref().is_some_and(|hip| hip.platform == candidate.platform) {
+            if idle.as_ref().is_some_and(|hip| hip.platform == platform) {
                 continue;
             }
-            let result = Self::load(&candidate);
-            let outcome = match &result {
-                Ok(hip) => Outcome::Loaded { n_devices: hip.device_count().unwrap_or(0) },
-                Err(objection) => objection.outcome(),
-            };
-            let has_device = matches!(outcome, Outcome::Loaded { n_devices: 1.. });
-            let Candidate { platform, path, why } = candidate;
-            steps.push(SearchStep { platform, place: path.clone(), why, outcome });
-            match result {
-                Ok(hip) if has_device => return Ok(Self { steps, ..hip }),
-                Ok(hip) => idle = idle.or(Some(hip)),
-                Err(Objection::Refused(Refusal::Absent)) => (),
-                Err(objection) => first = first.or(Some((path, objection))),
+            match Self::load(platform, &candidate.path) {
+                Ok(hip) if hip.device_count().is_ok_and(|count| count > 0) => {
+                    trace.loaded(candidate);
+                    return Ok(Self { steps: trace.into_steps(), ..hip });
+                }
+                Ok(hip) => {
+                    trace.set_aside(candidate, "it sees no device");
+                    idle = idle.or(Some(hip));
+                }
+                Err(refusal) => trace.refused(candidate, refusal),
             }
         }
         match idle {
-            Some(hip) => Ok(Self { steps, ..hip }),
-            None => Err(error(first, steps)),
+            Some(hip) => Ok(Self { steps: trace.into_steps(), ..hip }),
+            None => Err(error(trace)),
         }
     }
 
-    fn load(candidate: &Candidate) -> Result<Self, Objection> {
-        let platform = candidate.platform;
-        let runtime = Library::open(&candidate.path).map_err(Objection::Refused)?;
-        if runtime.find(platform.telling_function()).is_none() {
-            return Err(Objection::Incomplete(vec![platform.telling_function()]));
+    fn load(platform: Platform, path: &Path) -> Result<Self, Refusal<Missing>> {
+        let runtime = Library::open(path)?;
+        let missing = |names| Refusal::Unfit(Missing(names));
+        if runtime.symbol(platform.telling_function()).is_none() {
+            return Err(missing(vec![platform.telling_function()]));
         }
-        let driver = platform.driver_file().map(|name| open_driver(&candidate.path, name));
-        let driver = driver.transpose()?;
+        let driver = platform.driver_file().map(|name| open_driver(path, name)).transpose()?;
         let find = |hip: &str, cuda: &str| match platform {
-            Platform::Amd => runtime.find(hip),
-            Platform::Nvidia if cuda.starts_with("cuda") => runtime.find(cuda),
-            Platform::Nvidia => driver.as_ref()?.find(cuda),
+            Platform::Amd => runtime.symbol(hip),
+            Platform::Nvidia if cuda.starts_with("cuda") => runtime.symbol(cuda),
+            Platform::Nvidia => driver.as_ref()?.symbol(cuda),
         };
         // SAFETY: the names are those of the platform's C API, whose functions keep their signatures
         // as long as the soname stays, and libraries are never unloaded.
-        let api = unsafe { Api::resolve(find) }.map_err(Objection::Incomplete)?;
+        let api = unsafe { Api::resolve(find) }.map_err(missing)?;
         // SAFETY: as above.
         let differing = unsafe { Differing::resolve(platform, &runtime) };
-        let differing = differing.map_err(|name| Objection::Incomplete(vec![name]))?;
+        let differing = differing.map_err(|name| missing(vec![name]))?;
         let compiler = OnceLock::new();
         Ok(Self { api, differing, platform, runtime, compiler, steps: Vec::new() })
     }
@@ -113,7 +110,7 @@ impl Hip {
     /// loader was asked for.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.runtime.path
+        self.runtime.path()
     }
 
     /// Every place that was looked at.
@@ -213,7 +210,7 @@ impl Hip {
     ///
     /// See [`LoadError`]; everything else works without a compiler.
     pub fn compiler(&self) -> Result<&Compiler, LoadError> {
-        let beside = self.runtime.path.parent();
+        let beside = self.runtime.path().parent();
         let made = self
             .compiler
             .get_or_init(|| Compiler::open(self.platform, beside, Some(&self.runtime)));
@@ -223,7 +220,7 @@ impl Hip {
     /// The address of a function of the runtime that [`Api`] does not list.
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<std::ptr::NonNull<std::ffi::c_void>> {
-        self.runtime.find(name)
+        self.runtime.symbol(name)
     }
 }
 
@@ -233,44 +230,34 @@ pub(crate) fn ordinal(device: usize) -> c_int {
 }
 
 /// The driver's library comes with the system, not with the runtime.
-fn open_driver(runtime: &Path, name: &'static str) -> Result<Library, Objection> {
-    Library::open(Path::new(name)).map_err(|refusal| match refusal {
-        Refusal::Absent => Objection::Refused(Refusal::Unloadable(format!(
+fn open_driver(runtime: &Path, name: &'static str) -> Result<Library, OpenError> {
+    Library::open(Path::new(name)).map_err(|error| match error {
+        OpenError::Absent => OpenError::Unloadable(format!(
             "`{}` is there, and the driver's `{name}` is not",
             runtime.display()
-        ))),
-        other => Objection::Refused(other),
+        )),
+        OpenError::Unloadable(_) => error,
     })
 }
 
-/// Why one place did not serve.
+/// The HIP names of functions that a library lacks.
 #[derive(Debug)]
-enum Objection {
-    Refused(Refusal),
-    Incomplete(Vec<&'static str>),
-}
+struct Missing(Vec<&'static str>);
 
-impl Objection {
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::Refused(Refusal::Absent) => Outcome::Absent,
-            Self::Refused(Refusal::Unloadable(reason)) => Outcome::Refused(reason.clone()),
-            Self::Incomplete(missing) => {
-                Outcome::Refused(format!("it lacks {}", missing.join(", ")))
-            }
-        }
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it lacks {}", self.0.join(", "))
     }
 }
 
-fn error(first: Option<(PathBuf, Objection)>, steps: Vec<SearchStep>) -> LoadError {
-    match first {
-        Some((path, Objection::Refused(Refusal::Unloadable(reason)))) => {
-            LoadError::Unloadable { path, reason, steps }
-        }
-        Some((path, Objection::Incomplete(missing))) => {
+fn error(trace: Trace<Missing>) -> LoadError {
+    let (failure, steps) = trace.into_failure();
+    match failure {
+        Failure::NotFound => LoadError::NotFound { steps },
+        Failure::Unloadable { path, reason } => LoadError::Unloadable { path, reason, steps },
+        Failure::Unfit { path, objection: Missing(missing) } => {
             LoadError::Incomplete { path, missing, steps }
         }
-        Some((_, Objection::Refused(Refusal::Absent))) | None => LoadError::NotFound { steps },
     }
 }
 

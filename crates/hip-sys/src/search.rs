@@ -1,10 +1,8 @@
 //! Where a runtime is looked for, and in which order.
 
-use std::collections::BTreeSet;
-use std::env;
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use shapeyard_dylib::{Candidate, installations, path_variable};
 
 use crate::platform::Platform;
 
@@ -26,7 +24,7 @@ pub const DYLIB_PATH_VARIABLE: &str = "HIP_DYLIB_PATH";
 ///    version first, or `/usr/local/cuda`; and what the system's loader finds by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchOptions {
-    named: Option<(Platform, PathBuf, &'static str)>,
+    named: Option<(Platform, Candidate)>,
     platform: Result<Option<Platform>, String>,
     folders: Vec<(Platform, PathBuf, &'static str)>,
     /// The folder that holds installations called `rocm*`.
@@ -36,11 +34,10 @@ pub struct SearchOptions {
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        let platform = platform_of(set_variable(PLATFORM_VARIABLE));
-        let named = set_variable(DYLIB_PATH_VARIABLE).map(|path| {
+        let platform = platform_of(path_variable(PLATFORM_VARIABLE));
+        let named = Candidate::from_variable(DYLIB_PATH_VARIABLE).map(|file| {
             let chosen = platform.clone().ok().flatten();
-            let path = PathBuf::from(path);
-            (chosen.unwrap_or_else(|| platform_of_file(&path)), path, DYLIB_PATH_VARIABLE)
+            (chosen.unwrap_or_else(|| platform_of_file(&file.path)), file)
         });
         let variables = [
             (Platform::Amd, "ROCM_PATH"),
@@ -49,7 +46,7 @@ impl Default for SearchOptions {
             (Platform::Nvidia, "CUDA_HOME"),
         ];
         let given = variables.into_iter().filter_map(|(platform, variable)| {
-            Some((platform, PathBuf::from(set_variable(variable)?), variable))
+            Some((platform, path_variable(variable)?, variable))
         });
         let usual = (Platform::Nvidia, PathBuf::from("/usr/local/cuda"), "a CUDA installation");
         let unix = cfg!(not(windows));
@@ -67,7 +64,7 @@ impl SearchOptions {
     /// This file and no other, whatever the environment says.
     #[must_use]
     pub fn at(platform: Platform, path: impl Into<PathBuf>) -> Self {
-        let named = Some((platform, path.into(), "the path that was given"));
+        let named = Some((platform, Candidate::given(path)));
         Self { named, ..Self::nowhere() }
     }
 
@@ -116,15 +113,16 @@ impl SearchOptions {
         self.platform.as_ref().err().map(String::as_str)
     }
 
-    /// Every place in order; a named file is the only one.
-    pub(crate) fn candidates(&self) -> Vec<Candidate> {
-        if let Some((platform, path, why)) = &self.named {
-            return vec![Candidate { platform: *platform, path: path.clone(), why }];
+    /// Every place in order, each with whose runtime it may have; a named file is the only one.
+    pub(crate) fn candidates(&self) -> Vec<(Platform, Candidate)> {
+        if let Some(named) = &self.named {
+            return vec![named.clone()];
         }
         let chosen = self.platform.as_ref().ok().copied().flatten();
         let wanted =
             Platform::ALL.into_iter().filter(|one| chosen.is_none_or(|chosen| chosen == *one));
-        wanted.flat_map(|platform| self.candidates_on(platform)).collect()
+        let on = |platform| self.candidates_on(platform).into_iter().map(move |it| (platform, it));
+        wanted.flat_map(on).collect()
     }
 
     fn candidates_on(&self, platform: Platform) -> Vec<Candidate> {
@@ -133,88 +131,22 @@ impl SearchOptions {
             candidates.extend(in_folder(platform, folder, why));
         }
         if platform == Platform::Amd {
-            for folder in self.installations.iter().flat_map(|parent| installations(parent)) {
+            let installed = self.installations.iter().flat_map(|it| installations(it, "rocm"));
+            for folder in installed {
                 candidates.extend(in_folder(platform, &folder, "a ROCm installation"));
             }
         }
         if self.loader {
-            let by_name = |name: &&str| Candidate {
-                platform,
-                path: (*name).into(),
-                why: "the system's loader",
-            };
-            candidates.extend(platform.runtime_files().iter().map(by_name));
+            candidates.extend(platform.runtime_files().iter().map(Candidate::by_loader));
         }
         candidates
     }
 }
 
-/// One file to try.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    pub(crate) platform: Platform,
-    /// A path, or a bare name for the loader.
-    pub(crate) path: PathBuf,
-    pub(crate) why: &'static str,
-}
-
-pub(crate) fn is_bare_name(path: &Path) -> bool {
-    path.file_name() == Some(path.as_os_str())
-}
-
-/// One place where a runtime was looked for, and what was there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SearchStep {
-    /// Whose runtime was looked for.
-    pub platform: Platform,
-    /// A file, or a bare name that the system's loader was asked for.
-    pub place: PathBuf,
-    /// Why this place was looked at.
-    pub why: &'static str,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// What came of one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The runtime was loaded from here, and sees so many devices.
-    Loaded {
-        /// How many devices the runtime sees.
-        n_devices: usize,
-    },
-    /// Nothing is there.
-    Absent,
-    /// Something is there that cannot be used, with the reason.
-    Refused(String),
-}
-
-impl fmt::Display for SearchStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {}): {}", self.place.display(), self.platform, self.why, self.outcome)
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loaded { n_devices } => write!(f, "works, {n_devices} devices"),
-            Self::Absent => f.write_str("not there"),
-            Self::Refused(reason) => f.write_str(reason),
-        }
-    }
-}
-
-fn set_variable(name: &str) -> Option<std::ffi::OsString> {
-    env::var_os(name).filter(|value| !value.is_empty())
-}
-
 /// An unknown name is an error and not the same as none: whoever set it meant something.
-fn platform_of(value: Option<std::ffi::OsString>) -> Result<Option<Platform>, String> {
+fn platform_of(value: Option<PathBuf>) -> Result<Option<Platform>, String> {
     let Some(value) = value else { return Ok(None) };
-    let value = value.to_string_lossy().into_owned();
+    let value = value.display().to_string();
     Platform::from_name(&value).map(Some).ok_or(value)
 }
 
@@ -229,35 +161,17 @@ fn in_folder(platform: Platform, folder: &Path, why: &'static str) -> Vec<Candid
     let files = folders.flat_map(|folder| {
         platform.runtime_files().iter().map(move |name| folder.join(name)).collect::<Vec<_>>()
     });
-    files.map(|path| Candidate { platform, path, why }).collect()
-}
-
-/// The folders called `rocm*`, the newest first; each once, however many links lead to it.
-fn installations(parent: &Path) -> Vec<PathBuf> {
-    // A parent that is absent or closed has no installation for us; the error's steps show the rest.
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("rocm"));
-    let unique: BTreeSet<PathBuf> = named
-        .filter_map(|entry| entry.path().canonicalize().ok())
-        .filter(|path| path.is_dir())
-        .collect();
-    let mut folders: Vec<PathBuf> = unique.into_iter().collect();
-    folders.sort_by_key(|folder| std::cmp::Reverse(numbers_of(folder)));
-    folders
-}
-
-/// The numbers in a folder's name: `rocm-6.10.1` is newer than `rocm-6.9.3`.
-fn numbers_of(folder: &Path) -> Vec<u64> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+    files.map(|path| Candidate::new(path, why)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn paths(options: &SearchOptions) -> Vec<PathBuf> {
-        options.candidates().into_iter().map(|candidate| candidate.path).collect()
+        options.candidates().into_iter().map(|(_, candidate)| candidate.path).collect()
     }
 
     #[test]

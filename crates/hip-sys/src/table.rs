@@ -1,7 +1,6 @@
 //! What the table of functions is made of.
 
-use std::ffi::{CStr, c_void};
-use std::ptr::NonNull;
+use std::ffi::CStr;
 
 /// The table of functions that both platforms have with the same signature.
 ///
@@ -63,21 +62,21 @@ macro_rules! functions {
                         $name: match find($hip, $cuda) {
                             // SAFETY: the caller vouches for the function behind the name; the
                             // signature is HIP's, compared with the headers of both platforms.
-                            Some(address) => unsafe { $crate::table::as_function(address) },
+                            Some(address) => unsafe { shapeyard_dylib::as_function(address) },
                             None => return Err(vec![$hip]),
                         },
                     )*
                     $(
                         $late: match find($late_hip, $late_cuda) {
                             // SAFETY: as above.
-                            Some(address) => Some(unsafe { $crate::table::as_function(address) }),
+                            Some(address) => Some(unsafe { shapeyard_dylib::as_function(address) }),
                             None => None,
                         },
                     )*
                     $(
                         $plain: match find($plain_hip, $plain_cuda) {
                             // SAFETY: as above.
-                            Some(address) => unsafe { $crate::table::as_function(address) },
+                            Some(address) => unsafe { shapeyard_dylib::as_function(address) },
                             None => return Err(vec![$plain_hip]),
                         },
                     )*
@@ -106,17 +105,6 @@ macro_rules! functions {
             )*
         }
     };
-}
-
-/// Takes the address of a function for the function.
-///
-/// # Safety
-///
-/// `F` has to be a function pointer type with the signature of the function at `pointer`.
-pub(crate) unsafe fn as_function<F: Copy>(pointer: NonNull<c_void>) -> F {
-    const { assert!(size_of::<F>() == size_of::<NonNull<c_void>>()) };
-    // SAFETY: both are one address wide, as asserted above, and the caller vouches for the signature.
-    unsafe { std::mem::transmute_copy(&pointer) }
 }
 
 /// The text at a pointer that the runtime answered, which is static or null.

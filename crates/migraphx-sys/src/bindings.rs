@@ -5,7 +5,7 @@
 use std::ffi::{CStr, c_char, c_uint, c_void};
 use std::ptr::NonNull;
 
-use crate::table::{MissingFunctions, OptionalFunction, as_function};
+use crate::table::{MissingFunctions, OptionalFunction};
 
 /// What a function answers. The words that go with a failure are on standard error.
 #[must_use]

@@ -3,8 +3,9 @@
 use std::ffi::CStr;
 use std::path::PathBuf;
 
+use shapeyard_dylib::{SearchStep, list};
+
 use crate::data_types::UnknownNumbering;
-use crate::search::SearchStep;
 
 /// Why no library was loaded; each variant asks for another reaction.
 ///
@@ -14,7 +15,7 @@ use crate::search::SearchStep;
 #[non_exhaustive]
 pub enum LoadError {
     /// Nothing is at any of the places: install MIGraphX, or say where it is.
-    #[error("MIGraphX is at none of these places: {}", listed(.steps))]
+    #[error("MIGraphX is at none of these places: {}", list(.steps))]
     #[non_exhaustive]
     NotFound {
         /// Every place that was tried.
@@ -82,10 +83,6 @@ impl LoadError {
             | Self::TooNew { steps, .. } => steps,
         }
     }
-}
-
-fn listed(steps: &[SearchStep]) -> String {
-    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A library of another age lacks dozens; the first tells enough.

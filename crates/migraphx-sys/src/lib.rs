@@ -5,11 +5,8 @@
 mod table;
 mod bindings;
 mod data_types;
-#[cfg(target_os = "linux")]
-mod elf;
 mod error;
 mod library;
-mod mapped;
 mod search;
 mod version;
 
@@ -17,6 +14,7 @@ pub use bindings::*;
 pub use data_types::{DataTypes, ShapeType, UnknownNumbering};
 pub use error::LoadError;
 pub use library::{Library, target_lock};
-pub use search::{DYLIB_PATH_VARIABLE, Outcome, SearchOptions, SearchStep};
+pub use search::{DYLIB_PATH_VARIABLE, SearchOptions};
+pub use shapeyard_dylib::{Outcome, SearchStep};
 pub use table::{MissingFunctions, OptionalFunction};
 pub use version::{Version, VersionError};

@@ -1,7 +1,6 @@
 //! What the generated declarations are made of: opaque handles, and one table of functions.
 
-use std::ffi::{CStr, c_void};
-use std::ptr::NonNull;
+use std::ffi::CStr;
 
 use crate::bindings::{Api, migraphx_status};
 
@@ -99,14 +98,14 @@ macro_rules! functions {
                     $(
                         $name: match find($symbol) {
                             // SAFETY: the caller vouches for the signature of this name.
-                            Some(pointer) => unsafe { as_function(pointer) },
+                            Some(pointer) => unsafe { shapeyard_dylib::as_function(pointer) },
                             None => return Err(vec![$symbol]),
                         },
                     )*
                     $(
                         $late_name: match find($late_symbol) {
                             // SAFETY: the caller vouches for the signature of this name.
-                            Some(pointer) => Some(unsafe { as_function(pointer) }),
+                            Some(pointer) => Some(unsafe { shapeyard_dylib::as_function(pointer) }),
                             None => None,
                         },
                     )*
@@ -158,15 +157,4 @@ impl migraphx_status {
     pub fn is_success(self) -> bool {
         self == Self::SUCCESS
     }
-}
-
-/// Takes the address of a function for the function.
-///
-/// # Safety
-///
-/// `F` has to be a function pointer type with the signature of the function at `pointer`.
-pub(crate) unsafe fn as_function<F: Copy>(pointer: NonNull<c_void>) -> F {
-    const { assert!(size_of::<F>() == size_of::<NonNull<c_void>>()) };
-    // SAFETY: both are one address wide, as asserted above, and the caller vouches for the signature.
-    unsafe { std::mem::transmute_copy(&pointer) }
 }

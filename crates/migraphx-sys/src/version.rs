@@ -8,7 +8,6 @@ use std::path::Path;
 use std::ptr;
 
 use crate::bindings::{Api, migraphx_file_options_t, migraphx_program_t, migraphx_status};
-use crate::mapped;
 
 /// A release of MIGraphX. ROCm counts its own releases: MIGraphX 2.14 came with ROCm 7.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,7 +53,7 @@ pub(crate) fn ask(api: &Api) -> Result<Version, VersionError> {
         Ok(version) => return Ok(version),
         Err(error) => error,
     };
-    let file = mapped::file_called("libmigraphx.so.");
+    let file = shapeyard_dylib::mapped_file("libmigraphx.so.");
     file.as_deref().and_then(from_file_name).ok_or(error)
 }
 

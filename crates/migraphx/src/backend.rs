@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use migraphx_sys::LoadError;
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
     Fingerprint, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
@@ -161,7 +160,7 @@ fn search(path: Option<&Path>) -> Search {
         steps
             .iter()
             .map(|step| SearchStep {
-                place: format!("{} ({})", step.place.display(), step.why),
+                place: step.place_and_why(),
                 outcome: step.outcome.to_string(),
             })
             .collect()
@@ -169,20 +168,9 @@ fn search(path: Option<&Path>) -> Search {
     match Migraphx::load(path) {
         Ok(library) => Search { steps: described(library.library().steps()), library: Ok(library) },
         Err(error) => {
-            let steps = described(steps_of(&error));
+            let steps = described(error.steps());
             Search { library: Err(error.to_string()), steps }
         }
-    }
-}
-
-fn steps_of(error: &LoadError) -> &[migraphx_sys::SearchStep] {
-    match error {
-        LoadError::NotFound { steps, .. }
-        | LoadError::Unloadable { steps, .. }
-        | LoadError::NotMigraphx { steps, .. }
-        | LoadError::TooOld { steps, .. }
-        | LoadError::TooNew { steps, .. } => steps,
-        _ => &[],
     }
 }
 

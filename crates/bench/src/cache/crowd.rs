@@ -13,7 +13,7 @@ use shapeyard_core::Model;
 use super::hit;
 use super::place::{self, Place};
 use super::worker::{Job, PRODUCTION, at_once};
-use crate::contest::{Contender, Contest, Sample, timed};
+use crate::contest::{Contender, Contest, Role, Sample, timed};
 
 /// Processes that load one entry, beside as many that read its file.
 pub(crate) fn processes(place: &Place, n_loaders: usize, n_rounds: usize) -> Result<Contest> {
@@ -82,7 +82,7 @@ pub(crate) fn race(place: &Place, n_racers: usize, n_rounds: usize) -> Result<Co
     };
     let contenders = vec![
         Contender::new(format!("ours: {n_racers} processes"), race(n_racers)),
-        Contender::new("ours: one process, which produces and publishes", race(1)),
+        Contender::new("one process, which produces and publishes", race(1)).role(Role::Limit),
     ];
     let title = format!("a key that is not there, a producer of {} ms", PRODUCTION.as_millis());
     let mut contest = Contest::run("race", title, n_rounds, contenders)?;

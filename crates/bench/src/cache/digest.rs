@@ -7,7 +7,7 @@ use shapeyard_cache::Store;
 use shapeyard_core::Model;
 
 use super::place::{self, Place};
-use crate::contest::{Contender, Contest, timed};
+use crate::contest::{Contender, Contest, Role, timed};
 
 pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
     let (store, model) = (Store::open(place.root())?, Model::open(place.model())?);
@@ -23,13 +23,16 @@ pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
         Contender::new("fs::read into a new vector", || Ok(timed(|| Ok(fs::read(&path)?))?.1)),
         Contender::new("reading through one buffer", || {
             Ok(timed(|| Ok(place::read_through(&path, &mut buffer)?))?.1)
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("BLAKE3 of the mapped file, one thread", || {
             Ok(timed(|| Ok(place::hash_mapped(&path)?))?.1)
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("ours, remembered", || {
             Ok(timed(|| Ok(store.digests().of_model(&model)?))?.1)
-        }),
+        })
+        .role(Role::Ours),
     ];
     let title = format!("a model of {} MiB, in the page cache", model.n_bytes() >> 20);
     Contest::run("digest", title, n_rounds, contenders)

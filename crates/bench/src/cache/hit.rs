@@ -7,7 +7,7 @@ use shapeyard_cache::{Ask, Entry, Failure, Key, Produced, Store};
 use shapeyard_core::Model;
 
 use super::place::{self, Place};
-use crate::contest::{Contender, Contest, timed};
+use crate::contest::{Contender, Contest, Role, timed};
 
 /// The artifact that is loaded over and over.
 pub(crate) const ARTIFACT: &str = "hit";
@@ -23,10 +23,12 @@ pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
         Contender::new("fs::read into a new vector", || Ok(timed(|| Ok(fs::read(&path)?))?.1)),
         Contender::new("reading through one buffer", || {
             Ok(timed(|| Ok(place::read_through(&path, &mut buffer)?))?.1)
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("BLAKE3 of the mapped file, one thread", || {
             Ok(timed(|| Ok(place::hash_mapped(&path)?))?.1)
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("opening without verification", || {
             let open = || -> Result<_> {
                 let file = File::open(&path)?;
@@ -34,10 +36,12 @@ pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
                 Ok((file, fs::read(&manifest)?))
             };
             Ok(timed(open)?.1)
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("ours, then its bytes in a new vector", || {
             Ok(timed(|| Ok(load(&store, &model)?.read()?))?.1)
-        }),
+        })
+        .role(Role::Ours),
     ];
     let title = "an entry to be had, its file in the page cache";
     Contest::run("hit", title, n_rounds, contenders)

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use serde::Serialize;
 
 use self::place::Place;
-use crate::contest::Contest;
-use crate::record::{self, Format};
+use crate::contest::{Contest, Goal};
+use crate::record::Record;
+use crate::suite::{Host, Output, Suite};
 
 /// A hit may take so many times as long as plain reading.
 const HIT_TARGET: f64 = 1.3;
@@ -55,12 +55,8 @@ pub(crate) struct Args {
     /// Where to make the temporary folder; cargo's target folder unless given.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// How to print the record.
-    #[arg(long, default_value_t, value_enum)]
-    format: Format,
-    /// Append the record to this file, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -90,52 +86,30 @@ impl std::fmt::Display for What {
     }
 }
 
-/// What a run of the suite found.
-#[derive(Debug, Serialize)]
-struct Record {
-    schema: u32,
-    suite: &'static str,
-    revision: Option<String>,
-    processor: String,
-    file_system: String,
-    /// Processes that wanted to run, on average over the minute before.
-    load_before: Option<f64>,
-    n_payload_bytes: usize,
-    page_cache: &'static str,
-    hit_target: f64,
-    contests: Vec<Contest>,
-}
+impl Suite for Args {
+    const NAME: &'static str = "cache";
 
-/// Measures what was asked for and prints the record.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(args.rounds > 0 && args.long_rounds > 0, "there has to be a round");
-    ensure!(args.loaders > 1, "--loaders must be at least 2");
-    ensure!(args.payload_mb > 0 && args.model_mib > 0, "there has to be something to load");
-    let folder = args.folder.clone().map_or_else(place::target, Ok)?;
-    let file_system = place::file_system(&folder)?;
-    let load_before = record::load();
-    eprintln!("making a payload and a model in {} ({file_system})", folder.display());
-    let n_payload_bytes = args.payload_mb * 1_000_000;
-    let place = Place::make(&folder, n_payload_bytes, args.model_mib << 20)?;
-    let contests = What::ALL.into_iter().filter(|what| args.only.contains(what));
-    let contests = contests.map(|what| measure(args, &place, what)).collect::<Result<_>>()?;
-    let record = Record {
-        schema: 1,
-        suite: "cache",
-        revision: record::revision(),
-        processor: record::processor(),
-        file_system,
-        load_before,
-        n_payload_bytes,
-        page_cache: "warm",
-        hit_target: HIT_TARGET,
-        contests,
-    };
-    match args.format {
-        Format::Text => record.print(),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
+    fn output(&self) -> &Output {
+        &self.output
     }
-    args.record.as_ref().map_or(Ok(()), |path| record::append(path, &record))
+
+    fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
+        ensure!(self.rounds > 0 && self.long_rounds > 0, "there has to be a round");
+        ensure!(self.loaders > 1, "--loaders must be at least 2");
+        ensure!(self.payload_mb > 0 && self.model_mib > 0, "there has to be something to load");
+        let folder = self.folder.clone().map_or_else(place::target, Ok)?;
+        let file_system = place::file_system(&folder)?;
+        eprintln!("making a payload and a model in {} ({file_system})", folder.display());
+        let n_payload_bytes = self.payload_mb * 1_000_000;
+        let place = Place::make(&folder, n_payload_bytes, self.model_mib << 20)?;
+        record.set("payload_bytes", n_payload_bytes);
+        record.set("file_system", file_system);
+        record.set("page_cache", "warm");
+        for what in What::ALL.into_iter().filter(|what| self.only.contains(what)) {
+            record.contests.push(measure(self, &place, what)?);
+        }
+        Ok(())
+    }
 }
 
 fn measure(args: &Args, place: &Place, what: What) -> Result<Contest> {
@@ -152,17 +126,7 @@ fn measure(args: &Args, place: &Place, what: What) -> Result<Contest> {
 }
 
 fn with_target(mut contest: Contest) -> Contest {
-    let ratio = contest.ratio();
-    let verdict = if ratio <= HIT_TARGET { "met" } else { "missed" };
-    contest.notes.push(format!("target: at most {HIT_TARGET} x plain reading; {verdict}"));
+    let what = "a hit, as a multiple of plain reading";
+    contest.goals.push(Goal::at_most(what, HIT_TARGET, contest.ratio()));
     contest
-}
-
-impl Record {
-    fn print(&self) {
-        let load = self.load_before.map_or_else(|| "unknown".to_owned(), |it| format!("{it:.2}"));
-        println!("{}; {}; load before {load}", self.processor, self.file_system);
-        println!("payload {} MB, page cache {}", self.n_payload_bytes / 1_000_000, self.page_cache);
-        self.contests.iter().for_each(Contest::print);
-    }
 }

@@ -11,7 +11,7 @@ use shapeyard_core::Model;
 
 use super::hit;
 use super::place::{self, Place};
-use crate::contest::{Contender, Contest, timed};
+use crate::contest::{Contender, Contest, Role, timed};
 
 /// What a plain writer does after the file is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub(crate) fn measure(place: &Place, n_rounds: usize) -> Result<Contest> {
     };
     let contenders = vec![
         Contender::new("ours: get_or_produce", ours),
-        Contender::new("write, sync of file and folder", plain(Then::Done)),
-        Contender::new("write, sync, read back", plain(Then::ReadBack)),
+        Contender::new("write, sync of file and folder", plain(Then::Done)).role(Role::Limit),
+        Contender::new("write, sync, read back", plain(Then::ReadBack)).role(Role::Limit),
         Contender::new("write, sync, read back from the disk", plain(Then::ReadBackFromDisk)),
     ];
     Contest::run("publish", "a payload to be kept", n_rounds, contenders)

@@ -34,10 +34,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn rows_per_second(&self) -> f64 {
-        self.n_rows as f64 / self.seconds
-    }
-
     fn add(&mut self, other: Self) {
         self.n_rows += other.n_rows;
         self.n_padded_rows += other.n_padded_rows;

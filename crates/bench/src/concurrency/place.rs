@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
     Artifact, ArtifactSource, Backend, BackendError, Cancellation, CompileJob, Executable, LoadJob,
-    SessionOptions,
+    SessionOptions, Status,
 };
 use shapeyard_core::engine::{Engine, EngineOptions};
 use shapeyard_core::plan::Bucket;
@@ -33,6 +33,7 @@ pub(crate) struct Place {
     pub(crate) batches: Vec<usize>,
     pub(crate) rows: Rows,
     pub(crate) compile_time: Duration,
+    pub(crate) compiler: String,
     _folder: tempfile::TempDir,
 }
 
@@ -41,6 +42,8 @@ pub(crate) struct Contender {
     pub(crate) name: String,
     pub(crate) batches: Batches,
     pub(crate) instances: usize,
+    /// Whether every request runs in the one largest program.
+    pub(crate) is_padded_to_one: bool,
     pub(crate) engine: Engine,
     wanted: Arc<Wanted>,
 }
@@ -80,8 +83,17 @@ impl Place {
         let compile_time = start.elapsed();
         let job = LoadJob { artifacts: &artifacts, ..LoadJob::of(&model) };
         let rows = Rows::of(&backend.load(&job)?, &shape(&model, args.extent, 1))?;
-        let target = args.target;
-        Ok(Self { model, target, artifacts, batches, rows, compile_time, _folder: folder })
+        let (target, compiler) = (args.target, version(&backend)?);
+        Ok(Self {
+            model,
+            target,
+            artifacts,
+            batches,
+            rows,
+            compile_time,
+            compiler,
+            _folder: folder,
+        })
     }
 
     pub(crate) fn most_rows(&self) -> usize {
@@ -101,7 +113,8 @@ impl Place {
         let session = SessionOptions::threads(1);
         let options = EngineOptions { n_sessions, session, queue_capacity };
         let engine = Engine::start(&executable, &options)?;
-        Ok(Contender { name, batches, instances, engine, wanted })
+        let is_padded_to_one = only.is_some();
+        Ok(Contender { name, batches, instances, is_padded_to_one, engine, wanted })
     }
 
     fn load(
@@ -129,6 +142,15 @@ fn backend(target: Target, instances: usize) -> Result<MigraphxBackend> {
         ..MigraphxOptions::default()
     };
     MigraphxBackend::new(options).context("MIGraphX cannot be used")
+}
+
+fn version(backend: &MigraphxBackend) -> Result<String> {
+    match backend.probe().status {
+        Status::Usable { version, .. } => Ok(version),
+        Status::Unusable { reason, remedy } => {
+            bail!("MIGraphX cannot run here: {reason}; {remedy}")
+        }
+    }
 }
 
 fn shape(model: &Model, extent: usize, batch: usize) -> Bucket {

@@ -22,7 +22,7 @@ use crate::measure::{cpu_time, peak_memory};
 /// Who encodes, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     /// Ours, finding its setting.
     Calibrate,
     /// Ours, with a setting.
@@ -33,8 +33,9 @@ pub(crate) enum Kind {
     DirectSorted { setting: Setting },
 }
 
+/// One contender; the suite starts it.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     #[arg(long)]
     kind: String,
     #[arg(long)]
@@ -52,29 +53,33 @@ pub(crate) struct Args {
 
 /// What one run took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
+pub(super) struct Measured {
     /// From the first batch to the last vector; sessions were made before.
-    pub(crate) wall: Duration,
+    pub(super) wall: Duration,
     /// Processor time over the same span.
-    pub(crate) cpu: Duration,
+    pub(super) cpu: Duration,
     /// The most memory that the process had, in bytes.
-    pub(crate) peak_memory: u64,
+    pub(super) peak_memory: u64,
     /// Tokens run, padding counted.
-    pub(crate) n_padded_tokens: usize,
+    pub(super) n_padded_tokens: usize,
     /// Which setting a calibration found.
-    pub(crate) setting: Option<Setting>,
+    pub(super) setting: Option<Setting>,
     /// What a calibration tried.
-    pub(crate) tried: Vec<(Setting, f64)>,
+    pub(super) tried: Vec<(Setting, f64)>,
     /// The backend, and its version.
-    pub(crate) backend: String,
+    pub(super) backend: String,
     /// Numbers in a vector.
-    pub(crate) n_dims: usize,
+    pub(super) n_dims: usize,
     #[serde(skip)]
-    pub(crate) vectors: Vec<f32>,
+    pub(super) vectors: Vec<f32>,
 }
 
 /// Runs one contender and prints what it took, as JSON.
-pub(crate) fn run(args: &Args) -> Result<()> {
+///
+/// # Errors
+///
+/// What it failed of.
+pub fn run(args: &Args) -> Result<()> {
     let kind: Kind = serde_json::from_str(&args.kind)?;
     let ids: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(&args.tokens)?)?;
     let measured = match &kind {

@@ -16,7 +16,7 @@ use super::contender::Measured;
 use crate::measure::{cpu_time, peak_memory};
 
 /// Batches of `n_rows` texts as they come.
-pub(crate) fn in_order(ids: &[Vec<u32>], n_rows: usize) -> Vec<Batch> {
+pub(super) fn in_order(ids: &[Vec<u32>], n_rows: usize) -> Vec<Batch> {
     let items: Vec<usize> = (0..ids.len()).collect();
     let batch = |items: &[usize]| Batch {
         items: items.to_vec(),
@@ -26,7 +26,7 @@ pub(crate) fn in_order(ids: &[Vec<u32>], n_rows: usize) -> Vec<Batch> {
 }
 
 /// Runs the batches on the sessions of `split`, mean-pools and normalises.
-pub(crate) fn run(
+pub(super) fn run(
     model: &Path,
     ids: &[Vec<u32>],
     split: Split,

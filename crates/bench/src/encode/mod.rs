@@ -1,12 +1,12 @@
 //! The `encode` suite: the same texts, model and threads, by ours and by ONNX Runtime driven directly.
 
-pub(crate) mod contender;
+pub mod contender;
 mod direct;
-mod record;
+mod tally;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use shapeyard_core::plan::calibrate::{Setting, Split, splits};
@@ -14,8 +14,14 @@ use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
 
 use self::contender::{Kind, Measured};
-use self::record::{Contender, Record, Workload};
+use self::tally::{Tally, Workload};
+use crate::contest::Contest;
 use crate::corpus;
+use crate::record::Record;
+use crate::suite::{Host, Output, Suite};
+
+/// The hidden command of this program that runs one contender.
+pub const CONTENDER: &str = "encode-contender";
 
 /// The tokens of the texts that are measured.
 const MEASURED: &str = "measured.json";
@@ -26,7 +32,16 @@ const CALIBRATION_FACTOR: usize = 4;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+#[command(after_help = "\
+Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own;
+the time is from the first batch to the last normalised vector, with sessions made before.
+
+Examples:
+  cargo xtask bench encode
+  cargo xtask bench encode --units 2000 --rounds 3
+  cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
+  shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
+pub struct Args {
     /// ONNX files of one encoder, each measured for itself.
     #[arg(long = "model", value_name = "FILE", default_values = [
         "target/models/minilm-l6/minilm-l6.onnx",
@@ -54,32 +69,33 @@ pub(crate) struct Args {
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
-    /// Append the record to this file, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// Measures every model in turn and prints a table for each.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = tempfile::tempdir().context("no temporary folder")?;
-    let workload = prepare(args, folder.path())?;
-    println!(
-        "{} texts, {} tokens (median {}, cut at {}), {} threads, {} rounds",
-        workload.n_units,
-        workload.n_tokens,
-        workload.median_length,
-        args.max_length,
-        args.threads,
-        args.rounds
-    );
-    for model in &args.models {
-        let record = measure(args, model, &workload, folder.path())?;
-        record.print();
-        if let Some(path) = &args.record {
-            crate::record::append(path, &record)?;
-        }
+impl Suite for Args {
+    const NAME: &'static str = "encode";
+
+    fn output(&self) -> &Output {
+        &self.output
     }
-    Ok(())
+
+    fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
+        ensure!(self.rounds > 0 && self.threads > 0, "there has to be a round and a thread");
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        let workload = prepare(self, folder.path())?;
+        record.set("texts", workload.n_units);
+        record.set("tokens", workload.n_tokens);
+        record.set("median_length", workload.median_length);
+        record.set("max_length", self.max_length);
+        record.set("threads", self.threads);
+        record.set("backend", self.backend.as_str());
+        for model in &self.models {
+            let contest = measure(self, host, model, &workload, folder.path(), record)?;
+            record.contests.push(contest);
+        }
+        Ok(())
+    }
 }
 
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
@@ -101,23 +117,23 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     write(CALIBRATION, (CALIBRATION_FACTOR * n_units).min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
-    Ok(Workload {
-        n_units,
-        n_tokens,
-        median_length: lengths[n_units / 2],
-        max_length: args.max_length,
-        n_threads: args.threads,
-        n_rounds: args.rounds,
-    })
+    Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2] })
 }
 
-fn measure(args: &Args, model: &Path, workload: &Workload, folder: &Path) -> Result<Record> {
+fn measure(
+    args: &Args,
+    host: &Host,
+    model: &Path,
+    workload: &Workload,
+    folder: &Path,
+    record: &mut Record,
+) -> Result<Contest> {
     let start = |kind: &Kind| -> Result<Measured> {
         let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
         let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
-        let output = Command::new(std::env::current_exe()?)
-            .arg("encode-contender")
+        let output = host
+            .hidden(CONTENDER)?
             .args(["--kind".as_ref(), serde_json::to_string(kind)?.as_ref() as &std::ffi::OsStr])
             .args(["--model".as_ref(), model.as_os_str()])
             .args(["--tokens".as_ref(), tokens.as_os_str()])
@@ -133,29 +149,29 @@ fn measure(args: &Args, model: &Path, workload: &Workload, folder: &Path) -> Res
         measured.vectors = read_vectors(&vectors)?;
         Ok(measured)
     };
-    eprintln!("{}: calibrating", model.display());
+    let name = model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy();
+    eprintln!("{name}: calibrating");
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;
-    let mut contenders: Vec<Contender> =
-        kinds(setting, args.threads).into_iter().map(Contender::new).collect();
+    record.set(&format!("{name}: setting"), setting.to_string());
+    let mut tallies: Vec<Tally> =
+        kinds(setting, args.threads).into_iter().map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
-        for contender in &mut contenders {
-            eprintln!(
-                "{}: round {} of {}: {}",
-                model.display(),
-                round + 1,
-                args.rounds,
-                contender.name()
-            );
-            let measured = start(contender.kind())?;
-            contender.add(&measured, &reference);
+        for at in crate::measure::order(round, tallies.len()) {
+            let tally = &mut tallies[at];
+            eprintln!("{name}: round {} of {}: {}", round + 1, args.rounds, tally.name());
+            let measured = start(tally.kind())?;
+            if let Some((name, version)) = measured.backend.split_once(' ') {
+                record.library(name, version);
+            }
+            tally.add(&measured, &reference)?;
             if reference.is_empty() {
                 reference = measured.vectors;
             }
         }
     }
-    Ok(Record::new(model, workload.clone(), &calibrated, setting, contenders))
+    Ok(tally::contest(&name, workload, &calibrated, tallies))
 }
 
 /// Ours, ONNX Runtime in arrival order, and ONNX Runtime with our batches in every split.

@@ -3,35 +3,53 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 
 use super::allocations;
-use crate::measure::{median, order, quantile};
+use crate::contest::{Contest, Facts, Measured, Role};
+use crate::measure::{Percentiles, median, order};
 
 /// Unmeasured calls before each round: another contender's memory is in the caches then.
 const N_WARM: usize = 20;
 /// Calls whose requests for memory are counted.
 const N_COUNTED: usize = 100;
 
+/// What a call adds to that of the contender beside it, over all rounds.
+pub(super) const ADDS: &str = "adds µs";
+
 /// One way to make a call.
 pub(super) struct Contender<'a> {
     name: &'static str,
-    /// The contender that it is compared with.
+    role: Role,
+    /// The contender that it is compared with; a rival's own place.
     beside: usize,
     call: Box<dyn FnMut() -> Result<()> + 'a>,
 }
 
 impl<'a> Contender<'a> {
-    /// One that others are compared with, or that is compared with the one at `beside`.
-    pub(super) fn new(
+    /// One that ours are compared with.
+    pub(super) fn rival(name: &'static str, call: impl FnMut() -> Result<()> + 'a) -> Self {
+        Self { name, role: Role::Rival, beside: usize::MAX, call: Box::new(call) }
+    }
+
+    /// One of ours, compared with the one at `beside`.
+    pub(super) fn ours(
         name: &'static str,
         beside: usize,
         call: impl FnMut() -> Result<()> + 'a,
     ) -> Self {
-        Self { name, beside, call: Box::new(call) }
+        Self { name, role: Role::Ours, beside, call: Box::new(call) }
     }
 
-    /// The times of so many calls, in microseconds.
+    /// One that says by how much equal calls differ.
+    pub(super) fn control(
+        name: &'static str,
+        beside: usize,
+        call: impl FnMut() -> Result<()> + 'a,
+    ) -> Self {
+        Self { name, role: Role::Yardstick, beside, call: Box::new(call) }
+    }
+
+    /// The times of so many calls, in seconds.
     fn round(&mut self, n_calls: usize, times: &mut Vec<f64>) -> Result<()> {
         times.clear();
         for _ in 0..N_WARM.min(n_calls) {
@@ -40,7 +58,7 @@ impl<'a> Contender<'a> {
         for _ in 0..n_calls {
             let start = Instant::now();
             (self.call)()?;
-            times.push(1e6 * start.elapsed().as_secs_f64());
+            times.push(start.elapsed().as_secs_f64());
         }
         Ok(())
     }
@@ -51,106 +69,50 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// What many measurements say together.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) p10: f64,
-    pub(super) p90: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let [median, p10, p90] = [0.5, 0.1, 0.9].map(|share| quantile(&values, share));
-        Self { median, p10, p90 }
-    }
-}
-
-/// What one contender took.
-#[derive(Debug, Serialize)]
-pub(super) struct Measured {
-    pub(super) name: &'static str,
-    beside: &'static str,
-    /// Over all calls.
-    microseconds: Spread,
-    /// The medians of the rounds less those of the contender beside, over all rounds.
-    pub(super) added_microseconds: Spread,
-    /// The same as a ratio.
-    pub(super) ratio: Spread,
-    pub(super) allocations_per_call: f64,
-    round_medians_microseconds: Vec<f64>,
-}
-
-/// All contenders for one model.
-#[derive(Debug, Serialize)]
-pub(super) struct Contest {
+/// Times every call; a round's time is the median of its calls.
+pub(super) fn run(
     model: &'static str,
-    n_rounds: usize,
-    n_calls: usize,
-    pub(super) contenders: Vec<Measured>,
+    (n_rounds, n_calls): (usize, usize),
+    mut contenders: Vec<Contender<'_>>,
+) -> Result<Contest> {
+    eprintln!("{model}: {n_rounds} rounds of {n_calls} calls, {} contenders", contenders.len());
+    let mut all = vec![Vec::with_capacity(n_rounds * n_calls); contenders.len()];
+    let mut medians = vec![Vec::with_capacity(n_rounds); contenders.len()];
+    let mut times = Vec::with_capacity(n_calls);
+    for round in 0..n_rounds {
+        for at in order(round, contenders.len()) {
+            let contender = &mut contenders[at];
+            let run = contender.round(n_calls, &mut times);
+            run.with_context(|| format!("`{}` failed", contender.name))?;
+            all[at].extend_from_slice(&times);
+            medians[at].push(median(&times));
+        }
+    }
+    let mut measured = Vec::with_capacity(contenders.len());
+    for (at, contender) in contenders.iter_mut().enumerate() {
+        let beside = medians.get(contender.beside);
+        let adds = beside.map(|beside| adds(&medians[at], beside));
+        let more = adds.map_or_else(Default::default, |adds| {
+            let names = [ADDS, "adds p10", "adds p90"].map(str::to_owned);
+            names.into_iter().zip([adds.median, adds.p10, adds.p90]).collect()
+        });
+        let allocations = Some(contender.allocations_per_call()?);
+        measured.push(Measured {
+            calls: Some(Percentiles::of(&all[at])),
+            facts: Facts { allocations, more, ..Facts::default() },
+            ..Measured::new(contender.name, contender.role, medians[at].clone())
+        });
+    }
+    for (at, contender) in contenders.iter().enumerate() {
+        measured[at].beside = contenders.get(contender.beside).map(|it| it.name.to_owned());
+    }
+    let (name, title) =
+        (model.to_owned(), format!("{n_calls} calls a round, each timed by itself"));
+    Ok(Contest { name, title, n_rounds, contenders: measured, ..Contest::default() })
 }
 
-impl Contest {
-    pub(super) fn run(
-        model: &'static str,
-        (n_rounds, n_calls): (usize, usize),
-        mut contenders: Vec<Contender<'_>>,
-    ) -> Result<Self> {
-        eprintln!("{model}: {n_rounds} rounds of {n_calls} calls, {} contenders", contenders.len());
-        let mut all = vec![Vec::with_capacity(n_rounds * n_calls); contenders.len()];
-        let mut medians = vec![Vec::with_capacity(n_rounds); contenders.len()];
-        let mut times = Vec::with_capacity(n_calls);
-        for round in 0..n_rounds {
-            for at in order(round, contenders.len()) {
-                let contender = &mut contenders[at];
-                let run = contender.round(n_calls, &mut times);
-                run.with_context(|| format!("`{}` failed", contender.name))?;
-                all[at].extend_from_slice(&times);
-                medians[at].push(median(&times));
-            }
-        }
-        let mut counts = Vec::with_capacity(contenders.len());
-        for contender in &mut contenders {
-            counts.push(contender.allocations_per_call()?);
-        }
-        let measured = contenders.iter().zip(all).zip(counts).enumerate();
-        let measured = measured.map(|(at, ((contender, all), allocations_per_call))| {
-            let beside = contender.beside;
-            let pairs = || medians[at].iter().zip(&medians[beside]);
-            Measured {
-                name: contender.name,
-                beside: contenders[beside].name,
-                microseconds: Spread::of(all),
-                added_microseconds: Spread::of(pairs().map(|(own, other)| own - other).collect()),
-                ratio: Spread::of(pairs().map(|(own, other)| own / other).collect()),
-                allocations_per_call,
-                round_medians_microseconds: medians[at].clone(),
-            }
-        });
-        let contenders = measured.collect();
-        Ok(Self { model, n_rounds, n_calls, contenders })
-    }
-
-    /// Prints the table that a person reads.
-    pub(super) fn print(&self) {
-        println!("\n{}: {} rounds of {} calls each", self.model, self.n_rounds, self.n_calls);
-        println!(
-            "{:>9} {:>8} {:>8}  {:>8} {:>8} {:>8}  {:>6}  {:>6}",
-            "median us", "p10", "p90", "adds us", "p10", "p90", "times", "allocs"
-        );
-        for it in &self.contenders {
-            let (own, added) = (it.microseconds, it.added_microseconds);
-            let is_rival = it.name == it.beside;
-            print!("{:9.2} {:8.2} {:8.2}  ", own.median, own.p10, own.p90);
-            if is_rival {
-                print!("{:26}  {:6}  ", "", "");
-            } else {
-                print!("{:8.2} {:8.2} {:8.2}  ", added.median, added.p10, added.p90);
-                print!("{:6.3}  ", it.ratio.median);
-            }
-            let beside = if is_rival { String::new() } else { format!(" (beside: {})", it.beside) };
-            println!("{:6.2}  {}{beside}", it.allocations_per_call, it.name);
-        }
-    }
+/// In microseconds.
+fn adds(own: &[f64], beside: &[f64]) -> Percentiles {
+    let differences = own.iter().zip(beside).map(|(own, beside)| 1e6 * (own - beside));
+    Percentiles::of(&differences.collect::<Vec<f64>>())
 }

@@ -9,18 +9,18 @@ mod raw;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde::Serialize;
 use shapeyard_core::{Request, Tier};
 
 pub(crate) use self::lab::WORKER;
 
-use self::contest::{Contender, Contest, Measured};
+use self::contest::{ADDS, Contender};
 use self::lab::{Lab, Subject, views};
 use self::raw::Raw;
-use crate::record;
+use crate::contest::{Contest, Goal, Measured};
+use crate::record::Record;
+use crate::suite::{Host, Output, Suite};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -54,83 +54,31 @@ pub(crate) struct Args {
     /// Run on this processor alone.
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
-    /// How to print the record.
-    #[arg(long, default_value_t, value_enum)]
-    format: Format,
-    /// Append the record to this file, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables for a person.
-    #[default]
-    Text,
-    /// One JSON object with the median of every round.
-    Json,
-}
+impl Suite for Args {
+    const NAME: &'static str = "overhead";
 
-/// What a run of the suite found.
-#[derive(Debug, Serialize)]
-struct Record {
-    schema: u32,
-    suite: &'static str,
-    revision: Option<String>,
-    processor: String,
-    compiler: String,
-    /// The only processor that was used.
-    cpu: Option<usize>,
-    /// Processes that wanted to run, on average over the minute before.
-    load_before: Option<f64>,
-    contests: Vec<Contest>,
-    targets: Vec<Goal>,
-}
-
-/// Something that ours should keep to.
-#[derive(Debug, Serialize)]
-struct Goal {
-    what: String,
-    at_most: f64,
-    found: f64,
-    met: bool,
-}
-
-impl Goal {
-    fn new(what: impl Into<String>, at_most: f64, found: f64) -> Self {
-        Self { what: what.into(), at_most, found, met: found <= at_most }
+    fn output(&self) -> &Output {
+        &self.output
     }
-}
 
-/// Measures and prints the record.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(args.rounds > 0 && args.calls > 0 && args.long_calls > 0, "there has to be a call");
-    // All of them: fewer are counted once there is only one to run on.
-    let (processor, load_before) = (record::processor(), record::load());
-    if let Some(cpu) = args.cpu {
-        // Before the library counts the processors.
-        stay_on(cpu)?;
+    fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
+        ensure!(self.rounds > 0 && self.calls > 0 && self.long_calls > 0, "there has to be a call");
+        if let Some(cpu) = self.cpu {
+            // Before the library counts the processors.
+            stay_on(cpu)?;
+            record.set("cpu", cpu);
+        }
+        let lab = Lab::open()?;
+        record.library("migraphx", &lab.compiler);
+        record.set("target", "ref");
+        record.contests.push(one_input(self, &lab)?);
+        record.contests.push(many_inputs(self, &lab)?);
+        Ok(())
     }
-    let lab = Lab::open()?;
-    let mut targets = Vec::new();
-    let small = one_input(args, &lab, &mut targets)?;
-    let many = many_inputs(args, &lab, &mut targets)?;
-    let record = Record {
-        schema: 1,
-        suite: "overhead",
-        revision: record::revision(),
-        processor,
-        compiler: lab.compiler,
-        cpu: args.cpu,
-        load_before,
-        contests: vec![small, many],
-        targets,
-    };
-    match args.format {
-        Format::Text => record.print(),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
-    }
-    args.record.as_ref().map_or(Ok(()), |path| record::append(path, &record))
 }
 
 fn stay_on(cpu: usize) -> Result<()> {
@@ -151,7 +99,7 @@ fn raw(subject: &Subject, n_rows: usize) -> Result<Raw> {
 }
 
 /// A model that does next to nothing: all that is measured is calling it.
-fn one_input(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contest> {
+fn one_input(args: &Args, lab: &Lab) -> Result<Contest> {
     let (model, path) = ("add_one.onnx", args.models.join("add_one.onnx"));
     let (one, two) = (lab.subject(&path, 1)?, lab.subject(&path, 2)?);
     let (row, rows) = (one.inputs(1)?, two.inputs(2)?);
@@ -168,33 +116,35 @@ fn one_input(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contest>
     let mut cached = two.lane()?.after(&exact)?.after(&padded)?;
     let mut turns = [&exact, &padded].into_iter().cycle();
     let contenders = vec![
-        Contender::new("MIGraphX, batch 1", 0, || raw_one.call()),
-        Contender::new("ours, rebind, batch 1", 0, || rebind.run(&in_one, Tier::Rebind)),
-        Contender::new("ours, request bound anew, batch 1", 0, || {
+        Contender::rival("MIGraphX, batch 1", || raw_one.call()),
+        Contender::ours("ours, rebind, batch 1", 0, || rebind.run(&in_one, Tier::Rebind)),
+        Contender::ours("ours, request bound anew, batch 1", 0, || {
             let request = Request::bind(one.executable.signature(), &row)?;
             binding.run(&request, Tier::Rebind)
         }),
-        Contender::new("MIGraphX, batch 2", 3, || raw_two.call()),
-        Contender::new("ours, rebind, batch 2", 3, || whole.run(&exact, Tier::Rebind)),
-        Contender::new("ours, rebind, batch 1 in 2", 3, || part.run(&padded, Tier::Rebind)),
-        Contender::new("ours, cached, batch 2 and 1 in 2 in turn", 3, || {
+        Contender::rival("MIGraphX, batch 2", || raw_two.call()),
+        Contender::ours("ours, rebind, batch 2", 3, || whole.run(&exact, Tier::Rebind)),
+        Contender::ours("ours, rebind, batch 1 in 2", 3, || part.run(&padded, Tier::Rebind)),
+        Contender::ours("ours, cached, batch 2 and 1 in 2 in turn", 3, || {
             turns.next().map_or(Ok(()), |request| cached.run(request, Tier::Cached))
         }),
         // What two copies of one program differ by: less than that says nothing.
-        Contender::new("MIGraphX, batch 1, a second copy", 0, || control.call()),
+        Contender::control("MIGraphX, batch 1, a second copy", 0, || control.call()),
     ];
-    let contest = Contest::run(model, (args.rounds, args.calls), contenders)?;
-    let added = |at: usize| contest.contenders[at].added_microseconds.median;
-    targets.push(Goal::new("rebind, batch 1: microseconds added", 1.0, added(1)));
-    targets.push(Goal::new("cached: microseconds added", 3.0, added(6)));
-    for at in [1, 4, 5] {
-        targets.push(no_allocations(&contest.contenders[at]));
-    }
+    let mut contest = contest::run(model, (args.rounds, args.calls), contenders)?;
+    let added = |at: usize| contest.contenders[at].facts.more.get(ADDS).copied();
+    let added = |at| added(at).unwrap_or(f64::NAN);
+    let mut goals = vec![
+        Goal::at_most("rebind, batch 1: microseconds added", 1.0, added(1)),
+        Goal::at_most("cached: microseconds added", 3.0, added(6)),
+    ];
+    goals.extend([1, 4, 5].map(|at| no_allocations(&contest.contenders[at])));
+    contest.goals = goals;
     Ok(contest)
 }
 
 /// A model with so many inputs that making parameters costs more than calling.
-fn many_inputs(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contest> {
+fn many_inputs(args: &Args, lab: &Lab) -> Result<Contest> {
     let model = "many_inputs.onnx";
     let subject = lab.subject(&args.models.join(model), 1)?;
     let tensors = subject.inputs(1)?;
@@ -203,31 +153,18 @@ fn many_inputs(args: &Args, lab: &Lab, targets: &mut Vec<Goal>) -> Result<Contes
     let (mut kept, mut rebuilt) = (raw(&subject, 1)?, raw(&subject, 1)?);
     let mut rebind = subject.lane()?.after(&request)?;
     let contenders = vec![
-        Contender::new("MIGraphX, parameters kept", 0, || kept.call()),
-        Contender::new("MIGraphX, parameters made anew", 0, || rebuilt.call_rebuilding()),
-        Contender::new("ours, rebind", 0, || rebind.run(&request, Tier::Rebind)),
+        Contender::rival("MIGraphX, parameters kept", || kept.call()),
+        Contender::control("MIGraphX, parameters made anew", 0, || rebuilt.call_rebuilding()),
+        Contender::ours("ours, rebind", 0, || rebind.run(&request, Tier::Rebind)),
     ];
-    let contest = Contest::run(model, (args.rounds, args.long_calls), contenders)?;
+    let mut contest = contest::run(model, (args.rounds, args.long_calls), contenders)?;
     let ours = &contest.contenders[2];
-    targets.push(Goal::new("190 inputs, rebind: times MIGraphX", 1.1, ours.ratio.median));
-    targets.push(no_allocations(ours));
+    let ratio = contest.ratio_of(ours).map_or(f64::NAN, |it| it.median);
+    contest.goals = vec![Goal::at_most("rebind: times MIGraphX", 1.1, ratio), no_allocations(ours)];
     Ok(contest)
 }
 
 fn no_allocations(of: &Measured) -> Goal {
-    Goal::new(format!("allocations a call: {}", of.name), 0.0, of.allocations_per_call)
-}
-
-impl Record {
-    fn print(&self) {
-        let load = self.load_before.map_or_else(|| "unknown".to_owned(), |it| format!("{it:.2}"));
-        let cpu = self.cpu.map_or_else(String::new, |cpu| format!(", on processor {cpu} alone"));
-        println!("{}{cpu}; load before {load}; {}, ref", self.processor, self.compiler);
-        self.contests.iter().for_each(Contest::print);
-        println!();
-        for goal in &self.targets {
-            let verdict = if goal.met { "met" } else { "missed" };
-            println!("{verdict:>6}: {}: {:.2}, at most {}", goal.what, goal.found, goal.at_most);
-        }
-    }
+    let found = of.facts.allocations.unwrap_or(f64::NAN);
+    Goal::at_most(format!("allocations a call: {}", of.name), 0.0, found)
 }

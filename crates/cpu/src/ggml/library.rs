@@ -46,7 +46,7 @@ pub(super) fn find(named: Option<&Path>) -> Search {
             (ggml_sys::Outcome::Loaded, Ok(engine)) => format!("ggml {}", engine.version),
             (outcome, _) => outcome.to_string(),
         };
-        SearchStep { place: format!("{} ({})", step.place.display(), step.why), outcome }
+        SearchStep { place: step.place_and_why(), outcome }
     };
     let steps = steps.into_iter().map(step).collect();
     Search { engine: engine.map(Arc::new), steps }

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use shapeyard_core::backend::{Fingerprint, SearchStep};
+use shapeyard_dylib::{
+    Candidate, OpenError, Outcome, Refusal, existing_file, is_bare_name, list, program_folder,
+};
 
-use super::elf;
 use crate::dynamic;
 
 /// What to do where the library is missing.
@@ -38,6 +40,13 @@ impl fmt::Debug for Library {
     }
 }
 
+impl Library {
+    /// What it is called in a trace.
+    fn title(&self) -> String {
+        format!("ONNX Runtime {}", self.version)
+    }
+}
+
 /// What a search came to.
 #[derive(Debug)]
 pub(super) struct Search {
@@ -52,99 +61,65 @@ pub(super) struct Search {
 /// A place that a person named is strict: when it does not work, no other is tried, because a library
 /// that nobody asked for would be worse than an error.
 pub(super) fn find(named: Option<&Path>) -> Search {
-    let from_variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    match (named, &from_variable) {
-        (Some(path), _) => find_named("the path that was given", path),
-        (None, Some(path)) => find_named(VARIABLE, path),
-        (None, None) => find_anywhere(),
-    }
-}
-
-fn find_named(why: &str, path: &Path) -> Search {
-    let place = format!("{} ({why})", path.display());
-    let library = load(path);
-    let outcome = outcome(&library);
-    let library = library.map_err(|reason| format!("{why} names `{}`: {reason}", path.display()));
-    Search { library, steps: vec![SearchStep { place, outcome }] }
-}
-
-fn find_anywhere() -> Search {
-    let mut steps = Vec::new();
-    if let Some(library) = LOADED.get() {
-        let place = format!("{} (loaded earlier by this process)", library.place.display());
-        steps.push(SearchStep { place, outcome: outcome(&Ok(library)) });
-        return Search { library: Ok(library), steps };
-    }
-    let name = file_name();
-    let mut candidates = beside_executable(&name);
-    candidates.push((PathBuf::from(&name), "the system's loader"));
-    for (path, why) in candidates {
-        let found = load(&path);
-        let place = format!("{} ({why})", path.display());
-        steps.push(SearchStep { place, outcome: outcome(&found) });
-        if found.is_ok() {
-            return Search { library: found, steps };
+    let named = named.map(Candidate::given).or_else(|| Candidate::from_variable(VARIABLE));
+    match (named, LOADED.get()) {
+        (Some(named), _) => try_all(vec![named]),
+        (None, Some(library)) => {
+            let place = format!("{} (loaded earlier by this process)", library.place.display());
+            Search {
+                library: Ok(library),
+                steps: vec![SearchStep { place, outcome: library.title() }],
+            }
         }
-    }
-    let n_places = steps.len();
-    Search { library: Err(format!("`{name}` is at none of {n_places} places")), steps }
-}
-
-fn outcome(found: &Result<&'static Library, String>) -> String {
-    match found {
-        Ok(library) => format!("ONNX Runtime {}", library.version),
-        Err(reason) => reason.clone(),
+        (None, None) => try_all(usual_places()),
     }
 }
 
-fn file_name() -> String {
+fn usual_places() -> Vec<Candidate> {
     let (prefix, suffix) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-    format!("{prefix}onnxruntime{suffix}")
+    let name = format!("{prefix}onnxruntime{suffix}");
+    let near = program_folder().into_iter().flat_map(|folder| Candidate::around(&folder, &name));
+    near.chain([Candidate::by_loader(&name)]).collect()
 }
 
-/// Beside the program, in an installation's `lib` folder, and in that of a build tree, where programs
-/// lie up to two folders deeper (`target/debug/deps`).
-fn beside_executable(name: &str) -> Vec<(PathBuf, &'static str)> {
-    let Some(folder) = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()))
-    else {
-        return Vec::new();
-    };
-    let mut places = vec![(folder.join(name), "beside the program")];
-    for above in folder.ancestors().skip(1).take(3) {
-        places
-            .push((above.join("lib").join("shapeyard").join(name), "the installation's libraries"));
-    }
-    places
-}
-
-fn load(path: &Path) -> Result<&'static Library, String> {
-    let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = resolve(path)?;
-    if let Some(library) = LOADED.get() {
-        return if library.place == place {
-            Ok(library)
-        } else {
-            let loaded = library.place.display();
-            Err(format!("this process has loaded `{loaded}`, and can load only one"))
+fn try_all(candidates: Vec<Candidate>) -> Search {
+    let shapeyard_dylib::Search { result, steps } = shapeyard_dylib::search(candidates, load);
+    let library = result.map_err(|_| format!("none of these places serves: {}", list(&steps)));
+    let step = |step: shapeyard_dylib::SearchStep| {
+        let outcome = match (&step.outcome, &library) {
+            (Outcome::Loaded, Ok(library)) => library.title(),
+            (outcome, _) => outcome.to_string(),
         };
+        SearchStep { place: step.place_and_why(), outcome }
+    };
+    let steps = steps.into_iter().map(step).collect();
+    Search { library, steps }
+}
+
+fn load(path: &Path) -> Result<&'static Library, Refusal<String>> {
+    let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = LOADED.get() {
+        let loaded = library.place.display();
+        let objection = || format!("this process has loaded `{loaded}`, and can load only one");
+        let is_the_same = file_of(path)? == library.place;
+        return is_the_same.then_some(library).ok_or_else(|| Refusal::Unfit(objection()));
+    }
+    let file = shapeyard_dylib::Library::open(path)?;
+    if file.symbol("OrtGetApiBase").is_none() {
+        return Err(Refusal::Unfit("it is another library".to_owned()));
     }
     // The binding panics where a library answers in a way that none should.
-    let library = dynamic::caught(|| open(place))??;
+    let library = dynamic::caught(|| open(file.path().to_owned()));
+    let library = library.and_then(|opened| opened).map_err(Refusal::Unfit)?;
     Ok(LOADED.get_or_init(|| library))
 }
 
-/// The file itself, links followed; a bare name that is no file here is left to the system's loader.
-fn resolve(path: &Path) -> Result<PathBuf, String> {
-    match path.canonicalize() {
-        Ok(file) if file.is_dir() => Err("it is a folder".to_owned()),
-        Ok(file) => elf::check_whole(&file).map(|()| file),
-        Err(_) if is_bare_name(path) => Ok(path.to_owned()),
-        Err(error) => Err(error.to_string()),
+/// The file behind a path or a name; a file is not given to the loader for that.
+fn file_of(path: &Path) -> Result<PathBuf, OpenError> {
+    if is_bare_name(path) {
+        return Ok(shapeyard_dylib::Library::open(path)?.path().to_owned());
     }
-}
-
-fn is_bare_name(path: &Path) -> bool {
-    path.file_name() == Some(path.as_os_str())
+    existing_file(path)
 }
 
 fn open(place: PathBuf) -> Result<Library, String> {
@@ -198,13 +173,5 @@ mod tests {
         assert_eq!(version_in("libonnxruntime.so.1.20.10", "1.20."), Some("1.20.10".to_owned()));
         assert_eq!(version_in("libonnxruntime.so", "1.20."), None);
         assert!(fingerprint("1.31.1", build).0.starts_with("onnxruntime 1.31.1 26250ae cpu "));
-    }
-
-    #[test]
-    fn a_bare_name_is_left_to_the_loader() {
-        assert!(is_bare_name(Path::new("libonnxruntime.so")));
-        assert!(!is_bare_name(Path::new("./libonnxruntime.so")));
-        assert!(!is_bare_name(Path::new("/lib/libonnxruntime.so")));
-        assert!(!is_bare_name(Path::new("..")));
     }
 }

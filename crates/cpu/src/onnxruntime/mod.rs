@@ -1,7 +1,6 @@
 //! ONNX Runtime, loaded at run time.
 
 mod convert;
-mod elf;
 mod executable;
 mod library;
 mod session;

@@ -3,19 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The file of a loaded library whose name starts so; none where the system does not say.
-pub(crate) fn file_called(start: &str) -> Option<PathBuf> {
+/// The file of a loaded library whose name starts with `start`; none where the system does not say.
+#[must_use]
+pub fn mapped_file(start: &str) -> Option<PathBuf> {
     // Only Linux has this list; elsewhere the caller does without.
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     find(&maps, start)
 }
 
 fn find(maps: &str, start: &str) -> Option<PathBuf> {
-    let paths = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let mut paths = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
     let is_called = |path: &&Path| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))
     };
-    paths.into_iter().find(is_called).map(Path::to_owned)
+    paths.find(is_called).map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -32,5 +33,11 @@ mod tests {
             Some(PathBuf::from("/opt/my roc/libmigraphx.so.2014000.0"))
         );
         assert_eq!(find(maps, "libhip"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_c_library_of_this_process_is_found() {
+        assert!(mapped_file("libc.").is_some_and(|path| path.is_file()));
     }
 }

@@ -5,96 +5,63 @@
 //! the loader has no clear words for a library of another architecture.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
-const HEADER_BYTES: usize = 64;
-const PROGRAM_HEADER_BYTES: usize = 56;
-const LOADED_SEGMENT: u64 = 1;
+use object::elf::{ELFMAG, PT_LOAD};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
+use object::{NativeEndian, ReadCache, ReadRef};
 
-/// Architectures that ggml is built for, by ELF's number.
+#[cfg(target_pointer_width = "64")]
+type Header = object::elf::FileHeader64<NativeEndian>;
+#[cfg(not(target_pointer_width = "64"))]
+type Header = object::elf::FileHeader32<NativeEndian>;
+
+/// Architectures that the libraries we look for are built for, by ELF's number and Rust's name.
 const MACHINES: [(u16, &str); 5] =
     [(3, "x86"), (21, "powerpc64"), (62, "x86_64"), (183, "aarch64"), (243, "riscv64")];
 
 /// Why the file at `path` cannot be a library for this program, if that shows from outside.
 pub(crate) fn objection(path: &Path) -> Option<String> {
     // What cannot be opened here is left to the loader, which says why.
-    let mut file = File::open(path).ok()?;
+    let file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    // The table of segments comes right after the header in every library that a linker writes.
-    let mut start = Vec::new();
-    file.by_ref().take(1 << 16).read_to_end(&mut start).ok()?;
-    examine(&start, length)
+    examine(&ReadCache::new(file), length)
 }
 
-fn examine(start: &[u8], length: u64) -> Option<String> {
+fn examine<'a>(file: impl ReadRef<'a>, length: u64) -> Option<String> {
     if length == 0 {
         return Some("the file is empty".to_owned());
     }
-    if !start.starts_with(b"\x7fELF") {
+    if !file.read_bytes_at(0, 4).is_ok_and(|start| start == ELFMAG) {
         return Some("it is not a shared library".to_owned());
     }
-    if start.len() < HEADER_BYTES {
+    let Ok(header) = file.read_at::<Header>(0) else {
         return Some("the file is cut off".to_owned());
-    }
-    if !is_own_class(start) {
+    };
+    let (true, Ok(endian)) = (header.is_supported(), header.endian()) else {
         return Some("it is built for another word size or byte order".to_owned());
-    }
-    let machine = number(start, 18, 2)?;
-    if own_machine().is_some_and(|own| u64::from(own) != machine) {
+    };
+    let machine = header.e_machine(endian).0;
+    if own_machine().is_some_and(|own| own != machine) {
         let (built_for, ours) = (machine_name(machine), std::env::consts::ARCH);
         return Some(format!("it is built for {built_for}, this program for {ours}"));
     }
-    let end = end_of_segments(start).max(end_of_table(start))?;
+    let segments = match header.program_headers(endian, file) {
+        Ok(segments) => segments,
+        Err(error) => return Some(format!("the file is cut off or damaged: {error}")),
+    };
+    let loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD);
+    let end = loaded.map(|it| it.p_offset(endian).saturating_add(it.p_filesz(endian))).max()?;
     (end > length).then(|| format!("the file is cut off: it has {length} of {end} bytes"))
-}
-
-fn is_own_class(start: &[u8]) -> bool {
-    let word = if cfg!(target_pointer_width = "64") { 2 } else { 1 };
-    let order = if cfg!(target_endian = "little") { 1 } else { 2 };
-    start[4] == word && start[5] == order
 }
 
 fn own_machine() -> Option<u16> {
     MACHINES.iter().find(|(_, name)| *name == std::env::consts::ARCH).map(|(machine, _)| *machine)
 }
 
-fn machine_name(machine: u64) -> String {
-    let known = MACHINES.iter().find(|(known, _)| u64::from(*known) == machine);
+fn machine_name(machine: u16) -> String {
+    let known = MACHINES.iter().find(|(known, _)| *known == machine);
     known.map_or_else(|| format!("ELF machine {machine}"), |(_, name)| (*name).to_owned())
-}
-
-/// Where the table of segments ends; the header of narrower machines is another one.
-fn end_of_table(start: &[u8]) -> Option<u64> {
-    let count = number(start, 56, 2)?.saturating_mul(PROGRAM_HEADER_BYTES as u64);
-    let end = number(start, 32, 8)?.saturating_add(count);
-    cfg!(target_pointer_width = "64").then_some(end)
-}
-
-/// Where the last loaded segment ends; none where the table is not in the first bytes.
-fn end_of_segments(start: &[u8]) -> Option<u64> {
-    let table = usize::try_from(number(start, 32, 8)?).ok()?;
-    let segments = start.get(table..usize::try_from(end_of_table(start)?).ok()?)?;
-    let mut end = 0;
-    for segment in segments.chunks_exact(PROGRAM_HEADER_BYTES) {
-        if number(segment, 0, 4)? == LOADED_SEGMENT {
-            end = end.max(number(segment, 8, 8)?.saturating_add(number(segment, 32, 8)?));
-        }
-    }
-    Some(end)
-}
-
-/// An unsigned number of the file's byte order, which is ours.
-fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
-    let field = bytes.get(at..at.checked_add(width)?)?;
-    let mut wide = [0; 8];
-    if cfg!(target_endian = "little") {
-        wide[..width].copy_from_slice(field);
-        Some(u64::from_le_bytes(wide))
-    } else {
-        wide[8 - width..].copy_from_slice(field);
-        Some(u64::from_be_bytes(wide))
-    }
 }
 
 #[cfg(test)]
@@ -114,14 +81,15 @@ mod tests {
     #[test]
     fn a_whole_file_meets_no_objection() {
         assert_eq!(said(&own_program()), None);
+        assert_eq!(objection(Path::new("/proc/self/exe")), None);
     }
 
     #[test]
     fn a_file_that_is_cut_off_is_seen() {
         let whole = own_program();
-        for length in [20, HEADER_BYTES, 4096] {
+        for length in [5, 20, 64, 100, 4096] {
             let said = said(&whole[..length]).unwrap();
-            assert!(said.contains("cut off"), "{length} bytes: {said}");
+            assert!(said.starts_with("the file is cut off"), "{length} bytes: {said}");
         }
     }
 
@@ -131,15 +99,20 @@ mod tests {
         let other: u16 = if own_machine() == Some(183) { 62 } else { 183 };
         program[18..20].copy_from_slice(&other.to_ne_bytes());
         let said_of_machine = said(&program).unwrap();
-        assert!(said_of_machine.contains(&machine_name(u64::from(other))), "{said_of_machine}");
+        assert!(said_of_machine.contains(&machine_name(other)), "{said_of_machine}");
         program[4] ^= 3;
         assert!(said(&program).unwrap().contains("word size"));
+        program[4] ^= 3;
+        program[5] ^= 3;
+        assert!(said(&program).unwrap().contains("byte order"));
     }
 
     #[test]
     fn what_is_no_library_is_said_to_be_none() {
         assert_eq!(said(b"").unwrap(), "the file is empty");
-        assert_eq!(said(b"INPUT(libggml-base.so)").unwrap(), "it is not a shared library");
+        for text in [&b"INPUT(libmigraphx_c.so.3)"[..], b"a", b"\x7fEL"] {
+            assert_eq!(said(text).unwrap(), "it is not a shared library");
+        }
     }
 
     #[test]
@@ -150,7 +123,7 @@ mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut damaged = start.to_vec();
                 damaged[at] = value;
-                let _ = examine(&damaged, program.len() as u64);
+                let _ = examine(&damaged[..], program.len() as u64);
             }
         }
     }

@@ -1,0 +1,20 @@
+//! Shapeyard measured beside its alternatives: in one run, on one machine, round by round.
+//!
+//! The rounds of all contenders are interleaved, so that a noisy minute hits them alike. Where memory is
+//! compared, every contender runs in a process of its own, so that its peak is its own.
+//!
+//! * [`suite::Suite`] is what all suites are, and says how one joins.
+//! * [`contest`] measures; [`record`] is what a run leaves; [`compare`] tells two runs apart.
+//! * The suites that take a user's own model are here; those about the project's own parts are in the program
+//!   `shapeyard-bench`, which `cargo xtask bench` runs.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "suites report to a person")]
+
+pub mod compare;
+pub mod contest;
+mod corpus;
+pub mod encode;
+pub mod measure;
+pub mod record;
+pub mod suite;
+pub mod table;
