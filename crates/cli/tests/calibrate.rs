@@ -53,7 +53,8 @@ fn a_table_is_for_people() {
 fn what_a_model_does_not_take_is_named() {
     let folder = Folder::new();
     let long = [&RTEN[..], &["--max-length", "65"]].concat();
-    calibrate(&folder, "encoder.onnx", &long).refused(3, &["sequence=65 cannot be run", "--max-length"]);
+    calibrate(&folder, "encoder.onnx", &long)
+        .refused(3, &["sequence=65 cannot be run", "--max-length"]);
     calibrate(&folder, "unknown_operator.onnx", &RTEN).refused(3, &["unknown_operator.onnx"]);
     calibrate(&folder, "encoder.onnx", &["--backend", "abacus"]).refused(2, &["abacus"]);
     calibrate(&folder, "encoder.onnx", &["--length-symbol", "width"])

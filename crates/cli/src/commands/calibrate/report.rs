@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use shapeyard_cache::MeasuredOf;
-use shapeyard_core::plan::prices::{Choice, Measurements, PerProgram, Price};
+use shapeyard_core::plan::prices::{Choice, Measurements, OfSplit, PerProgram, Price};
 use shapeyard_core::registry::PassedOver;
 
 use crate::human;
@@ -47,7 +47,7 @@ impl OfBackend {
             of,
             kept_in,
             measured_at_ms: measured.measured_at_ms,
-            choices: measured.splits.iter().filter_map(|it| it.choice()).collect(),
+            choices: measured.splits.iter().filter_map(OfSplit::choice).collect(),
             compile: measured.compile(),
             memory: measured.memory(),
             n_programs: measured.sizes.n_runs().round() as usize,
