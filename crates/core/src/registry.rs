@@ -1,4 +1,7 @@
 //! Choosing a backend: the only place where one may stand in for another.
+//!
+//! [`Registry::open`] loads a model on one backend. [`Registry::open_routed`] pairs a backend that runs
+//! programs of fixed shapes with one that takes every shape, so that the second answers what no program does.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +10,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::backend::{
-    ArtifactUse, Backend, BackendError, BackendId, Executable, LoadJob, Probe, Status,
+    ArtifactUse, Backend, BackendError, BackendId, Executable, LoadJob, Probe, ShapeSupport, Status,
 };
+use crate::router::{RoutedBackend, Router, RouterError, RouterOptions};
 
 /// Which backend the caller wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct Opened {
     pub executable: Arc<dyn Executable>,
     /// Backends that were preferred and do not serve.
     pub passed_over: Vec<PassedOver>,
+    /// What routes requests, where two backends serve.
+    pub router: Option<Arc<Router>>,
 }
 
 impl fmt::Debug for Opened {
@@ -88,6 +94,9 @@ pub enum OpenError {
         /// Why.
         source: BackendError,
     },
+    /// What two backends have loaded cannot be routed over.
+    #[error("the model cannot be served by two backends")]
+    Router(#[from] RouterError),
     /// None serves.
     #[error("no backend serves this model: {}", list(reasons))]
     None {
@@ -154,20 +163,73 @@ impl Registry {
                 self.backends.iter().map(|backend| backend.id().to_string()).collect();
             return Err(OpenError::Unknown { name: name.clone(), known: known.join(", ") });
         };
-        match try_load(backend.as_ref(), job) {
-            Ok(executable) => {
-                Ok(Opened { backend: Arc::clone(backend), executable, passed_over: Vec::new() })
-            }
+        match try_load(backend.as_ref(), job, false) {
+            Ok(executable) => Ok(Opened {
+                backend: Arc::clone(backend),
+                executable,
+                passed_over: Vec::new(),
+                router: None,
+            }),
             Err(source) => Err(OpenError::Forced { name: name.clone(), source }),
         }
     }
 
+    /// Loads a model on the first backend that is usable and takes it, as under [`Choice::Auto`]. Where that
+    /// runs programs of fixed shapes, the first that takes every shape is loaded too, and a [`Router`] decides
+    /// for each request.
+    ///
+    /// With [`RouterOptions::background`] a backend of fixed shapes is taken that has no program yet.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_routed(
+        &self,
+        job: &LoadJob<'_>,
+        options: RouterOptions,
+    ) -> Result<Opened, OpenError> {
+        let may_compile = options.background.is_some();
+        let first = self.open_one(job, |_| true, may_compile)?;
+        if first.backend.capabilities().shapes == ShapeSupport::Dynamic {
+            return Ok(first);
+        }
+        let is_dynamic = |it: &dyn Backend| it.capabilities().shapes == ShapeSupport::Dynamic;
+        let Opened { backend: preferred, executable, mut passed_over, .. } = first;
+        let second = match self.open_one(job, is_dynamic, false) {
+            Ok(second) => second,
+            // Then the first is all there is.
+            Err(OpenError::None { reasons }) => {
+                passed_over.extend(reasons);
+                return Ok(Opened { backend: preferred, executable, passed_over, router: None });
+            }
+            Err(error) => return Err(error),
+        };
+        let known: Vec<BackendId> = passed_over.iter().map(|it| it.backend.clone()).collect();
+        let new = |it: &PassedOver| !known.contains(&it.backend);
+        passed_over.extend(second.passed_over.into_iter().filter(new));
+        let router = Arc::new(Router::new(executable, second.executable, options)?);
+        let backend = RoutedBackend::new(preferred, second.backend, Arc::clone(&router));
+        let executable = Arc::clone(&router) as Arc<dyn Executable>;
+        Ok(Opened { backend: Arc::new(backend), executable, passed_over, router: Some(router) })
+    }
+
     fn open_first(&self, job: &LoadJob<'_>) -> Result<Opened, OpenError> {
+        self.open_one(job, |_| true, false)
+    }
+
+    /// The first that is meant and serves. With `may_compile` one that has no program yet does.
+    fn open_one(
+        &self,
+        job: &LoadJob<'_>,
+        is_meant: impl Fn(&dyn Backend) -> bool,
+        may_compile: bool,
+    ) -> Result<Opened, OpenError> {
         let mut passed_over = Vec::new();
-        for backend in &self.backends {
-            match try_load(backend.as_ref(), job) {
+        for backend in self.backends.iter().filter(|backend| is_meant(backend.as_ref())) {
+            match try_load(backend.as_ref(), job, may_compile) {
                 Ok(executable) => {
-                    return Ok(Opened { backend: Arc::clone(backend), executable, passed_over });
+                    let backend = Arc::clone(backend);
+                    return Ok(Opened { backend, executable, passed_over, router: None });
                 }
                 Err(error) => {
                     passed_over
@@ -186,9 +248,13 @@ fn lacks_artifacts(backend: &dyn Backend, job: &LoadJob<'_>) -> bool {
         && !job.artifacts.iter().any(|artifact| artifact.backend == backend.id())
 }
 
-fn try_load(backend: &dyn Backend, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
+fn try_load(
+    backend: &dyn Backend,
+    job: &LoadJob<'_>,
+    may_compile: bool,
+) -> Result<Arc<dyn Executable>, BackendError> {
     match backend.probe().status {
-        Status::Usable { .. } if lacks_artifacts(backend, job) => {
+        Status::Usable { .. } if !may_compile && lacks_artifacts(backend, job) => {
             Err(BackendError::NothingCompiled { backend: backend.id() })
         }
         Status::Usable { .. } => backend.load(job),

@@ -114,6 +114,16 @@ impl Extents {
     pub fn get(&self, symbol: SymbolId) -> Option<usize> {
         self.0.get(symbol.0).copied().flatten()
     }
+
+    /// The same with another value for a symbol.
+    #[must_use]
+    pub(crate) fn with(&self, symbol: SymbolId, extent: usize) -> Self {
+        let mut extents = self.clone();
+        if let Some(value) = extents.0.get_mut(symbol.0) {
+            *value = Some(extent);
+        }
+        extents
+    }
 }
 
 /// A place in a request that gave a symbol its value.

@@ -25,6 +25,20 @@ impl<'a> Request<'a> {
         Ok(Self { signature, inputs, extents })
     }
 
+    /// Parts of the inputs of a request that was bound, with the extents that they have.
+    pub(crate) const fn of_parts(
+        signature: &'a Signature,
+        inputs: &'a [TensorView<'a>],
+        extents: Extents,
+    ) -> Self {
+        Self { signature, inputs, extents }
+    }
+
+    /// The same request for another load of the model, whose signature is equal.
+    pub(crate) fn bound_to<'b>(&'b self, signature: &'b Signature) -> Request<'b> {
+        Request { signature, inputs: self.inputs, extents: self.extents.clone() }
+    }
+
     /// The inputs, in the signature's order.
     #[must_use]
     pub const fn inputs(&self) -> &'a [TensorView<'a>] {
