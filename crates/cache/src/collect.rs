@@ -10,7 +10,7 @@ use crate::clock;
 use crate::error::StorageError;
 use crate::failure;
 use crate::folder::{Folder, TEMPORARY, last_name};
-use crate::layer::{DIGESTS, FAILURES, LOCKS, Layer, QUARANTINE};
+use crate::layer::{DIGESTS, FAILURES, LOCKS, Layer, PRICES, QUARANTINE};
 use crate::lock::{self, Tried};
 use crate::manifest::PAYLOAD;
 use crate::staging;
@@ -194,6 +194,8 @@ fn remove_rubbish(layer: &Layer) -> Result<usize, StorageError> {
     })?;
     n_removed += remove_where(layer, QUARANTINE, is_forgotten)?;
     n_removed += remove_where(layer, DIGESTS, is_forgotten)?;
+    // A calibration is small, and asked for again long after.
+    n_removed += remove_where(layer, PRICES, |_, name| name.starts_with(TEMPORARY))?;
     match layer.folder(LOCKS) {
         Ok(locks) if layer.may_lock(&locks) => n_removed += lock::remove_unheld(&locks)?,
         _ => {}

@@ -20,6 +20,7 @@ pub(crate) const LOCKS: &str = "locks";
 pub(crate) const FAILURES: &str = "failures";
 pub(crate) const QUARANTINE: &str = "quarantine";
 pub(crate) const DIGESTS: &str = "digests";
+pub(crate) const PRICES: &str = "prices";
 
 /// What to do with a root that others than its owner can write to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,6 +35,7 @@
 //!          /failures/<digest>.json                   what could not be made, for a while
 //!          /quarantine/<digest>-<random>/            damaged entries, each with reason.json
 //!          /digests/<digest>.json                    digests of files that have not changed since
+//!          /prices/<digest>.json                     what was measured of a model on this machine
 //! ```
 //!
 //! A bundle, as [`Store::export`] writes it, has the same layout and is used where it lies, as a
@@ -88,6 +89,7 @@ mod lock;
 mod manifest;
 mod obtain;
 mod patience;
+mod prices;
 mod private;
 mod quarantine;
 mod sealed;
@@ -111,6 +113,7 @@ pub use layer::{LayerKind, Locking, SharedRoots};
 pub use lock::Holder;
 pub use manifest::{Damage, Manifest, Payload};
 pub use patience::{Ask, Waiting};
+pub use prices::{MeasuredOf, this_machine};
 pub use quarantine::Quarantined;
 pub use store::{Outcome, Served, Store, StoreOptions};
 pub use warning::Warning;

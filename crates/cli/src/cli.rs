@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cache, completions, doctor, encode, inspect, man, plan, run, warm};
+use crate::commands::{
+    cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
+};
 use crate::migraphx_args::WORKER;
 use crate::output::Format;
 
@@ -14,6 +16,7 @@ Examples:
   shapeyard run model.onnx --input x=x.npy --out outputs.npz
   shapeyard encode model.onnx --tokenizer tokenizer.json src/ docs/ --out embeddings.npy
   shapeyard warm model.onnx --buckets batch=1,2,4,8 sequence=32,64
+  shapeyard calibrate model.onnx
   shapeyard plan model.onnx --workload lengths.txt
   shapeyard doctor
   shapeyard cache ls
@@ -66,6 +69,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Run(run::Args),
     Encode(encode::Args),
+    Calibrate(calibrate::Args),
     Plan(plan::Args),
     Warm(warm::Args),
     Doctor(doctor::Args),

@@ -12,6 +12,7 @@ use shapeyard_cache::{
 };
 use shapeyard_core::backend::BackendError;
 use shapeyard_core::engine::InferError;
+use shapeyard_core::measure::MeasureError;
 use shapeyard_core::model::ModelError;
 use shapeyard_core::registry::OpenError;
 use shapeyard_core::{BindError, DeclareError, RunError, TensorError};
@@ -119,6 +120,7 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
         Cold => |_| Code::Backend,
         ArtifactError => of_artifact,
         RunError => of_run,
+        MeasureError => of_measure,
         BackendError => of_backend,
         OpenError => of_open,
         EncodeError => of_encode,
@@ -130,6 +132,16 @@ fn of_run(error: &RunError) -> Code {
     match error {
         RunError::Bind(_) => Code::BadInput,
         RunError::ForeignRequest => Code::Internal,
+        _ => Code::Backend,
+    }
+}
+
+fn of_measure(error: &MeasureError) -> Code {
+    match error {
+        MeasureError::Backend(error) => of_backend(error),
+        MeasureError::Run { source: InferError::Run(error), .. } => of_run(error),
+        MeasureError::Inputs(_) => Code::BadInput,
+        MeasureError::Stopped => Code::Interrupted,
         _ => Code::Backend,
     }
 }

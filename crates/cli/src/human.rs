@@ -30,6 +30,15 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
+/// Seconds as a time with three digits; what no clock shows is for ever.
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        0.0 => "0".to_owned(),
+        s if s > 0.0 && s < 0.95e-6 => format!("{:.1} ns", s * 1e9),
+        s => Duration::try_from_secs_f64(s).map_or_else(|_| "for ever".to_owned(), time),
+    }
+}
+
 /// A count with its noun, such as `2 files`.
 pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }

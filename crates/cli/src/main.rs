@@ -14,10 +14,12 @@ mod loading;
 mod migraphx_args;
 mod need;
 mod output;
+mod prices;
 mod progress;
 mod quantity;
 mod table;
 mod tensor_files;
+mod work_symbols;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -8,10 +8,12 @@
 //! * [`registry`]: choosing a backend; the only place where one may stand in for another.
 //! * [`router`]: an executable made of two: programs of fixed shapes, and who answers what they do not.
 //! * [`engine`]: owner threads, a bounded queue and the async face.
+//! * [`measure`]: what loads and runs of a model cost here.
 
 pub mod backend;
 mod dtype;
 pub mod engine;
+pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod registry;

@@ -13,6 +13,7 @@ mod child;
 mod collection;
 mod common;
 mod damage;
+mod prices;
 mod processes;
 mod remembered;
 mod safety;

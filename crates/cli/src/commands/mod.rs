@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod cache;
+pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod encode;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Run(args) => run::run(args, &cli.global, &output),
         Command::Encode(args) => encode::run(args, &cli.global, &output),
         Command::Cache(args) => cache::run(args, &cli.global, &output),
+        Command::Calibrate(args) => calibrate::run(args, &cli.global, &output),
         Command::Plan(args) => plan::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),

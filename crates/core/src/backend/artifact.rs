@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,14 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// How long its compile took, where its notes say so: the sum of the stages, `parse_ms` and the like.
+    #[must_use]
+    pub fn compile_time(&self) -> Option<Duration> {
+        let stages = self.notes.iter().filter(|(name, _)| name.ends_with("_ms"));
+        let times: Vec<u64> = stages.filter_map(|(_, time)| time.parse().ok()).collect();
+        (!times.is_empty()).then(|| Duration::from_millis(times.iter().sum()))
+    }
+
     /// Checks that this artifact may be loaded for `model` by what `fingerprint` names.
     ///
     /// # Errors

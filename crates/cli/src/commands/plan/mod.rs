@@ -14,12 +14,13 @@ use shapeyard_core::plan::prices::{PerProgram, Price};
 use shapeyard_core::plan::{
     self, Objective, PaddingLimit, PlanOptions, Policy, Prices, RoutingPlan, Stock, Work, Workload,
 };
-use shapeyard_core::{Dim, Model, Signature};
+use shapeyard_core::{Model, Signature};
 
 use crate::atomic_file::AtomicFile;
 use crate::exit::{BadInput, Code};
 use crate::output::Output;
 use crate::quantity::{Size, Span};
+use crate::work_symbols::WorkSymbolArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -94,12 +95,8 @@ pub(crate) struct Args {
     /// What runs cost, as JSON
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
-    /// The symbol along which rows are stacked [default: the first of the model's inputs]
-    #[arg(long, value_name = "SYMBOL")]
-    rows_symbol: Option<String>,
-    /// The symbol along which they vary in length [default: the second of the model's inputs]
-    #[arg(long, value_name = "SYMBOL")]
-    length_symbol: Option<String>,
+    #[command(flatten)]
+    symbols: WorkSymbolArgs,
     /// Draw the lengths and the programs over them
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -181,38 +178,12 @@ fn workload(args: &Args, signature: &Signature) -> Result<Workload> {
         .parse()
         .map_err(|error| BadInput::new(format!("`{}`: {error}", args.workload.display())))?;
     let work = args.max_length.map_or_else(|| work.clone(), |longest| work.capped(longest));
-    let mut free = symbols(signature).into_iter();
-    let mut symbol = |named: &Option<String>| match named {
-        None => Ok(free.next().unwrap_or_default()),
-        Some(name) if signature.symbol(name).is_some() => {
-            free.next();
-            Ok(name.clone())
-        }
-        Some(name) => {
-            let known = signature.symbols.join("`, `");
-            Err(BadInput::new(format!("the model has no symbol `{name}`; it has `{known}`")))
-        }
-    };
-    let (rows, length) = (symbol(&args.rows_symbol)?, symbol(&args.length_symbol)?);
-    if rows.is_empty() && length.is_empty() {
+    let symbols = args.symbols.of(signature)?;
+    if symbols.is_empty() {
         let shape = "every axis of the model's inputs is fixed or has no name";
         return Err(BadInput::new(format!("{shape}, so that there is nothing to plan")).into());
     }
-    Ok(Workload { rows, length, work })
-}
-
-/// The symbols of the inputs, in the order in which they first stand there.
-fn symbols(signature: &Signature) -> Vec<String> {
-    let mut symbols = Vec::new();
-    for dim in signature.inputs.iter().flat_map(|spec| spec.shape.iter().flatten()) {
-        if let Dim::Symbol(id) = dim {
-            let name = signature.symbol_name(*id).to_owned();
-            if !symbols.contains(&name) {
-                symbols.push(name);
-            }
-        }
-    }
-    symbols
+    Ok(Workload { rows: symbols.rows, length: symbols.length, work })
 }
 
 fn prices(path: &Path) -> Result<Prices, BadInput> {

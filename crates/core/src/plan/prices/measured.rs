@@ -1,0 +1,157 @@
+//! What was measured of one model on one backend, and the prices that follow from it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fit, PerProgram, Price, Samples, fit};
+use crate::BackendId;
+use crate::plan::Histogram;
+use crate::plan::calibrate::Split;
+
+/// What was measured of one model on one backend of one machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurements {
+    /// The backend.
+    pub backend: BackendId,
+    /// When the last of it was measured, in milliseconds since 1970.
+    pub measured_at_ms: u64,
+    /// Loads and runs, by how threads were shared out.
+    pub splits: Vec<OfSplit>,
+    /// Compiles of programs, in seconds; none where there is none.
+    pub compiles: Samples,
+    /// Artifacts of programs, in bytes; none where there is none.
+    pub sizes: Samples,
+}
+
+/// What was measured with threads shared out in one way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfSplit {
+    /// Sessions and threads.
+    pub split: Split,
+    /// Seconds from the file to sessions that can run; of programs, of each.
+    pub loads: Samples,
+    /// Seconds in which all sessions, side by side, get a batch done: what one session takes, divided by
+    /// their number.
+    pub runs: Samples,
+}
+
+/// The way to share out threads that suits a workload best, with its prices.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Sessions and threads.
+    pub split: Split,
+    /// The prices, load included, and how well they explain what was measured.
+    #[serde(flatten)]
+    pub fit: Fit,
+}
+
+impl Measurements {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(backend: BackendId) -> Self {
+        let (compiles, sizes) = (Samples::default(), Samples::default());
+        Self { backend, measured_at_ms: 0, splits: Vec::new(), compiles, sizes }
+    }
+
+    /// What was measured with threads shared out so; made where it is missing.
+    pub fn of(&mut self, split: Split) -> &mut OfSplit {
+        let at = self.splits.iter().position(|it| it.split == split).unwrap_or_else(|| {
+            let (loads, runs) = (Samples::default(), Samples::default());
+            self.splits.push(OfSplit { split, loads, runs });
+            self.splits.len() - 1
+        });
+        &mut self.splits[at]
+    }
+
+    /// Adds what was measured later: where it is more than is kept, older runs give way.
+    pub fn refine(&mut self, newer: &Self) {
+        for OfSplit { split, loads, runs } in &newer.splits {
+            let ours = self.of(*split);
+            ours.loads.refine(loads);
+            ours.runs.refine(runs);
+        }
+        self.compiles.refine(&newer.compiles);
+        self.sizes.refine(&newer.sizes);
+        self.measured_at_ms = self.measured_at_ms.max(newer.measured_at_ms);
+    }
+
+    /// The split that runs work of these lengths soonest, stacked under a token budget, one load included;
+    /// `None` where no run was measured.
+    #[must_use]
+    pub fn cheapest(&self, lengths: &Histogram, token_budget: usize) -> Option<Choice> {
+        let choices = self.splits.iter().filter_map(OfSplit::choice);
+        let seconds = |it: &Choice| it.fit.price.work(lengths, token_budget);
+        choices.min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
+    }
+
+    /// Seconds to compile a program; `None` where no compile was measured.
+    #[must_use]
+    pub fn compile(&self) -> Option<PerProgram> {
+        self.compiles.per_program()
+    }
+
+    /// Bytes of a program; `None` where there is none.
+    #[must_use]
+    pub fn memory(&self) -> Option<PerProgram> {
+        self.sizes.per_program()
+    }
+}
+
+impl OfSplit {
+    /// Its prices.
+    #[must_use]
+    pub fn choice(&self) -> Option<Choice> {
+        let fit = fit(&self.runs.sums())?;
+        let price = Price { load: self.loads.mean().unwrap_or(0.0), ..fit.price };
+        Some(Choice { split: self.split, fit: Fit { price, ..fit } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKEND: BackendId = BackendId::new("example");
+
+    fn split(n_sessions: usize) -> Split {
+        Split { n_sessions, n_threads: 4 / n_sessions }
+    }
+
+    /// Two sessions are faster a token, and slower to load.
+    fn measured() -> Measurements {
+        let mut all = Measurements::new(BACKEND);
+        for (n_sessions, load, token) in [(1, 0.1, 10e-6), (2, 0.3, 6e-6)] {
+            let of = all.of(split(n_sessions));
+            of.loads.record(1, 1, load);
+            for (rows, length) in [(1, 16), (8, 16), (1, 256), (8, 256)] {
+                of.runs.record(rows, length, 1e-3 + token * (rows * length) as f64);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_split_follows_the_work() {
+        let all = measured();
+        let chosen = |n| all.cheapest(&Histogram::from(vec![(100, n)]), 512).unwrap();
+        assert_eq!(chosen(10).split, split(1), "little work: the cheaper load");
+        assert_eq!(chosen(10_000).split, split(2));
+        assert!((chosen(10_000).fit.price.load - 0.3).abs() < 1e-12);
+        assert_eq!(Measurements::new(BACKEND).cheapest(&Histogram::default(), 512), None);
+    }
+
+    #[test]
+    fn what_is_measured_later_is_added() {
+        let (mut all, mut more) = (measured(), Measurements::new(BACKEND));
+        more.measured_at_ms = 7;
+        more.of(split(4)).runs.record(1, 8, 1e-3);
+        more.of(split(1)).runs.record(1, 16, 1e-3);
+        more.compiles.record(8, 64, 12.0);
+        more.sizes.record(8, 64, 1e6);
+        all.refine(&more);
+        assert_eq!(all.splits.len(), 3);
+        assert_eq!(all.of(split(1)).runs.n_runs(), 5.0);
+        assert_eq!(all.measured_at_ms, 7);
+        assert!((all.compile().unwrap().of(8, 64) - 12.0).abs() < 1e-9);
+        assert!((all.memory().unwrap().of(8, 64) - 1e6).abs() < 1e-3);
+    }
+}

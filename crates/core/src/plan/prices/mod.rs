@@ -1,0 +1,123 @@
+//! What work costs, in seconds, as data.
+//!
+//! * device = load, if the program is not resident, + launch + padded tokens × token
+//! * CPU = load, if the model is not, + launch + real tokens × token
+//!
+//! To each token's cost, attention adds one that grows with the length of its row. [`crate::measure`] runs
+//! what there is to measure; [`Samples`] keeps it in bounded memory, and [`fit`] finds the prices that
+//! explain it best.
+
+mod fit;
+mod measured;
+mod samples;
+
+use serde::{Deserialize, Serialize};
+
+use super::Histogram;
+
+pub use fit::{Fit, fit};
+pub use measured::{Choice, Measurements, OfSplit};
+pub use samples::{Sample, Samples};
+
+/// What running on one backend costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Price {
+    /// Seconds until the first run: of a device for each program, of the CPU for the model.
+    pub load: f64,
+    /// Seconds to start a batch.
+    pub launch: f64,
+    /// Seconds a token.
+    pub token: f64,
+    /// Seconds a token for every token of its row.
+    pub token_length: f64,
+}
+
+impl Price {
+    /// Seconds to run `rows` rows of `length` tokens.
+    #[must_use]
+    pub fn batch(&self, rows: usize, length: usize) -> f64 {
+        let (tokens, length) = ((rows as f64) * (length as f64), length as f64);
+        self.launch + self.tokens(tokens, tokens * length)
+    }
+
+    /// Seconds that tokens take once their batch is started; `squares` is the sum of the rows' squared
+    /// lengths.
+    #[must_use]
+    pub fn tokens(&self, n_tokens: f64, squares: f64) -> f64 {
+        n_tokens * self.token + squares * self.token_length
+    }
+
+    /// Seconds for items of these lengths, one load included: stacked under a token budget, none padded.
+    #[must_use]
+    pub fn work(&self, lengths: &Histogram, token_budget: usize) -> f64 {
+        let item = |&(length, n): &(usize, u64)| {
+            let n_rows = (token_budget / length.max(1)).max(1) as f64;
+            let (n, length) = (n as f64, length as f64);
+            (n / n_rows).ceil() * self.launch + n * self.tokens(length, length * length)
+        };
+        self.load + lengths.entries().iter().map(item).sum::<f64>()
+    }
+
+    /// The tokens that could run in the time that starting a batch takes.
+    #[must_use]
+    pub fn launch_tokens(&self) -> u64 {
+        if self.token > 0.0 { (self.launch / self.token).round() as u64 } else { 0 }
+    }
+}
+
+/// A cost that has a fixed part and one that grows with the tokens of a program's shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PerProgram {
+    /// For any program.
+    pub fixed: f64,
+    /// For each token of its shape.
+    pub token: f64,
+}
+
+impl PerProgram {
+    /// For a program of that shape.
+    #[must_use]
+    pub fn of(&self, rows: usize, length: usize) -> f64 {
+        self.fixed + self.token * rows as f64 * length as f64
+    }
+}
+
+/// All that a plan weighs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prices {
+    /// The backend whose programs have fixed shapes.
+    pub device: Price,
+    /// The backend that takes any shape; padding is taken off before.
+    pub cpu: Price,
+    /// Seconds to compile a program.
+    pub compile: PerProgram,
+    /// Bytes of device memory that a loaded program takes.
+    pub memory: PerProgram,
+}
+
+/// After how many runs a compilation has paid; `None` is never.
+#[must_use]
+pub fn break_even(compile_seconds: f64, saved_seconds: f64) -> Option<u64> {
+    match compile_seconds {
+        free if free <= 0.0 => Some(0),
+        seconds if saved_seconds > 0.0 => Some((seconds / saved_seconds).ceil() as u64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_saves_never_pays() {
+        // The experience report: 136.7 s of compiling, 3.641 s on the CPU, 3.172 s with programs.
+        assert_eq!(break_even(136.7, 3.641 - 3.172), Some(292));
+        assert_eq!(break_even(10.0, 0.0), None);
+        assert_eq!(break_even(10.0, -1.0), None);
+        assert_eq!(break_even(0.0, -1.0), Some(0));
+    }
+}
