@@ -16,7 +16,7 @@ use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::pool::Pooling;
 use crate::remaining::{N_RUNS, Remaining};
-use crate::report::{Tried, rate};
+use crate::report::{Routes, Tried, rate};
 use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
@@ -167,6 +167,7 @@ impl Encoder {
             totals: Totals::default(),
             times: EncodeTimes::default(),
             tried: Vec::new(),
+            routes: Routes::default(),
         };
         let setting = run.calibrate()?;
         run.finish(setting)?;
@@ -211,6 +212,7 @@ struct Run<'a> {
     totals: Totals,
     times: EncodeTimes,
     tried: Vec<Tried>,
+    routes: Routes,
 }
 
 impl Run<'_> {
@@ -314,6 +316,7 @@ impl Run<'_> {
             let one = totals(lengths, std::slice::from_ref(batch));
             collect(layout, batch, lengths, response, options, self.embeddings)?;
             add(&mut done, &one);
+            self.routes.count(&response.report, one.n_real_tokens);
             observer.progress(one.n_items, one.n_real_tokens);
             Ok(())
         };
@@ -339,7 +342,11 @@ impl Run<'_> {
             self.times.add(&lanes.spent);
         }
         EncodeReport {
-            backend: self.encoder.executable.backend(),
+            backend: self
+                .routes
+                .only_backend()
+                .unwrap_or_else(|| self.encoder.executable.backend()),
+            routes: self.routes.0,
             setting,
             interrupted: self.totals.n_items < self.n_todo,
             tried: self.tried,
