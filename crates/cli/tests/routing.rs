@@ -10,14 +10,14 @@ mod scene;
 use std::fs;
 use std::path::Path;
 
-use common::{Ran, model, read_npy_f32, run, shapeyard};
-use scene::{Scene, is_here};
+use common::{Ran, is_usable, model, read_npy_f32, run, shapeyard};
+use scene::Scene;
 use serde_json::{Value, json};
 
 /// Leaves the test where MIGraphX is not in reach.
 macro_rules! here {
     ($test:literal) => {
-        if !is_here($test) {
+        if !is_usable("migraphx", $test) {
             return;
         }
     };
