@@ -94,21 +94,23 @@ impl MigraphxBackend {
     /// The same backend, which plans with other shapes. The library is not looked for again.
     #[must_use]
     pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
-        let options = MigraphxOptions { steps, ..self.options.clone() };
-        Self {
-            options,
-            search: self.search.clone(),
-            calibration: self.calibration.clone(),
-            last: Mutex::default(),
-        }
+        self.with(MigraphxOptions { steps, ..self.options.clone() })
     }
 
     /// The same backend, whose compiles give way to everything else that wants the processors.
     #[must_use]
     pub fn with_low_priority(&self) -> Self {
         let compiler = Compiler { low_priority: true, ..self.options.compiler.clone() };
-        let options = MigraphxOptions { compiler, ..self.options.clone() };
-        Self { options, search: self.search.clone() }
+        self.with(MigraphxOptions { compiler, ..self.options.clone() })
+    }
+
+    fn with(&self, options: MigraphxOptions) -> Self {
+        Self {
+            options,
+            search: self.search.clone(),
+            calibration: self.calibration.clone(),
+            last: Mutex::default(),
+        }
     }
 
     /// What the backend was told.
