@@ -136,9 +136,12 @@ fn narrow_gguf_vectors_point_where_pytorch_s_do() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for (weights, bound) in
-        [(GgmlWeights::F16, 0.9999), (GgmlWeights::Q8_0, 0.999), (GgmlWeights::Q4K, 0.95)]
-    {
+    // ggml rounds what it multiplies with narrow integers to 8 bits too, which costs more than the weights.
+    for (weights, bound, mean_bound) in [
+        (GgmlWeights::F16, 0.9999, 0.9999),
+        (GgmlWeights::Q8_0, 0.997, 0.999),
+        (GgmlWeights::Q4K, 0.9, 0.96),
+    ] {
         let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
         let backend: Arc<dyn Backend> = Arc::new(Ggml::new(&options));
         let Some(path) = real_model(test, "minilm-l6.gguf") else { return };
@@ -151,6 +154,10 @@ fn narrow_gguf_vectors_point_where_pytorch_s_do() {
         assert!(vectors.iter().all(|x| x.is_finite()));
         let (least, mean) = cosines(&vectors, &reference.vectors);
         eprintln!("ggml {}: cosine to PyTorch: least {least:.5}, mean {mean:.5}", weights.name());
-        assert!(least > bound, "{}: least {least}, mean {mean}", weights.name());
+        assert!(
+            least > bound && mean > mean_bound,
+            "{}: least {least}, mean {mean}",
+            weights.name()
+        );
     }
 }
