@@ -12,7 +12,7 @@
 
 pub mod compare;
 pub mod contest;
-mod corpus;
+pub mod corpus;
 pub mod encode;
 pub mod measure;
 pub mod record;
