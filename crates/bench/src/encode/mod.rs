@@ -2,6 +2,7 @@
 
 pub mod contender;
 mod direct;
+pub mod query;
 mod tally;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
+use shapeyard_core::plan::Histogram;
 use shapeyard_core::plan::calibrate::{Setting, Split, splits};
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
@@ -22,6 +24,9 @@ use crate::suite::{Host, Output, Suite};
 
 /// The hidden command of this program that runs one contender.
 pub const CONTENDER: &str = "encode-contender";
+
+/// The hidden command of this program that answers single queries.
+pub const QUERY: &str = "query-contender";
 
 /// The tokens of the texts that are measured.
 const MEASURED: &str = "measured.json";
@@ -66,6 +71,12 @@ pub struct Args {
     /// Interleaved rounds of all contenders.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Lengths of single queries, in tokens; none where it is 0.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,128")]
+    query_lengths: Vec<usize>,
+    /// Interleaved rounds of 20 queries.
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    query_rounds: usize,
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
@@ -87,15 +98,28 @@ impl Suite for Args {
         record.set("texts", workload.n_units);
         record.set("tokens", workload.n_tokens);
         record.set("median_length", workload.median_length);
+        record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
         record.set("backend", self.backend.as_str());
         for model in &self.models {
             let contest = measure(self, host, model, &workload, folder.path(), record)?;
             record.contests.push(contest);
+            record.contests.extend(queries(self, host, model, folder.path())?);
         }
         Ok(())
     }
+}
+
+/// The name by which a model's contests are known.
+fn name_of(model: &Path) -> String {
+    model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
+    let tokens = folder.join(MEASURED);
+    let lengths = args.query_lengths.iter().filter(|length| **length > 0);
+    lengths.map(|&length| query::measure(host, args, model, &tokens, length)).collect()
 }
 
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
@@ -117,7 +141,8 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     write(CALIBRATION, (CALIBRATION_FACTOR * n_units).min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
-    Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2] })
+    let counts = Histogram::of(&lengths).entries().to_vec();
+    Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2], lengths: counts })
 }
 
 fn measure(
@@ -149,7 +174,7 @@ fn measure(
         measured.vectors = read_vectors(&vectors)?;
         Ok(measured)
     };
-    let name = model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy();
+    let name = name_of(model);
     eprintln!("{name}: calibrating");
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;

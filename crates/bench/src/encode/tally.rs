@@ -12,6 +12,8 @@ pub(super) struct Workload {
     pub(super) n_units: usize,
     pub(super) n_tokens: usize,
     pub(super) median_length: usize,
+    /// Each length and how many texts have it.
+    pub(super) lengths: Vec<(usize, u64)>,
 }
 
 /// One contender's rounds.
