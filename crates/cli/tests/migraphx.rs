@@ -5,38 +5,21 @@
 
 mod common;
 
-use std::env;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Folder, Ran, model, npy, npy_f32, read_npy_f32, run, shapeyard};
+use common::{Folder, Ran, migraphx_is_here, model, npy, npy_f32, read_npy_f32, run, shapeyard};
 use serde_json::{Value, json};
-
-/// Whether MIGraphX is in reach; if not, that is written to the log of skipped tests.
-fn is_here(test: &str) -> bool {
-    let json = run(shapeyard().args(["doctor", "--target", "ref", "--format", "json"])).json();
-    let backends = json["backends"].as_array().unwrap();
-    let found = backends.iter().find(|it| it["backend"] == "migraphx").unwrap();
-    if found["status"] == "usable" {
-        return true;
-    }
-    let line = format!("shapeyard-cli {test}: {}", found["reason"].as_str().unwrap());
-    if let Some(log) = env::var_os("SHAPEYARD_SKIP_LOG") {
-        let mut log = File::options().append(true).create(true).open(log).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
-    false
-}
 
 /// Leaves the test where MIGraphX is not in reach.
 macro_rules! here {
     ($test:literal) => {
-        if !is_here($test) {
+        if !migraphx_is_here($test) {
             return;
         }
     };
