@@ -7,7 +7,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Folder, Ran, migraphx_is_here, model, run, shapeyard};
+use common::{Folder, Ran, is_usable, model, run, shapeyard};
 use serde_json::Value;
 
 /// A command on the model of one dense layer, with MIGraphX's interpreter and a cache of the test's own.
@@ -27,7 +27,7 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn programs_are_measured_and_plans_weigh_them() {
-    if !migraphx_is_here("programs_are_measured_and_plans_weigh_them") {
+    if !is_usable("migraphx", "programs_are_measured_and_plans_weigh_them") {
         return;
     }
     let folder = Folder::new();
@@ -54,7 +54,7 @@ fn programs_are_measured_and_plans_weigh_them() {
 
 #[test]
 fn the_programs_of_a_plan_are_warmed_by_worth_and_again_cost_nothing() {
-    if !migraphx_is_here("the_programs_of_a_plan_are_warmed_by_worth_and_again_cost_nothing") {
+    if !is_usable("migraphx", "the_programs_of_a_plan_are_warmed_by_worth_and_again_cost_nothing") {
         return;
     }
     let folder = Folder::new();

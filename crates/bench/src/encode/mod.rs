@@ -1,7 +1,9 @@
-//! The `encode` suite: the same texts, model and threads, by ours and by ONNX Runtime driven directly.
+//! The `encode` suite: the same texts, model and threads, by ours and by what is driven directly: ONNX Runtime
+//! for an ONNX file; for a GGUF file llama.cpp, and ONNX Runtime with the ONNX file of the same name beside.
 
 pub mod contender;
 mod direct;
+mod llama;
 pub mod query;
 mod tally;
 
@@ -47,10 +49,11 @@ Examples:
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
-    /// ONNX files of one encoder, each measured for itself.
+    /// ONNX and GGUF files of one encoder, each measured for itself; ggml serves GGUF.
     #[arg(long = "model", value_name = "FILE", default_values = [
         "target/models/minilm-l6/minilm-l6.onnx",
         "target/models/minilm-l6/minilm-l6-int8.onnx",
+        "target/models/minilm-l6/minilm-l6.gguf",
     ])]
     models: Vec<PathBuf>,
     /// The encoder's tokenizer.
@@ -105,7 +108,9 @@ impl Suite for Args {
         for model in &self.models {
             let contest = measure(self, host, model, &workload, folder.path(), record)?;
             record.contests.push(contest);
-            record.contests.extend(queries(self, host, model, folder.path())?);
+            if !is_gguf(model) {
+                record.contests.extend(queries(self, host, model, folder.path())?);
+            }
         }
         Ok(())
     }
@@ -113,7 +118,8 @@ impl Suite for Args {
 
 /// The name by which a model's contests are known.
 fn name_of(model: &Path) -> String {
-    model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
+    let name = if is_gguf(model) { model.file_name() } else { model.file_stem() };
+    name.unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
@@ -153,7 +159,13 @@ fn measure(
     folder: &Path,
     record: &mut Record,
 ) -> Result<Contest> {
+    let twin = twin(model);
+    let backend = if is_gguf(model) { "ggml" } else { &args.backend };
     let start = |kind: &Kind| -> Result<Measured> {
+        let model = match kind {
+            Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => &twin,
+            _ => model,
+        };
         let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
         let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
@@ -163,7 +175,7 @@ fn measure(
             .args(["--model".as_ref(), model.as_os_str()])
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
-            .args(["--threads", &args.threads.to_string(), "--backend", &args.backend])
+            .args(["--threads", &args.threads.to_string(), "--backend", backend])
             .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
@@ -180,7 +192,7 @@ fn measure(
     let setting = calibrated.setting.context("the calibration found no setting")?;
     record.set(&format!("{name}: setting"), setting.to_string());
     let mut tallies: Vec<Tally> =
-        kinds(setting, args.threads).into_iter().map(Tally::new).collect();
+        kinds(model, setting, args.threads).into_iter().map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {
@@ -199,16 +211,30 @@ fn measure(
     Ok(tally::contest(&name, workload, &calibrated, tallies))
 }
 
-/// Ours, ONNX Runtime in arrival order, and ONNX Runtime with our batches in every split.
-fn kinds(setting: Setting, n_threads: usize) -> Vec<Kind> {
+fn is_gguf(model: &Path) -> bool {
+    model.extension().is_some_and(|extension| extension == "gguf")
+}
+
+/// The ONNX file of the same encoder.
+fn twin(model: &Path) -> PathBuf {
+    model.with_extension("onnx")
+}
+
+/// Ours, and its rivals: for ONNX files ONNX Runtime in arrival order and with our batches in every split.
+fn kinds(model: &Path, setting: Setting, n_threads: usize) -> Vec<Kind> {
     let whole = Split { n_sessions: 1, n_threads };
-    let sorted = splits(n_threads)
-        .into_iter()
-        .map(|split| Kind::DirectSorted { setting: Setting { split, ..setting } });
-    [Kind::Ours { setting }, Kind::DirectArrival { split: whole, n_rows: 32 }]
-        .into_iter()
-        .chain(sorted)
-        .collect()
+    let mut kinds = vec![Kind::Ours { setting }];
+    if is_gguf(model) && llama::is_there() {
+        kinds.extend(llama::kinds(n_threads));
+    }
+    if !is_gguf(model) {
+        kinds.push(Kind::DirectArrival { split: whole, n_rows: 32 });
+    }
+    if twin(model).is_file() {
+        let with = |split| Kind::DirectSorted { setting: Setting { split, ..setting } };
+        kinds.extend(splits(n_threads).into_iter().map(with));
+    }
+    kinds
 }
 
 fn read_vectors(path: &Path) -> Result<Vec<f32>> {

@@ -8,6 +8,7 @@ use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{AxisSymbol, Dim, Signature};
 
+use crate::exact_path;
 use crate::options::{CompileOptions, Padding};
 use crate::roles::NamedRoles;
 
@@ -18,7 +19,9 @@ pub(crate) struct Job {
     /// The version of this crate's code that asks: a worker of another one would decide differently.
     pub(crate) version: String,
     /// The library that has to do it: the very file that the caller loaded.
+    #[serde(with = "exact_path")]
     pub(crate) library: PathBuf,
+    #[serde(with = "exact_path")]
     pub(crate) model: PathBuf,
     /// What the model's content has to be.
     pub(crate) digest: Digest,
@@ -30,6 +33,7 @@ pub(crate) struct Job {
     pub(crate) calibration: Option<Digest>,
     pub(crate) padding: Padding,
     /// The file to write.
+    #[serde(with = "exact_path")]
     pub(crate) output: PathBuf,
 }
 
