@@ -491,6 +491,16 @@ fn what_cannot_be_compiled_is_told_in_the_compilers_words() {
 }
 
 #[test]
+fn an_option_that_does_not_fit_the_model_is_told_once() {
+    here!("an_option_that_does_not_fit_the_model_is_told_once");
+    let scene = Scene::new();
+    let ran =
+        scene.warm("encoder.onnx", &["--rows", "nobody", "--buckets", "batch=1,2", "sequence=4"]);
+    ran.refused(2, &["no input has the symbol `nobody`"]);
+    assert_eq!((ran.stderr.matches("nobody").count(), ran.stdout.as_str()), (1, ""), "{ran:?}");
+}
+
+#[test]
 fn axes_without_a_name_get_one() {
     here!("axes_without_a_name_get_one");
     let scene = Scene::new();

@@ -32,6 +32,8 @@ pub(crate) struct Job {
     /// What the content of the calibration has to be.
     pub(crate) calibration: Option<Digest>,
     pub(crate) padding: Padding,
+    /// What an earlier compile found out that holds for every bucket.
+    pub(crate) known: Option<Traits>,
     /// The file to write.
     #[serde(with = "exact_path")]
     pub(crate) output: PathBuf,
@@ -83,6 +85,8 @@ impl Traits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Made {
     pub(crate) traits: Traits,
+    /// Whether other buckets of the model have the same traits.
+    pub(crate) holds_for_all: bool,
     /// Milliseconds by stage.
     pub(crate) times: BTreeMap<String, u64>,
     /// What the library said although it succeeded.
