@@ -76,6 +76,11 @@ pub(crate) fn skip(name: &str, reason: &str) {
     }
 }
 
+/// For a test of what a machine without a device does.
+pub(crate) fn skip_where_there_is(name: &str) {
+    eprintln!("migraphx-gpu-double {name}: there is a device here");
+}
+
 pub(crate) fn c_text(text: impl AsRef<std::ffi::OsStr>) -> CString {
     CString::new(text.as_ref().as_encoded_bytes()).unwrap()
 }
