@@ -17,7 +17,7 @@ pub mod coldstart;
 pub mod command;
 pub mod compare;
 pub mod contest;
-mod corpus;
+pub mod corpus;
 mod direct;
 pub mod encode;
 pub mod inputs;

@@ -7,6 +7,7 @@ mod cache;
 mod concurrency;
 mod overhead;
 mod plan;
+mod prices;
 mod sensitivity;
 
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use shapeyard_bench::suite::{Format, Host, Suite as _};
 use shapeyard_bench::{
-    calls, child, command, compare, contest, inputs, measure, random, record, report, suite,
+    calls, child, command, compare, contest, corpus, inputs, measure, random, record, report, suite,
 };
 
 /// The hidden command of this program that compiles.
@@ -45,6 +46,8 @@ enum Command {
     Cache(cache::Args),
     /// Plans and routes: how long it takes to decide what runs where.
     Plan(plan::Args),
+    /// What the cost model predicts of an encoding, and what it takes.
+    Prices(prices::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
@@ -76,6 +79,7 @@ fn main() -> Result<ExitCode> {
         Command::Concurrency(args) => args.run(&host)?,
         Command::Overhead(args) => args.run(&host)?,
         Command::Plan(args) => args.run(&host)?,
+        Command::Prices(args) => args.run(&host)?,
         Command::Sensitivity(args) => args.run(&host)?,
         Command::CacheWorker(args) => cache::worker::run(&args)?,
         Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),

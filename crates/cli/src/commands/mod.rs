@@ -28,7 +28,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Encode(args) => encode::run(args, &cli.global, &output),
         Command::Cache(args) => cache::run(args, &cli.global, &output),
         Command::Calibrate(args) => calibrate::run(args, &cli.global, &output),
-        Command::Plan(args) => plan::run(args, &output),
+        Command::Plan(args) => plan::run(args, &cli.global, &output),
         Command::Bench(args) => bench::run(args, &cli.global),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
