@@ -14,10 +14,14 @@ use crate::output::Report;
 
 /// Time spent outside the encoder.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Seconds {
+pub(super) struct OutsideTimes {
+    #[serde(rename = "read_seconds")]
     pub(super) read: f64,
+    #[serde(rename = "tokenize_seconds")]
     pub(super) tokenize: f64,
+    #[serde(rename = "load_seconds")]
     pub(super) load: f64,
+    #[serde(rename = "write_seconds")]
     pub(super) write: f64,
 }
 
@@ -38,7 +42,7 @@ pub(super) struct Finished<'a> {
     /// What was compiled before and is loaded.
     pub(super) programs: &'a [Program],
     pub(super) skipped: &'a [Skipped],
-    pub(super) seconds: Seconds,
+    pub(super) outside_times: OutsideTimes,
     pub(super) tokens_per_second: f64,
     pub(super) items_per_second: f64,
     #[serde(flatten)]
@@ -88,7 +92,7 @@ impl Finished<'_> {
     fn write_times(&self, out: &mut dyn Write) -> io::Result<()> {
         let inside = &self.report.times;
         let seconds = |seconds| human::time(Duration::from_secs_f64(seconds));
-        let Seconds { read, tokenize, load, write } = self.seconds;
+        let OutsideTimes { read, tokenize, load, write } = self.outside_times;
         writeln!(
             out,
             "time     {} to read, {} to tokenize, {} to load the model, {} to try settings,",
