@@ -91,6 +91,12 @@ pub(crate) fn line(text: &str) -> String {
     line
 }
 
+/// The name that JSON has for it.
+pub(crate) fn name(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or("unknown").to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

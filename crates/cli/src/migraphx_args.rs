@@ -162,6 +162,7 @@ impl MigraphxArgs {
                 place: compile_place(),
                 time_limit: self.compile_timeout.0,
                 memory_limit: self.compile_memory.map(|size| size.0),
+                ..Compiler::default()
             },
             ..MigraphxOptions::default()
         })

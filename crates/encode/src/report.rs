@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use shapeyard_core::BackendId;
 use shapeyard_core::plan::Totals;
 use shapeyard_core::plan::calibrate::Setting;
+use shapeyard_core::{BackendId, FallbackReason, Route, RunReport};
 
 use crate::lanes::Spent;
 
@@ -19,6 +19,49 @@ pub struct Tried {
     pub n_tokens: usize,
     /// Real tokens a second.
     pub tokens_per_second: f64,
+}
+
+/// Batches that were answered alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Routed {
+    /// The backend that answered; of two, the preferred one.
+    pub backend: BackendId,
+    /// What happened to them.
+    pub route: Route,
+    /// Who answered, in whole or in part, instead of the preferred backend, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<(BackendId, FallbackReason)>,
+    /// How many batches.
+    pub n_batches: usize,
+    /// Real tokens of all.
+    pub n_real_tokens: usize,
+}
+
+/// Counts batches by what happened to them.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(pub(crate) Vec<Routed>);
+
+impl Routes {
+    pub(crate) fn count(&mut self, report: &RunReport, n_real_tokens: usize) {
+        let fallback = report.fallback.as_ref().map(|it| (it.backend.clone(), it.reason));
+        let is_alike = |it: &&mut Routed| {
+            it.backend == report.backend && it.route == report.route && it.fallback == fallback
+        };
+        if let Some(routed) = self.0.iter_mut().find(is_alike) {
+            routed.n_batches += 1;
+            routed.n_real_tokens += n_real_tokens;
+            return;
+        }
+        let (backend, route) = (report.backend.clone(), report.route);
+        self.0.push(Routed { backend, route, fallback, n_batches: 1, n_real_tokens });
+    }
+
+    /// The backend that answered everything, if one did.
+    pub(crate) fn only_backend(&self) -> Option<BackendId> {
+        let first = self.0.first()?;
+        let is_alone = |it: &Routed| it.backend == first.backend && it.route != Route::Hybrid;
+        self.0.iter().all(is_alone).then(|| first.backend.clone())
+    }
 }
 
 /// Where the time of an encoding went. `calibrate` and `run` are wall-clock time and do not overlap; the
@@ -64,8 +107,10 @@ impl EncodeTimes {
 /// What an encoding says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct EncodeReport {
-    /// The backend that answered.
+    /// The backend that answered; of two, the preferred one.
     pub backend: BackendId,
+    /// Which batches ran where, and why.
+    pub routes: Vec<Routed>,
     /// The setting that the work ran with after calibration.
     pub setting: Setting,
     /// What a calibration tried, in order; empty where the setting was given or the work too small.

@@ -8,6 +8,7 @@ use shapeyard_core::registry::PassedOver;
 use shapeyard_encode::EncodeReport;
 use shapeyard_encode::units::Skipped;
 
+use crate::background::Compiled;
 use crate::human;
 use crate::loading::Program;
 use crate::output::Report;
@@ -41,6 +42,9 @@ pub(super) struct Finished<'a> {
     pub(super) passed_over: &'a [PassedOver],
     /// What was compiled before and is loaded.
     pub(super) programs: &'a [Program],
+    /// What was compiled meanwhile, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compiled: Option<Compiled>,
     pub(super) skipped: &'a [Skipped],
     pub(super) outside_times: OutsideTimes,
     pub(super) tokens_per_second: f64,
@@ -58,6 +62,12 @@ impl Report for Finished<'_> {
         if !self.programs.is_empty() {
             let programs = human::count(self.programs.len(), "program");
             writeln!(out, "loaded   {programs} from the cache")?;
+        }
+        if report.routes.iter().any(|it| it.fallback.is_some()) {
+            self.write_routes(out)?;
+        }
+        if let Some(compiled) = &self.compiled {
+            writeln!(out, "compiled {}", compiled.text())?;
         }
         let tried = match report.tried.len() {
             0 => String::new(),
@@ -89,6 +99,26 @@ impl Report for Finished<'_> {
 }
 
 impl Finished<'_> {
+    /// Who answered what, and why.
+    fn write_routes(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (n, it) in self.report.routes.iter().enumerate() {
+            let name = if n == 0 { "routes  " } else { "        " };
+            let batches = match it.n_batches {
+                1 => "1 batch".to_owned(),
+                n => format!("{n} batches"),
+            };
+            let tokens = human::count(it.n_real_tokens, "token");
+            let (route, backend) = (human::name(&it.route), &it.backend);
+            write!(out, "{name} {batches} of {tokens} on {backend}, {route}")?;
+            match &it.fallback {
+                Some((other, reason)) if other == backend => writeln!(out, ": {reason}")?,
+                Some((other, reason)) => writeln!(out, " with {other}: {reason}")?,
+                None => writeln!(out)?,
+            }
+        }
+        Ok(())
+    }
+
     fn write_times(&self, out: &mut dyn Write) -> io::Result<()> {
         let inside = &self.report.times;
         let seconds = |seconds| human::time(Duration::from_secs_f64(seconds));
