@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use shapeyard_cpu::GgmlWeights;
 
 use crate::commands::{
-    cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
+    bench, cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
 };
 use crate::migraphx_args::WORKER;
 use crate::output::Format;
@@ -20,6 +20,7 @@ Examples:
   shapeyard calibrate model.onnx
   shapeyard plan model.onnx --workload lengths.txt
   shapeyard doctor
+  shapeyard bench encode --model model.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard cache ls
 
 Exit codes:
@@ -83,6 +84,7 @@ pub(crate) enum Command {
     Plan(plan::Args),
     Warm(warm::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Cache(cache::Args),
     Completions(completions::Args),
     Man(man::Args),
