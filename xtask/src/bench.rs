@@ -20,6 +20,7 @@ Examples:
   cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
+  cargo xtask bench router                       what requests wait for while a program is compiled
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call
   cargo xtask bench plan --record before.jsonl   keep what was measured
   cargo xtask bench --compare before.jsonl after.jsonl --fail-over 5%")]
@@ -34,7 +35,7 @@ pub(crate) struct Args {
 const NEED_NOTHING: [&str; 5] = ["cache", "plan", "sensitivity", "compare", "--compare"];
 
 /// Suites that call the real MIGraphX.
-const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];
+const NEED_MIGRAPHX: [&str; 3] = ["concurrency", "overhead", "router"];
 
 /// Names a MIGraphX that is installed.
 const MIGRAPHX_VARIABLE: &str = "MIGRAPHX_DYLIB_PATH";

@@ -6,6 +6,7 @@ mod cache;
 mod concurrency;
 mod overhead;
 mod plan;
+mod router;
 mod sensitivity;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
     Overhead(overhead::Args),
+    /// What requests wait for while a program is compiled, and what routing adds to a call.
+    Router(router::Args),
     /// Whether comparing finds a slowdown of a tenth, and nothing where nothing changed.
     Sensitivity(sensitivity::Args),
     /// Whether a later run is slower than an earlier one.
@@ -67,6 +70,7 @@ fn main() -> Result<ExitCode> {
         Command::Encode(args) => args.run(&HOST)?,
         Command::Overhead(args) => args.run(&HOST)?,
         Command::Plan(args) => args.run(&HOST)?,
+        Command::Router(args) => args.run(&HOST)?,
         Command::Sensitivity(args) => args.run(&HOST)?,
         Command::Compare(args) => {
             return Ok(if compare::run(&args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });

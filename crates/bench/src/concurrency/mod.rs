@@ -1,9 +1,9 @@
 //! The `concurrency` suite: many threads at one engine on static programs, with batches of every size, and
 //! with batches of the one size that a program has.
 
-mod clients;
+pub(crate) mod clients;
 mod place;
-mod rows;
+pub(crate) mod rows;
 
 use std::path::PathBuf;
 use std::time::Duration;
