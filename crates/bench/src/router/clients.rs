@@ -10,8 +10,8 @@ use shapeyard_core::Outputs;
 use shapeyard_core::backend::{Executable, SessionOptions};
 use shapeyard_core::engine::{Engine, EngineOptions, InferRequest};
 
-use crate::concurrency::clients::Random;
 use crate::concurrency::rows::{N_ROWS, Rows};
+use crate::random::Random;
 
 /// Threads with requests of every size, as a search of a game tree sends them.
 pub(super) struct Crowd<'a> {

@@ -38,7 +38,7 @@ Examples:
   cargo xtask bench router
   cargo xtask bench router --rounds 5 --threads 8
   cargo xtask bench router --sleep 2 --rounds 1
-  cargo xtask bench router --format json > router.json")]
+  cargo xtask bench router --record router.jsonl")]
 pub(crate) struct Args {
     /// The model; every input and output has rows along its first axis.
     #[arg(long, value_name = "FILE", default_value = "tests/models/encoder.onnx")]

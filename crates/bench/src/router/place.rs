@@ -17,7 +17,7 @@ use shapeyard_migraphx::{
 
 use super::Args;
 use crate::concurrency::rows::Rows;
-use crate::suite::Host;
+use crate::suite::{Host, Skipped};
 
 /// The symbol that counts rows.
 const ROWS: &str = "batch";
@@ -41,7 +41,7 @@ impl Place {
         let compiler = match migraphx.probe().status {
             Status::Usable { version, .. } => version,
             Status::Unusable { reason, remedy } => {
-                bail!("MIGraphX cannot run here: {reason}; {remedy}")
+                bail!(Skipped(format!("MIGraphX cannot run here: {reason}; {remedy}")))
             }
         };
         let rows = Rows::of(&Rten::new().load(&LoadJob::of(&model))?, &one)?;
@@ -73,7 +73,7 @@ impl Place {
 
 /// MIGraphX's interpreter; what compiles is this program, after a sleep.
 fn options(sleep: u64, host: &Host) -> Result<MigraphxOptions> {
-    let worker = host.hidden(crate::overhead::WORKER)?;
+    let worker = host.hidden(host.migraphx_worker)?;
     let words = worker.get_args().map(|word| word.to_string_lossy().into_owned());
     let script = format!("sleep {sleep}; exec \"$0\" \"$@\"");
     let arguments: Vec<String> = ["-c".to_owned(), script]
