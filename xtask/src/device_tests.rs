@@ -12,10 +12,11 @@ use crate::paths::{self, Layout};
 use crate::{process, terminal};
 
 /// Suites by package and name: each runs on a HIP device of either platform.
-const SUITES: [(&str, &str); 5] = [
+const SUITES: [(&str, &str); 6] = [
     ("hip-sys", "device"),
     ("hipgraph", "device"),
     ("hipgraph", "graphs"),
+    ("hipgraph", "inputs"),
     ("hipgraph", "exhausted"),
     ("migraphx-gpu-double", "device"),
 ];
