@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shapeyard_core::plan::Totals;
-use shapeyard_core::plan::calibrate::Setting;
-use shapeyard_core::{BackendId, FallbackReason, Route, RunReport};
+use shapeyard_core::plan::calibrate::{Setting, Split};
+use shapeyard_core::plan::prices::Measurements;
+use shapeyard_core::{BackendId, FallbackReason, Route, RunReport, StageTimes};
 
 use crate::lanes::Spent;
 
@@ -64,6 +65,35 @@ impl Routes {
     }
 }
 
+/// What batches took, while all sessions were at work.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured(Vec<Measurements>);
+
+impl Measured {
+    /// Adds a batch that one of the split's sessions ran.
+    pub(crate) fn add(&mut self, split: Split, (rows, length): (usize, usize), report: &RunReport) {
+        let backend = match (report.route, &report.fallback) {
+            (Route::Exact, _) => &report.backend,
+            (Route::Fallback, Some(fallback)) => &fallback.backend,
+            // What ran then had other shapes, or took parts of the time in two places.
+            _ => return,
+        };
+        let at = self.0.iter().position(|it| it.backend == *backend).unwrap_or_else(|| {
+            self.0.push(Measurements::new(backend.clone()));
+            self.0.len() - 1
+        });
+        let StageTimes { prepare, run, finish } = report.times;
+        // The others got as much done meanwhile.
+        let seconds = (prepare + run + finish).as_secs_f64() / split.n_sessions.max(1) as f64;
+        self.0[at].of(split).runs.record(rows, length, seconds);
+    }
+
+    /// All of it, by backend.
+    pub(crate) fn by_backend(self) -> Vec<Measurements> {
+        self.0
+    }
+}
+
 /// Where the time of an encoding went. `calibrate` and `run` are wall-clock time and do not overlap; the
 /// others are parts of them, summed over sessions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -110,6 +140,10 @@ pub struct EncodeReport {
     pub times: EncodeTimes,
     /// Whether it was told to stop before all was done.
     pub interrupted: bool,
+    /// What batches took that ran in the shape that they came in, by the backend that ran them: prices can be
+    /// [refined](Measurements::refine) with it.
+    #[serde(skip)]
+    pub measured: Vec<Measurements>,
 }
 
 impl EncodeReport {
