@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use shapeyard_core::plan::Totals;
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::prices::Measurements;
@@ -99,19 +99,30 @@ impl Measured {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct EncodeTimes {
     /// Trying settings, on real work.
+    #[serde(rename = "calibrate_seconds", serialize_with = "seconds")]
     pub calibrate: Duration,
     /// The rest of the work, with the setting that was found or given.
+    #[serde(rename = "run_seconds", serialize_with = "seconds")]
     pub run: Duration,
     /// Making sessions: a part of `calibrate` where that made them, else beside both.
+    #[serde(rename = "sessions_seconds", serialize_with = "seconds")]
     pub sessions: Duration,
     /// Inside the model.
+    #[serde(rename = "model_seconds", serialize_with = "seconds")]
     pub model: Duration,
     /// Moving inputs and outputs in and out of the backend.
+    #[serde(rename = "transfer_seconds", serialize_with = "seconds")]
     pub transfer: Duration,
     /// Filling batches and pooling vectors, while sessions work.
+    #[serde(rename = "pool_seconds", serialize_with = "seconds")]
     pub pool: Duration,
     /// Requests waiting for a session.
+    #[serde(rename = "queued_seconds", serialize_with = "seconds")]
     pub queued: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, into: S) -> Result<S::Ok, S::Error> {
+    into.serialize_f64(time.as_secs_f64())
 }
 
 impl EncodeTimes {

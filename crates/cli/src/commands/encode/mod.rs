@@ -20,7 +20,7 @@ use shapeyard_encode::{Embeddings, EncodeError, EncodeReport, Encoder};
 pub(crate) use self::args::Args;
 use self::destination::{Destination, units_path};
 use self::partial::Partial;
-use self::report::{Finished, Seconds};
+use self::report::{Finished, OutsideTimes};
 use self::watch::Watch;
 use crate::backends;
 use crate::background::Watched;
@@ -39,8 +39,9 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     tokenizer.check_fits(model.signature())?;
     let destination = Destination::new(&args.out)?;
-    let mut seconds = Seconds::default();
-    let collected = timed(&mut seconds.read, || units::collect(&args.paths, &args.unit_options()))?;
+    let mut outside_times = OutsideTimes::default();
+    let collected =
+        timed(&mut outside_times.read, || units::collect(&args.paths, &args.unit_options()))?;
     note_skipped(&collected, output);
     let traffic = args.traffic.open()?;
     traffic.iter().try_for_each(|file| file.check(&Work::Items(vec![1])))?;
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let interrupt = Interrupt::listen()?;
     let texts: Vec<&str> = collected.units.iter().map(|unit| unit.text.as_str()).collect();
     let n_threads = args.backend.n_threads();
-    let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
+    let tokens = timed(&mut outside_times.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
     interrupt.check("nothing was written")?;
     let loading = Loading {
         args: &args.backend,
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         interrupt: &interrupt,
     };
     let need = need(&model, &tokens, args.max_length)?;
-    let loaded = timed(&mut seconds.load, || loading.open(&need, args.session_options()));
+    let loaded = timed(&mut outside_times.load, || loading.open(&need, args.session_options()));
     interrupt.check("nothing was written")?;
     let loaded = loaded?;
     let partial = Partial::of(&model, args, &loaded.backend.probe())?;
@@ -87,8 +88,9 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         }
     };
 
-    let written =
-        timed(&mut seconds.write, || destination.write(&embeddings, &collected.units, &tokens));
+    let written = timed(&mut outside_times.write, || {
+        destination.write(&embeddings, &collected.units, &tokens)
+    });
     written.map_err(|error| failed(error, "the embeddings were not written", kept()))?;
     partial.remove();
     if let Err(error) = refine(args, global, &model, &encoded, output) {
@@ -112,7 +114,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         programs: &loaded.programs,
         compiled,
         skipped: &collected.skipped,
-        seconds,
+        outside_times,
         tokens_per_second: encoded.tokens_per_second(),
         items_per_second: encoded.items_per_second(),
         report: &encoded,

@@ -15,10 +15,14 @@ use crate::output::Report;
 
 /// Time spent outside the encoder.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Seconds {
+pub(super) struct OutsideTimes {
+    #[serde(rename = "read_seconds")]
     pub(super) read: f64,
+    #[serde(rename = "tokenize_seconds")]
     pub(super) tokenize: f64,
+    #[serde(rename = "load_seconds")]
     pub(super) load: f64,
+    #[serde(rename = "write_seconds")]
     pub(super) write: f64,
 }
 
@@ -42,7 +46,7 @@ pub(super) struct Finished<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) compiled: Option<Compiled>,
     pub(super) skipped: &'a [Skipped],
-    pub(super) seconds: Seconds,
+    pub(super) outside_times: OutsideTimes,
     pub(super) tokens_per_second: f64,
     pub(super) items_per_second: f64,
     #[serde(flatten)]
@@ -118,7 +122,7 @@ impl Finished<'_> {
     fn write_times(&self, out: &mut dyn Write) -> io::Result<()> {
         let inside = &self.report.times;
         let seconds = |seconds| human::time(Duration::from_secs_f64(seconds));
-        let Seconds { read, tokenize, load, write } = self.seconds;
+        let OutsideTimes { read, tokenize, load, write } = self.outside_times;
         writeln!(
             out,
             "time     {} to read, {} to tokenize, {} to load the model, {} to try settings,",
