@@ -18,6 +18,7 @@ Examples:
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench plan                         how long planning and routing take
+  cargo xtask bench prices                       what the cost model predicts, and what it takes
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call

@@ -15,7 +15,7 @@ pub mod calls;
 pub mod child;
 pub mod compare;
 pub mod contest;
-mod corpus;
+pub mod corpus;
 pub mod encode;
 pub mod measure;
 pub mod record;

@@ -6,6 +6,7 @@ mod cache;
 mod concurrency;
 mod overhead;
 mod plan;
+mod prices;
 mod sensitivity;
 
 use std::process::ExitCode;
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use shapeyard_bench::suite::{Host, Suite as _};
-use shapeyard_bench::{calls, child, compare, contest, encode, measure, record, report, suite};
+use shapeyard_bench::{
+    calls, child, compare, contest, corpus, encode, measure, record, report, suite,
+};
 
 const HOST: Host = Host { call: "cargo xtask bench", words: &[] };
 
@@ -35,6 +38,8 @@ enum Command {
     Cache(cache::Args),
     /// Plans and routes: how long it takes to decide what runs where.
     Plan(plan::Args),
+    /// What the cost model predicts of an encoding, and what it takes.
+    Prices(prices::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
@@ -67,6 +72,7 @@ fn main() -> Result<ExitCode> {
         Command::Encode(args) => args.run(&HOST)?,
         Command::Overhead(args) => args.run(&HOST)?,
         Command::Plan(args) => args.run(&HOST)?,
+        Command::Prices(args) => args.run(&HOST)?,
         Command::Sensitivity(args) => args.run(&HOST)?,
         Command::Compare(args) => {
             return Ok(if compare::run(&args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });

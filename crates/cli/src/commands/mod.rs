@@ -27,7 +27,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Encode(args) => encode::run(args, &cli.global, &output),
         Command::Cache(args) => cache::run(args, &cli.global, &output),
         Command::Calibrate(args) => calibrate::run(args, &cli.global, &output),
-        Command::Plan(args) => plan::run(args, &output),
+        Command::Plan(args) => plan::run(args, &cli.global, &output),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),
