@@ -21,6 +21,7 @@ use shapeyard_migraphx::Limits;
 use crate::axes::AxisArgs;
 use crate::backends::{self, BackendArgs};
 use crate::cli::Global;
+use crate::exit::BadInput;
 use crate::interrupt::Interrupt;
 use crate::need::{Cold, Command, Need};
 use crate::output::Output;
@@ -272,11 +273,26 @@ impl Loading<'_> {
     ) -> Result<Option<Artifact>> {
         let is_meant = self.choice == Choice::Auto || self.is_forced(&backend.id());
         let makes_some = backend.capabilities().artifacts == ArtifactUse::Optional;
-        let Some(store) = store.filter(|_| is_meant && makes_some) else { return Ok(None) };
-        if !backend.probe().is_usable() {
+        if !is_meant || !makes_some || !backend.probe().is_usable() {
             return Ok(None);
         }
-        Ok(self.artifacts(store, backend)?.get(&Bucket::default()))
+        let source = store.map(|store| self.artifacts(store, backend)).transpose()?;
+        let artifact = source.and_then(|source| source.get(&Bucket::default()));
+        match self.global.ggml_weights {
+            Some(weights) if artifact.is_none() && backend.id().as_str() == "ggml" => {
+                Err(self.no_weights(weights.name()).into())
+            }
+            _ => Ok(artifact),
+        }
+    }
+
+    /// Weights that were asked for are not replaced by others.
+    fn no_weights(&self, name: &str) -> BadInput {
+        let model = self.model.path().display();
+        BadInput::new(format!(
+            "no {name} weights of `{model}` are in the cache; make them with `shapeyard warm {model} \
+             --backend ggml --ggml-weights {name}`"
+        ))
     }
 
     /// The command that compiles what is missing.
