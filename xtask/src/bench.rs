@@ -55,6 +55,12 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     for lack in runtime.lacks() {
         terminal::say(format_args!("without {lack}"));
     }
+    let llama = layout.llama();
+    if llama.is_file() {
+        command.env("SHAPEYARD_LLAMA", llama);
+    } else {
+        terminal::say("without llama.cpp: `cargo xtask setup --peers` builds it");
+    }
     terminal::heading(format_args!("bench: {}", args.suite.join(" ")));
     process::run(runtime.apply(&mut command))
 }

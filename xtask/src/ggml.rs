@@ -1,4 +1,5 @@
-//! ggml as a shared library, built once from the sources that a published crate carries.
+//! ggml as a shared library, and llama.cpp as a contender, built once from the sources that a published
+//! crate carries.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,8 +22,9 @@ const CRATE: &str = "llama-cpp-sys-2";
 const RELEASE: &str = "0.1.161";
 const CHECKSUM: &str = "e9bea77fde41bbc15a278891cd5edd2ba07c5260d162614b41080ba1f100b39b";
 
-/// Stand-alone ggml leaves out llamafile's matrix products, which costs 38 % more processor time. Its
-/// OpenMP would be one more library to find at run time.
+/// The same for both, so that only what they do with ggml is compared. Stand-alone ggml leaves out
+/// llamafile's matrix products, which costs 38 % more processor time. Its OpenMP would be one more library
+/// to find at run time.
 const OPTIONS: [&str; 6] = [
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
@@ -43,24 +45,93 @@ pub(crate) fn library(layout: &Layout) -> Result<Availability<PathBuf>> {
         return Ok(Availability::Missing(reason));
     }
     let library = layout.ggml();
-    let stamp = library.with_extension("sha256");
     let _guard = layout.lock()?;
-    let recipe = layout.root().join("xtask/ggml/CMakeLists.txt");
-    let wanted = digest::of_inputs(std::slice::from_ref(&recipe), &circumstances())?;
-    if library.is_file() && digest::stamp_matches(&stamp, &wanted)? {
-        return Ok(Availability::Ready(library));
-    }
-    let built = match build(layout)? {
-        Availability::Ready(built) => built,
-        missing @ Availability::Missing(_) => return Ok(missing),
-    };
-    setup::install(&built, &library)?;
-    digest::write_stamp(&stamp, &wanted)?;
-    paths::remove_folder(&layout.setup().join("ggml"))?;
-    Ok(Availability::Ready(library))
+    let name = format!("libggml{}", std::env::consts::DLL_SUFFIX);
+    let product = Product { recipe: "ggml", target: "whole", file: &name, minutes: "a minute" };
+    product.installed(layout, &library)
 }
 
-/// What decides the library besides its recipe. It is built for this very processor, and one that lacks
+/// llama.cpp with the program that encodes with it, built now unless it is there.
+pub(crate) fn llama(layout: &Layout) -> Result<Availability<PathBuf>> {
+    if !cfg!(unix) {
+        return Ok(Availability::Missing("none is built on this system.".to_owned()));
+    }
+    let _guard = layout.lock()?;
+    let target = "llama-encode";
+    let product = Product { recipe: "llama", target, file: target, minutes: "five minutes" };
+    product.installed(layout, &layout.llama())
+}
+
+/// What is built from the crate's sources.
+#[derive(Clone, Copy, Debug)]
+struct Product<'a> {
+    /// The folder below `xtask` that says how.
+    recipe: &'static str,
+    target: &'static str,
+    /// What the build leaves.
+    file: &'a str,
+    minutes: &'static str,
+}
+
+impl Product<'_> {
+    /// At `place`, built unless it is there and of this recipe.
+    fn installed(self, layout: &Layout, place: &Path) -> Result<Availability<PathBuf>> {
+        let stamp = place.with_extension("sha256");
+        let recipe = layout.root().join("xtask").join(self.recipe);
+        let inputs = ["CMakeLists.txt", "encode.cpp"].map(|name| recipe.join(name));
+        let inputs: Vec<PathBuf> = inputs.into_iter().filter(|path| path.is_file()).collect();
+        let wanted = digest::of_inputs(&inputs, &circumstances())?;
+        if place.is_file() && digest::stamp_matches(&stamp, &wanted)? {
+            return Ok(Availability::Ready(place.to_owned()));
+        }
+        let built = match self.build(layout, &recipe)? {
+            Availability::Ready(built) => built,
+            missing @ Availability::Missing(_) => return Ok(missing),
+        };
+        setup::install(&built, place)?;
+        digest::write_stamp(&stamp, &wanted)?;
+        paths::remove_folder(&self.folder(layout))?;
+        Ok(Availability::Ready(place.to_owned()))
+    }
+
+    fn folder(self, layout: &Layout) -> PathBuf {
+        layout.setup().join(self.recipe)
+    }
+
+    fn build(self, layout: &Layout, recipe: &Path) -> Result<Availability<PathBuf>> {
+        let folder = self.folder(layout);
+        paths::remove_folder(&folder)?;
+        let cmake = match cmake(layout)? {
+            Availability::Ready(cmake) => cmake,
+            Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
+        };
+        let sources = match sources(&folder.join("crate"))? {
+            Availability::Ready(sources) => sources,
+            Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
+        };
+        terminal::say(format_args!("building {}, which takes about {}", self.recipe, self.minutes));
+        let build = folder.join("build");
+        let mut defined = OsString::from("-DLLAMA_SOURCES=");
+        defined.push(&sources);
+        let mut configure = Command::new(&cmake);
+        configure.arg("-S").arg(recipe).arg("-B").arg(&build);
+        let mut make = Command::new(&cmake);
+        make.arg("--build").arg(&build).args(["--target", self.target, "--parallel"]);
+        let n_jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let steps = [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())];
+        for step in steps {
+            if let Err(error) = process::run_quietly(step) {
+                return Ok(Availability::Missing(format!(
+                    "it cannot be built here: {error:#}. It needs a compiler for C++ (on Debian: `apt \
+                 install g++ make`)."
+                )));
+            }
+        }
+        Ok(Availability::Ready(build.join("out").join(self.file)))
+    }
+}
+
+/// What decides a product besides its recipe. It is built for this very processor, and one that lacks
 /// an instruction would end the program.
 fn circumstances() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -69,39 +140,6 @@ fn circumstances() -> String {
     let architecture = std::env::consts::ARCH;
     let options = OPTIONS.join(" ");
     format!("{CHECKSUM} {architecture} {options} {}", features.unwrap_or_default())
-}
-
-fn build(layout: &Layout) -> Result<Availability<PathBuf>> {
-    let folder = layout.setup().join("ggml");
-    paths::remove_folder(&folder)?;
-    let cmake = match cmake(layout)? {
-        Availability::Ready(cmake) => cmake,
-        Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
-    };
-    let sources = match sources(&folder.join("crate"))? {
-        Availability::Ready(sources) => sources,
-        Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
-    };
-    terminal::say("building ggml, which takes about a minute");
-    let build = folder.join("build");
-    let mut defined = OsString::from("-DGGML_SOURCES=");
-    defined.push(&sources);
-    let mut configure = Command::new(&cmake);
-    configure.arg("-S").arg(layout.root().join("xtask/ggml")).arg("-B").arg(&build);
-    let mut make = Command::new(&cmake);
-    make.arg("--build").arg(&build).args(["--target", "whole", "--parallel"]);
-    let n_jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let steps = [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())];
-    for step in steps {
-        if let Err(error) = process::run_quietly(step) {
-            return Ok(Availability::Missing(format!(
-                "it cannot be built here: {error:#}. It needs a compiler for C++ (on Debian: `apt \
-                 install g++ make`)."
-            )));
-        }
-    }
-    let name = format!("libggml{}", std::env::consts::DLL_SUFFIX);
-    Ok(Availability::Ready(build.join("out").join(name)))
 }
 
 /// The machine's own cmake, or one that pip brings.
@@ -122,7 +160,7 @@ fn cmake(layout: &Layout) -> Result<Availability<PathBuf>> {
     Ok(Availability::Ready(python::CMAKE.folder(layout).join("cmake/data/bin/cmake")))
 }
 
-/// The folder of ggml in the crate's sources, which cargo fetches and checks.
+/// The folder of llama.cpp in the crate's sources, which cargo fetches and checks.
 fn sources(folder: &Path) -> Result<Availability<PathBuf>> {
     write_package(folder)?;
     let mut fetch = process::cargo();
@@ -136,11 +174,11 @@ fn sources(folder: &Path) -> Result<Availability<PathBuf>> {
         "--format-version=1",
         "--offline",
     ]))?;
-    let ggml = source_folder(&json)?.join("llama.cpp").join("ggml");
-    if !ggml.join("CMakeLists.txt").is_file() {
-        bail!("{} holds no ggml; its layout has changed", ggml.display());
+    let sources = source_folder(&json)?.join("llama.cpp");
+    if !sources.join("ggml/CMakeLists.txt").is_file() {
+        bail!("{} holds no ggml; its layout has changed", sources.display());
     }
-    Ok(Availability::Ready(ggml))
+    Ok(Availability::Ready(sources))
 }
 
 /// A package that only names the crate, so that cargo's own settings of registries hold.

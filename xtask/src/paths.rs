@@ -54,6 +54,11 @@ impl Layout {
         self.onnxruntime().with_file_name(format!("libggml{}", std::env::consts::DLL_SUFFIX))
     }
 
+    /// The program that encodes with llama.cpp.
+    pub(crate) fn llama(&self) -> PathBuf {
+        self.setup().join("peers").join("llama-encode")
+    }
+
     /// Models that are made on this machine, one folder each.
     pub(crate) fn models(&self) -> PathBuf {
         self.target().join("models")

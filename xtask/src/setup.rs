@@ -30,6 +30,7 @@ Examples:
   cargo xtask setup
   cargo xtask setup --require-onnxruntime        fail rather than go without
   cargo xtask setup --without-ggml               no minute for building ggml
+  cargo xtask setup --peers                      llama.cpp too, which `bench encode` measures ours beside
   ORT_DYLIB_PATH=~/ort/libonnxruntime.so cargo xtask setup")]
 pub(crate) struct Args {
     /// Fail when ONNX Runtime is not to be had
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Leave ggml out
     #[arg(long)]
     without_ggml: bool,
+    /// Build llama.cpp too, for benchmarks only; about five minutes
+    #[arg(long, conflicts_with = "without_ggml")]
+    peers: bool,
 }
 
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
@@ -61,6 +65,10 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
         Availability::Missing(reason) => {
             terminal::say(format_args!("ggml: none. {reason} {EMBEDDED_SERVES}"));
         }
+    }
+    if args.peers {
+        let llama = ggml::llama(layout)?.require().context("llama.cpp is not to be had")?;
+        terminal::say(format_args!("llama.cpp: {}", layout.shown(&llama)));
     }
     Ok(())
 }

@@ -4,17 +4,21 @@
 //! compared, every contender runs in a process of its own, so that its peak is its own.
 //!
 //! * [`suite::Suite`] is what all suites are, and says how one joins.
-//! * [`contest`] measures; [`record`] is what a run leaves; [`compare`] tells two runs apart.
+//! * [`contest`] measures; [`record`] is what a run leaves; [`compare`] tells two runs apart and
+//!   [`report`] makes a page of them.
 //! * The suites that take a user's own model are here; those about the project's own parts are in the program
 //!   `shapeyard-bench`, which `cargo xtask bench` runs.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "suites report to a person")]
 
+pub mod calls;
+pub mod child;
 pub mod compare;
 pub mod contest;
 mod corpus;
 pub mod encode;
 pub mod measure;
 pub mod record;
+pub mod report;
 pub mod suite;
 pub mod table;

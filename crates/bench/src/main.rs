@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use shapeyard_bench::suite::{Host, Suite as _};
-use shapeyard_bench::{compare, contest, encode, measure, record, suite};
+use shapeyard_bench::{calls, child, compare, contest, encode, measure, record, report, suite};
 
 const HOST: Host = Host { call: "cargo xtask bench", words: &[] };
 
@@ -44,12 +44,17 @@ enum Command {
     /// Whether a later run is slower than an earlier one.
     #[command(long_flag = "compare")]
     Compare(compare::Args),
+    /// Records as a page with plots, ending in what follows from them.
+    Report(report::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
     /// One contender of `encode`; started by it.
     #[command(hide = true, name = encode::CONTENDER)]
     EncodeContender(encode::contender::Args),
+    /// One process of single queries; started by `encode`.
+    #[command(hide = true, name = encode::QUERY)]
+    QueryContender(encode::query::Args),
     /// What compiles for suites on MIGraphX; started by them.
     #[command(hide = true, name = overhead::WORKER)]
     MigraphxWorker,
@@ -66,8 +71,10 @@ fn main() -> Result<ExitCode> {
         Command::Compare(args) => {
             return Ok(if compare::run(&args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Report(args) => report::run(&args)?,
         Command::CacheWorker(args) => cache::worker::run(&args)?,
         Command::EncodeContender(args) => encode::contender::run(&args)?,
+        Command::QueryContender(args) => encode::query::run(&args)?,
         Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)

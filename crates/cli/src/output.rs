@@ -1,9 +1,12 @@
 //! Results on stdout, notes on stderr.
 
+use std::env;
 use std::fmt;
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+use crate::exit::BadInput;
 
 /// The version of the JSON that commands print: it grows when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
@@ -50,6 +53,18 @@ struct Envelope<'a, R> {
 impl Output {
     pub(crate) const fn new(format: Format, quiet: bool) -> Self {
         Self { format, quiet }
+    }
+
+    /// Refuses paths that JSON could not show, before any work is done and its report lost.
+    pub(crate) fn check_paths(&self) -> Result<(), BadInput> {
+        let mut given = env::args_os().chain(env::var_os("SHAPEYARD_CACHE"));
+        match given.find(|path| self.format == Format::Json && path.to_str().is_none()) {
+            Some(path) => Err(BadInput::new(format!(
+                "`{}` is not UTF-8, which JSON cannot hold; use `--format text` or another name",
+                path.display()
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Whether a person may want to see how far it got.

@@ -5,38 +5,21 @@
 
 mod common;
 
-use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Folder, Ran, model, npy, npy_f32, read_npy_f32, run, shapeyard};
+use common::{Folder, Ran, is_usable, model, npy, npy_f32, read_npy_f32, run, shapeyard};
 use serde_json::{Value, json};
-
-/// Whether MIGraphX is in reach; if not, that is written to the log of skipped tests.
-fn is_here(test: &str) -> bool {
-    let json = run(shapeyard().args(["doctor", "--target", "ref", "--format", "json"])).json();
-    let backends = json["backends"].as_array().unwrap();
-    let found = backends.iter().find(|it| it["backend"] == "migraphx").unwrap();
-    if found["status"] == "usable" {
-        return true;
-    }
-    let line = format!("shapeyard-cli {test}: {}", found["reason"].as_str().unwrap());
-    if let Some(log) = env::var_os("SHAPEYARD_SKIP_LOG") {
-        let mut log = File::options().append(true).create(true).open(log).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
-    false
-}
 
 /// Leaves the test where MIGraphX is not in reach.
 macro_rules! here {
     ($test:literal) => {
-        if !is_here($test) {
+        if !is_usable("migraphx", $test) {
             return;
         }
     };
@@ -339,10 +322,13 @@ fn heard(command: &mut Command, wanted: &str) -> (Child, String) {
     (child, line)
 }
 
+fn press_ctrl_c(child: &Child) {
+    let process = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+}
+
 fn interrupted(mut child: Child) -> Option<i32> {
-    assert!(
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
-    );
+    press_ctrl_c(&child);
     child.wait().unwrap().code()
 }
 
@@ -367,6 +353,76 @@ fn whoever_waits_says_for_whom_and_can_be_stopped() {
     assert_eq!(interrupted(first), Some(130));
     assert!(!out.exists());
     assert_eq!(scene.n_entries(), 0);
+}
+
+/// Whether a process has told the system to ignore, and whether to hand it, a hangup.
+#[cfg(target_os = "linux")]
+fn hangup_is_ignored_and_caught(process: u32) -> [bool; 2] {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    ["SigIgn:", "SigCgt:"].map(|field| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_nohup_ignores_stays_ignored() {
+    here!("a_hangup_that_nohup_ignores_stays_ignored");
+    let scene = Scene::new();
+    let slow = slow_compiler(&scene);
+    let warm = scene.on_ref("warm", "add_one.onnx", &["--buckets", "batch=2"]);
+    for (before, expected) in [("trap '' HUP", [true, false]), (":", [false, true])] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
+        shell.arg(warm.get_program()).args(warm.get_args());
+        shell.env("SHAPEYARD_MIGRAPHX_WORKER", &slow);
+        let mut child = start(&mut shell);
+        let locks = scene.cache().join("v1/locks");
+        while fs::read_dir(&locks).map_or(0, Iterator::count) == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "{:?}", ended(child));
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(hangup_is_ignored_and_caught(child.id()), expected, "{before}");
+        assert_eq!(interrupted(child), Some(130));
+        fs::remove_dir_all(&locks).unwrap();
+    }
+}
+
+/// A run that takes minutes cannot be asked to stop, since it is a single call into the library.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_ctrl_c_does_not_wait_for_the_run_under_way() {
+    here!("a_second_ctrl_c_does_not_wait_for_the_run_under_way");
+    let scene = Scene::new();
+    let bucket = ["--buckets", "batch=1", "height=4096", "width=2048", "--padding", "never"];
+    scene.warm("conv.onnx", &bucket).done();
+    let image = scene.0.write("image.npy", npy("'<f4'", false, "(1, 3, 4096, 2048)", &[]));
+    let header = fs::metadata(&image).unwrap().len();
+    File::options().write(true).open(&image).unwrap().set_len(header + (3 << 25)).unwrap();
+    let input = format!("image={}", image.display());
+    let mut command = scene.on_ref("run", "conv.onnx", &["--padding", "never", "--input", &input]);
+    let mut child = start(command.arg("--out").arg(scene.0.path("out")));
+    let maps = format!("/proc/{}/maps", child.id());
+    while !fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("libmigraphx_ref")) {
+        assert!(child.try_wait().unwrap().is_none(), "{:?}", ended(child));
+        thread::sleep(Duration::from_millis(5));
+    }
+    // The program is loaded in far less; were it not, the first Ctrl-C would end the command.
+    thread::sleep(Duration::from_secs(2));
+    press_ctrl_c(&child);
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("press Ctrl-C again"), "{said}");
+    assert!(child.try_wait().unwrap().is_none(), "the run goes on");
+    press_ctrl_c(&child);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().unwrap().is_none() && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // One that still waits for its run is killed, and has no exit code then.
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -432,6 +488,16 @@ fn what_cannot_be_compiled_is_told_in_the_compilers_words() {
     scene.run_rows("batch_mean.onnx", 4, &["--padding", "never"]).done();
     let slow = scene.warm("add_one.onnx", &["--buckets", "batch=1", "--compile-timeout", "0s"]);
     slow.refused(1, &["it was not done after 0 s", "(--compile-timeout)"]);
+}
+
+#[test]
+fn an_option_that_does_not_fit_the_model_is_told_once() {
+    here!("an_option_that_does_not_fit_the_model_is_told_once");
+    let scene = Scene::new();
+    let ran =
+        scene.warm("encoder.onnx", &["--rows", "nobody", "--buckets", "batch=1,2", "sequence=4"]);
+    ran.refused(2, &["no input has the symbol `nobody`"]);
+    assert_eq!((ran.stderr.matches("nobody").count(), ran.stdout.as_str()), (1, ""), "{ran:?}");
 }
 
 #[test]

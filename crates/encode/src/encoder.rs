@@ -1,6 +1,6 @@
 //! Texts to vectors: batches under a token budget, through an engine, back in the caller's order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shapeyard_core::backend::{Backend, Executable};
@@ -68,12 +68,17 @@ pub struct Unobserved;
 impl Observer for Unobserved {}
 
 /// A loaded model that takes tokens and gives vectors.
+///
+/// The sessions of an encoding's last setting stay for the next one with the same split: a single query
+/// would take many times as long if it had to make one. Clones share them.
 #[derive(Clone)]
 pub struct Encoder {
     backend: Arc<dyn Backend>,
     model: Arc<Model>,
     executable: Arc<dyn Executable>,
     layout: Layout,
+    /// Sessions that nobody uses now.
+    idle: Arc<Mutex<Option<Lanes>>>,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -94,7 +99,21 @@ impl Encoder {
         executable: Arc<dyn Executable>,
     ) -> Result<Self, EncodeError> {
         let layout = Layout::of(executable.signature())?;
-        Ok(Self { backend, model, executable, layout })
+        let idle = Arc::default();
+        Ok(Self { backend, model, executable, layout, idle })
+    }
+
+    /// The sessions that an earlier encoding left, where they have this split.
+    fn take_idle(&self, split: Split) -> Option<Lanes> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.take_if(|lanes| lanes.split == split)
+    }
+
+    /// Leaves sessions for the next encoding; those that another one left meanwhile end.
+    fn leave_idle(&self, lanes: Lanes) {
+        let before = self.idle.lock().unwrap_or_else(PoisonError::into_inner).replace(lanes);
+        // Sessions end on their own threads, which takes its time: nobody else waits for it.
+        drop(before);
     }
 
     /// Numbers in a vector.
@@ -329,14 +348,21 @@ impl Run<'_> {
             return Ok(index);
         }
         let started = Instant::now();
-        self.lanes.push(Lanes::start(&self.encoder.executable, split)?);
+        let lanes = match self.encoder.take_idle(split) {
+            Some(lanes) => lanes,
+            None => Lanes::start(&self.encoder.executable, split)?,
+        };
+        self.lanes.push(lanes);
         self.times.sessions += started.elapsed();
         Ok(self.lanes.len() - 1)
     }
 
     fn report(mut self, setting: Setting) -> EncodeReport {
-        for lanes in &self.lanes {
-            self.times.add(&lanes.spent);
+        for mut lanes in self.lanes.drain(..) {
+            self.times.add(&std::mem::take(&mut lanes.spent));
+            if lanes.split == setting.split {
+                self.encoder.leave_idle(lanes);
+            }
         }
         EncodeReport {
             backend: self.encoder.executable.backend(),

@@ -5,11 +5,14 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shapeyard_core::Model;
-use shapeyard_core::backend::LoadJob;
+use shapeyard_core::backend::{
+    Artifact, BackendError, BackendId, Domain, Executable, LoadJob, Session, SessionOptions,
+};
 use shapeyard_core::plan::calibrate::Split;
-use shapeyard_core::registry::{Choice, Registry};
+use shapeyard_core::registry::{Choice, Opened, Registry};
+use shapeyard_core::{Model, Signature};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
@@ -19,12 +22,46 @@ fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
 }
 
-fn open(name: &str) -> Result<Encoder, EncodeError> {
+fn load(name: &str) -> (Model, Opened) {
     let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
     let choice = "rten".parse::<Choice>().unwrap();
     let model = Model::open(tiny(name)).unwrap();
     let opened = registry.open(&choice, &LoadJob::of(&model)).unwrap();
+    (model, opened)
+}
+
+fn open(name: &str) -> Result<Encoder, EncodeError> {
+    let (model, opened) = load(name);
     Encoder::new(opened.backend, Arc::new(model), opened.executable)
+}
+
+/// An executable that counts the sessions which are asked for.
+struct Counting {
+    inner: Arc<dyn Executable>,
+    n_sessions: AtomicUsize,
+}
+
+impl Executable for Counting {
+    fn backend(&self) -> BackendId {
+        self.inner.backend()
+    }
+
+    fn signature(&self) -> &Arc<Signature> {
+        self.inner.signature()
+    }
+
+    fn domain(&self) -> Domain {
+        self.inner.domain()
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
+        self.n_sessions.fetch_add(1, Ordering::Relaxed);
+        self.inner.session(options)
+    }
+
+    fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
+        self.inner.admit(artifact)
+    }
 }
 
 /// `n` texts of 2 to 40 tokens, no two alike.
@@ -60,6 +97,23 @@ fn assert_close(a: &[f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
     // Written so that NaN is no agreement.
     assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?}\n{b:?}");
+}
+
+#[test]
+fn one_encoding_after_another_uses_the_same_sessions() {
+    let (model, opened) = load("encoder.onnx");
+    let counting = Arc::new(Counting { inner: opened.executable, n_sessions: AtomicUsize::new(0) });
+    let encoder =
+        Encoder::new(opened.backend, Arc::new(model), Arc::clone(&counting) as _).unwrap();
+    let texts = texts(3);
+    let encode = |options: &EncodeOptions| {
+        let mut embeddings = encoder.embeddings(&texts, options).unwrap();
+        encoder.encode(&texts, options, &mut embeddings, &Unobserved).unwrap();
+        counting.n_sessions.load(Ordering::Relaxed)
+    };
+    assert_eq!([encode(&FIXED), encode(&FIXED), encode(&FIXED)], [2, 2, 2]);
+    let one = EncodeOptions { split: Some(Split { n_sessions: 1, n_threads: 2 }), ..FIXED };
+    assert_eq!([encode(&one), encode(&one), encode(&FIXED)], [3, 3, 5]);
 }
 
 #[test]

@@ -130,6 +130,13 @@ pub type ggml_threadpool_free_t = unsafe extern "C" fn(pool: *mut ggml_threadpoo
 pub type ggml_backend_cpu_set_threadpool_t =
     unsafe extern "C" fn(backend: *mut ggml_backend, pool: *mut ggml_threadpool);
 
+/// Computes part `ith` of `nth` of an operator that the library does not have.
+pub type ggml_custom_op_t =
+    unsafe extern "C" fn(dst: *mut ggml_tensor, ith: c_int, nth: c_int, userdata: *mut c_void);
+
+/// As many parts as there are threads.
+pub const N_TASKS_MAX: c_int = -1;
+
 functions! {
     "ggml_version" version() -> *const c_char;
     "ggml_commit" commit() -> *const c_char;
@@ -143,6 +150,7 @@ functions! {
     "ggml_blck_size" blck_size(type_: ggml_type) -> i64;
     "ggml_row_size" row_size(type_: ggml_type, ne: i64) -> usize;
     "ggml_nbytes" nbytes(tensor: *const ggml_tensor) -> usize;
+    "ggml_get_data" get_data(tensor: *const ggml_tensor) -> *mut c_void;
     "ggml_nelements" nelements(tensor: *const ggml_tensor) -> i64;
     "ggml_new_tensor" new_tensor(ctx: *mut ggml_context, type_: ggml_type, n_dims: c_int, ne: *const i64) -> *mut ggml_tensor;
     "ggml_set_name" set_name(tensor: *mut ggml_tensor, name: *const c_char) -> *mut ggml_tensor;
@@ -193,6 +201,7 @@ functions! {
     "ggml_view_4d" view_4d(ctx: *mut ggml_context, a: *mut ggml_tensor, ne0: i64, ne1: i64, ne2: i64, ne3: i64, nb1: usize, nb2: usize, nb3: usize, offset: usize) -> *mut ggml_tensor;
     "ggml_rope_ext" rope_ext(ctx: *mut ggml_context, a: *mut ggml_tensor, b: *mut ggml_tensor, c: *mut ggml_tensor, n_dims: c_int, mode: c_int, n_ctx_orig: c_int, freq_base: f32, freq_scale: f32, ext_factor: f32, attn_factor: f32, beta_fast: f32, beta_slow: f32) -> *mut ggml_tensor;
     "ggml_flash_attn_ext" flash_attn_ext(ctx: *mut ggml_context, q: *mut ggml_tensor, k: *mut ggml_tensor, v: *mut ggml_tensor, mask: *mut ggml_tensor, scale: f32, max_bias: f32, logit_softcap: f32) -> *mut ggml_tensor;
+    "ggml_custom_4d" custom_4d(ctx: *mut ggml_context, type_: ggml_type, ne0: i64, ne1: i64, ne2: i64, ne3: i64, args: *mut *mut ggml_tensor, n_args: c_int, fun: ggml_custom_op_t, n_tasks: c_int, userdata: *mut c_void) -> *mut ggml_tensor;
     "ggml_quantize_chunk" quantize_chunk(type_: ggml_type, src: *const f32, dst: *mut c_void, start: i64, nrows: i64, n_per_row: i64, imatrix: *const f32) -> usize;
     "ggml_threadpool_params_init" threadpool_params_init(params: *mut ggml_threadpool_params, n_threads: c_int);
     "ggml_backend_dev_count" backend_dev_count() -> usize;
@@ -216,6 +225,7 @@ functions! {
     "ggml_backend_buffer_free" backend_buffer_free(buffer: *mut ggml_backend_buffer);
     "ggml_backend_buffer_get_size" backend_buffer_get_size(buffer: *mut ggml_backend_buffer) -> usize;
     "ggml_backend_buffer_set_usage" backend_buffer_set_usage(buffer: *mut ggml_backend_buffer, usage: ggml_backend_buffer_usage);
+    "ggml_backend_tensor_alloc" backend_tensor_alloc(buffer: *mut ggml_backend_buffer, tensor: *mut ggml_tensor, addr: *mut c_void) -> ggml_status;
     "ggml_backend_tensor_set" backend_tensor_set(tensor: *mut ggml_tensor, data: *const c_void, offset: usize, size: usize);
     "ggml_backend_tensor_get" backend_tensor_get(tensor: *const ggml_tensor, data: *mut c_void, offset: usize, size: usize);
     "ggml_gallocr_new" gallocr_new(type_: *mut ggml_backend_buffer_type) -> *mut ggml_gallocr;

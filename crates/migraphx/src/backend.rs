@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
@@ -11,9 +11,9 @@ use shapeyard_core::backend::{
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
-use shapeyard_core::{DataType, Model};
+use shapeyard_core::{AxisSymbol, DataType, Model};
 
-use crate::compile::{self, Job};
+use crate::compile::{self, Job, Traits};
 use crate::device::Gpu;
 use crate::executable::MigraphxExecutable;
 use crate::native::{Migraphx, dtype_of};
@@ -37,6 +37,18 @@ pub struct MigraphxBackend {
     options: MigraphxOptions,
     search: OnceLock<Search>,
     gpus: OnceLock<Result<Vec<Arc<Gpu>>, String>>,
+    /// The content of the calibration files, read once: a compile refuses other content.
+    calibration: OnceLock<Option<Digest>>,
+    /// The model that was compiled last.
+    last: Mutex<Option<Known>>,
+}
+
+/// What was found out about a model and holds for every bucket.
+#[derive(Clone, Debug)]
+struct Known {
+    model: Digest,
+    declared: Vec<AxisSymbol>,
+    traits: Traits,
 }
 
 #[derive(Clone, Debug)]
@@ -78,20 +90,43 @@ impl MigraphxBackend {
         if compile.target == Target::Gpu && options.device.devices.is_empty() {
             return contradiction("devices", "programs for gpu need one device at least");
         }
-        Ok(Self { options, search: OnceLock::new(), gpus: OnceLock::new() })
+        Ok(Self {
+            options,
+            search: OnceLock::new(),
+            gpus: OnceLock::new(),
+            calibration: OnceLock::new(),
+            last: Mutex::default(),
+        })
     }
 
     /// The same backend, which plans with other shapes. The library is not looked for again.
     #[must_use]
     pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
         let options = MigraphxOptions { steps, ..self.options.clone() };
-        Self { options, search: self.search.clone(), gpus: self.gpus.clone() }
+        Self {
+            options,
+            search: self.search.clone(),
+            gpus: self.gpus.clone(),
+            calibration: self.calibration.clone(),
+            last: Mutex::default(),
+        }
     }
 
     /// What the backend was told.
     #[must_use]
     pub const fn options(&self) -> &MigraphxOptions {
         &self.options
+    }
+
+    /// Checks what the options say about a model: its rows, and what its inputs are padded with. Every
+    /// compile and every load does so too; this is for whoever is about to ask for many.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Option`], when they name what the model does not have.
+    pub fn check_options(&self, model: &Model) -> Result<(), BackendError> {
+        specialise::check_padding(model.signature(), &self.options.padding)
+            .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })
     }
 
     fn search(&self) -> &Search {
@@ -136,11 +171,20 @@ impl MigraphxBackend {
     }
 
     fn calibration(&self) -> Result<Option<Digest>, BackendError> {
-        self.options.compile.calibration_digest().map_err(|reason| BackendError::Option {
-            backend: ID,
-            option: "calibration",
-            reason,
-        })
+        if let Some(digest) = self.calibration.get() {
+            return Ok(*digest);
+        }
+        let digest = self.options.compile.calibration_digest().map_err(|reason| {
+            BackendError::Option { backend: ID, option: "calibration", reason }
+        })?;
+        Ok(*self.calibration.get_or_init(|| digest))
+    }
+
+    /// What compiles of this model found out that holds for every bucket.
+    fn known(&self, model: Digest, declared: &[AxisSymbol]) -> Option<Traits> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = last.as_ref().filter(|it| it.model == model && it.declared == declared)?;
+        Some(same.traits.clone())
     }
 
     fn machine(&self) -> Result<Option<Machine>, BackendError> {
@@ -263,19 +307,20 @@ impl Backend for MigraphxBackend {
             .map_err(|reason| Self::refuse(model, reason))?;
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let digest = model.digest()?;
-        specialise::check_padding(model.signature(), &options.padding)
-            .map_err(|reason| BackendError::Option { backend: ID, option: "padding", reason })?;
+        self.check_options(model)?;
         let recipe = self.recipe(job.optimisation)?;
+        let declared = Job::declared(model.signature());
         let compile_job = Job {
             version: VERSION.to_owned(),
             library: library.library().path().to_owned(),
             model: absolute(model.path()),
             digest,
-            declared: Job::declared(model.signature()),
             bucket: job.bucket.clone(),
             options: options.compile.clone(),
             calibration: recipe.calibration,
             padding: options.padding.clone(),
+            known: self.known(digest, &declared),
+            declared,
             output: job.output.clone(),
         };
         let compiled = compile::compile(
@@ -285,6 +330,10 @@ impl Backend for MigraphxBackend {
             &job.output,
             job.cancellation,
         )?;
+        if let Some(traits) = compiled.known {
+            let known = Known { model: digest, declared: compile_job.declared, traits };
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        }
         let checksum = Digest::of_file(&job.output).map_err(|source| {
             // Nothing is left of a compile that failed.
             let _ = fs::remove_file(&job.output);

@@ -40,6 +40,7 @@
 mod backend;
 mod compile;
 mod device;
+mod exact_path;
 mod executable;
 mod feed;
 mod fill;

@@ -12,6 +12,7 @@ use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Steps;
 
 use crate::compile::WorkerProgram;
+use crate::exact_path;
 
 /// What the backend may be told.
 #[derive(Clone, Debug)]
@@ -86,6 +87,7 @@ pub struct CompileOptions {
     pub precision: Precision,
     /// Inputs as the model meets them, for [`Quantisation`]: one set a file, `.safetensors` with a tensor
     /// for each input.
+    #[serde(with = "exact_path::list")]
     pub calibration: Vec<PathBuf>,
     /// Whether the compiler may trade accuracy for speed.
     pub fast_math: bool,

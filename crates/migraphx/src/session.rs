@@ -100,13 +100,18 @@ impl MigraphxSession {
             if pieces.is_some() || self.shared.on_demand.is_none() {
                 break;
             }
-            let fetched = self.fetch(&wanted, &ready, exactly);
-            if exactly || !fetched.as_ref().is_err_and(is_refusal) {
+            let step = self.shared.bucket_for(&wanted, &ready);
+            let is_last = exactly || step == wanted;
+            let fetched = self.fetch(if exactly { &wanted } else { &step }, &wanted);
+            if is_last || !fetched.as_ref().is_err_and(is_refusal) {
                 fetched?;
             }
             ready = self.shared.ready();
             tier = Tier::Standard;
             pieces = self.cover(&wanted, &ready);
+            if is_last {
+                break;
+            }
         }
         self.forget_if_outdated(ready.generation);
         let Some(pieces) = pieces else {
@@ -129,13 +134,12 @@ impl MigraphxSession {
         cover(wanted, &ready.buckets, &Freedom { rows, rigid: &ready.rigid })
     }
 
-    /// Has a program made for this shape, since the caller asked for that.
-    fn fetch(&self, wanted: &Bucket, ready: &Ready, exactly: bool) -> Result<(), RunError> {
+    /// Has a program made for this bucket, since the caller asked for that.
+    fn fetch(&self, bucket: &Bucket, wanted: &Bucket) -> Result<(), RunError> {
         let Some(source) = &self.shared.on_demand else { return Ok(()) };
-        let bucket = if exactly { wanted.clone() } else { self.shared.bucket_for(wanted, ready) };
         let prepare =
             |source| RunError::Prepare { wanted: wanted.clone(), source: Arc::new(source) };
-        let artifact = source.artifact(&bucket, Cancellation::never()).map_err(prepare)?;
+        let artifact = source.artifact(bucket, Cancellation::never()).map_err(prepare)?;
         self.shared.admit(&[&artifact], NonZeroUsize::MIN).map_err(prepare)
     }
 

@@ -1,8 +1,7 @@
 //! A process that loads one entry or file when it is told to, and crews of such processes.
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,10 +11,14 @@ use shapeyard_cache::{Ask, Produced, Served, Store};
 use shapeyard_core::Model;
 
 use super::place;
+use crate::child::Child;
 use crate::contest::{Sample, timed};
 
 /// How long the producer of the race takes before it writes.
 pub(crate) const PRODUCTION: Duration = Duration::from_millis(200);
+
+/// What a worker says when it is ready: JSON, as all that it says.
+const READY: bool = true;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let plain = args.folder.join("plain");
     let bytes = std::fs::read(&plain)?;
     let model = Model::open(args.folder.join("model.onnx"))?;
-    println!("ready");
+    println!("{READY}");
     let told = std::io::stdin().read_line(&mut String::new())?;
     ensure!(told > 0, "whoever started this worker is gone");
     let answer = match args.job {
@@ -79,14 +82,6 @@ fn obtain(root: &Path, model: &Model, artifact: &str, bytes: &[u8]) -> Result<An
     Ok(Answer { took, produced: outcome.served == Served::Produced })
 }
 
-/// A process that waits for its order; ended with the value.
-#[derive(Debug)]
-struct Worker {
-    process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
 /// Has so many processes do the job at once; gives what it took and how many of them produced.
 ///
 /// Counted from when all are ready: what it takes to start a process is nobody's merit.
@@ -96,21 +91,18 @@ pub(crate) fn at_once(
     folder: &Path,
     artifact: &str,
 ) -> Result<(Sample, usize)> {
-    let mut crew = (0..n_workers)
-        .map(|_| Worker::start(job, folder, artifact))
-        .collect::<Result<Vec<Worker>>>()?;
+    let mut crew =
+        (0..n_workers).map(|_| start(job, folder, artifact)).collect::<Result<Vec<Child>>>()?;
     for worker in &mut crew {
-        ensure!(worker.hear()?.trim_end() == "ready", "a worker has another beginning");
+        ensure!(worker.answer::<bool>()?, "a worker has another beginning");
     }
     let started = Instant::now();
     for worker in &mut crew {
-        worker.orders.write_all(b"go\n")?;
+        worker.order("go")?;
     }
     let mut answers = Vec::with_capacity(n_workers);
     for worker in &mut crew {
-        let answer: Answer =
-            serde_json::from_str(&worker.hear()?).context("a worker gave no answer")?;
-        answers.push(answer);
+        answers.push(worker.answer::<Answer>()?);
     }
     let wall = started.elapsed();
     let loads = answers.iter().map(|answer| answer.took).collect();
@@ -118,31 +110,10 @@ pub(crate) fn at_once(
     Ok((Sample { wall, loads }, n_produced))
 }
 
-impl Worker {
-    fn start(job: Job, folder: &Path, artifact: &str) -> Result<Self> {
-        let job = job.to_possible_value().context("a job has a name")?;
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["cache-worker", "--artifact", artifact, "--job", job.get_name(), "--folder"])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("a worker could not be started")?;
-        let orders = process.stdin.take().context("a worker takes no orders")?;
-        let answers = process.stdout.take().context("a worker gives no answers")?;
-        Ok(Self { process, orders, answers: BufReader::new(answers) })
-    }
-
-    fn hear(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        Ok(line)
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn start(job: Job, folder: &Path, artifact: &str) -> Result<Child> {
+    let job = job.to_possible_value().context("a job has a name")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["cache-worker", "--artifact", artifact, "--job", job.get_name(), "--folder"]);
+    command.arg(folder);
+    Child::start(command)
 }

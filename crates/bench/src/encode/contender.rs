@@ -16,7 +16,7 @@ use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
-use super::direct;
+use super::{direct, llama};
 use crate::measure::{cpu_time, peak_memory};
 
 /// Who encodes, and how.
@@ -31,6 +31,8 @@ pub(super) enum Kind {
     DirectArrival { split: Split, n_rows: usize },
     /// ONNX Runtime through its own interface, with the batches that ours makes.
     DirectSorted { setting: Setting },
+    /// llama.cpp through its own interface, longest first; a budget of 1 makes every text a batch.
+    Llama { setting: Setting, flash: bool },
 }
 
 /// One contender; the suite starts it.
@@ -92,6 +94,9 @@ pub fn run(args: &Args) -> Result<()> {
             let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
             let batches = shapeyard_core::plan::token_budget::pack(&lengths, setting.token_budget);
             direct::run(&args.model, &ids, setting.split, &batches)?
+        }
+        Kind::Llama { setting, flash } => {
+            return llama::run(&args.model, &args.tokens, &args.vectors, *setting, *flash);
         }
     };
     let bytes: Vec<u8> = measured.vectors.iter().flat_map(|x| x.to_ne_bytes()).collect();

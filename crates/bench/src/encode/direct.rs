@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
+use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
@@ -32,11 +33,9 @@ pub(super) fn run(
     split: Split,
     batches: &[Batch],
 ) -> Result<Measured> {
-    let library = std::env::var_os("ORT_DYLIB_PATH")
-        .context("ORT_DYLIB_PATH must name ONNX Runtime's library; `cargo xtask bench` sets it")?;
-    let environment = ort::init_from(Path::new(&library))?.with_telemetry(false).build()?;
+    let environment = environment()?;
     let sessions = (0..split.n_sessions)
-        .map(|_| session(&environment, model, split.n_threads))
+        .map(|_| session(&environment, model, split.n_threads, true).map(Mutex::new))
         .collect::<Result<Vec<_>>>()?;
     let next = AtomicUsize::new(0);
     let vectors = Mutex::new(vec![Vec::new(); ids.len()]);
@@ -75,18 +74,43 @@ pub(super) fn run(
 }
 
 fn session(
-    environment: &ort::environment::Environment,
+    environment: &Environment,
     model: &Path,
     n_threads: usize,
-) -> Result<Mutex<Session>> {
+    spins: bool,
+) -> Result<Session> {
     let builder = || -> ort::Result<Session> {
         let mut builder = Session::builder(environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(n_threads)?
+            .with_intra_op_spinning(spins)?
             .with_memory_pattern(false)?;
         builder.commit_from_file(model)
     };
-    Ok(Mutex::new(builder()?))
+    Ok(builder()?)
+}
+
+/// One session for one text after the other.
+pub(super) struct Lane {
+    session: Session,
+}
+
+impl Lane {
+    /// A session of so many threads, which look for work a while before they sleep or do not.
+    pub(super) fn open(model: &Path, n_threads: usize, spins: bool) -> Result<Self> {
+        Ok(Self { session: session(&environment()?, model, n_threads, spins)? })
+    }
+
+    /// The normalised vectors of a batch.
+    pub(super) fn encode(&mut self, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {
+        encode(&mut self.session, ids, batch)
+    }
+}
+
+fn environment() -> Result<Environment> {
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .context("ORT_DYLIB_PATH must name ONNX Runtime's library; `cargo xtask bench` sets it")?;
+    Ok(ort::init_from(Path::new(&library))?.with_telemetry(false).build()?)
 }
 
 fn encode(session: &mut Session, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {

@@ -1,7 +1,10 @@
-//! The `encode` suite: the same texts, model and threads, by ours and by ONNX Runtime driven directly.
+//! The `encode` suite: the same texts, model and threads, by ours and by what is driven directly: ONNX Runtime
+//! for an ONNX file; for a GGUF file llama.cpp, and ONNX Runtime with the ONNX file of the same name beside.
 
 pub mod contender;
 mod direct;
+mod llama;
+pub mod query;
 mod tally;
 
 use std::fs;
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
+use shapeyard_core::plan::Histogram;
 use shapeyard_core::plan::calibrate::{Setting, Split, splits};
 use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
@@ -22,6 +26,9 @@ use crate::suite::{Host, Output, Suite};
 
 /// The hidden command of this program that runs one contender.
 pub const CONTENDER: &str = "encode-contender";
+
+/// The hidden command of this program that answers single queries.
+pub const QUERY: &str = "query-contender";
 
 /// The tokens of the texts that are measured.
 const MEASURED: &str = "measured.json";
@@ -42,10 +49,11 @@ Examples:
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
-    /// ONNX files of one encoder, each measured for itself.
+    /// ONNX and GGUF files of one encoder, each measured for itself; ggml serves GGUF.
     #[arg(long = "model", value_name = "FILE", default_values = [
         "target/models/minilm-l6/minilm-l6.onnx",
         "target/models/minilm-l6/minilm-l6-int8.onnx",
+        "target/models/minilm-l6/minilm-l6.gguf",
     ])]
     models: Vec<PathBuf>,
     /// The encoder's tokenizer.
@@ -66,6 +74,12 @@ pub struct Args {
     /// Interleaved rounds of all contenders.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Lengths of single queries, in tokens; none where it is 0.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,128")]
+    query_lengths: Vec<usize>,
+    /// Interleaved rounds of 20 queries.
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    query_rounds: usize,
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
@@ -87,15 +101,31 @@ impl Suite for Args {
         record.set("texts", workload.n_units);
         record.set("tokens", workload.n_tokens);
         record.set("median_length", workload.median_length);
+        record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
         record.set("backend", self.backend.as_str());
         for model in &self.models {
             let contest = measure(self, host, model, &workload, folder.path(), record)?;
             record.contests.push(contest);
+            if !is_gguf(model) {
+                record.contests.extend(queries(self, host, model, folder.path())?);
+            }
         }
         Ok(())
     }
+}
+
+/// The name by which a model's contests are known.
+fn name_of(model: &Path) -> String {
+    let name = if is_gguf(model) { model.file_name() } else { model.file_stem() };
+    name.unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
+    let tokens = folder.join(MEASURED);
+    let lengths = args.query_lengths.iter().filter(|length| **length > 0);
+    lengths.map(|&length| query::measure(host, args, model, &tokens, length)).collect()
 }
 
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
@@ -117,7 +147,8 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     write(CALIBRATION, (CALIBRATION_FACTOR * n_units).min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
-    Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2] })
+    let counts = Histogram::of(&lengths).entries().to_vec();
+    Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2], lengths: counts })
 }
 
 fn measure(
@@ -128,7 +159,13 @@ fn measure(
     folder: &Path,
     record: &mut Record,
 ) -> Result<Contest> {
+    let twin = twin(model);
+    let backend = if is_gguf(model) { "ggml" } else { &args.backend };
     let start = |kind: &Kind| -> Result<Measured> {
+        let model = match kind {
+            Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => &twin,
+            _ => model,
+        };
         let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
         let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
@@ -138,7 +175,7 @@ fn measure(
             .args(["--model".as_ref(), model.as_os_str()])
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
-            .args(["--threads", &args.threads.to_string(), "--backend", &args.backend])
+            .args(["--threads", &args.threads.to_string(), "--backend", backend])
             .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
@@ -149,13 +186,13 @@ fn measure(
         measured.vectors = read_vectors(&vectors)?;
         Ok(measured)
     };
-    let name = model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy();
+    let name = name_of(model);
     eprintln!("{name}: calibrating");
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;
     record.set(&format!("{name}: setting"), setting.to_string());
     let mut tallies: Vec<Tally> =
-        kinds(setting, args.threads).into_iter().map(Tally::new).collect();
+        kinds(model, setting, args.threads).into_iter().map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {
@@ -174,16 +211,30 @@ fn measure(
     Ok(tally::contest(&name, workload, &calibrated, tallies))
 }
 
-/// Ours, ONNX Runtime in arrival order, and ONNX Runtime with our batches in every split.
-fn kinds(setting: Setting, n_threads: usize) -> Vec<Kind> {
+fn is_gguf(model: &Path) -> bool {
+    model.extension().is_some_and(|extension| extension == "gguf")
+}
+
+/// The ONNX file of the same encoder.
+fn twin(model: &Path) -> PathBuf {
+    model.with_extension("onnx")
+}
+
+/// Ours, and its rivals: for ONNX files ONNX Runtime in arrival order and with our batches in every split.
+fn kinds(model: &Path, setting: Setting, n_threads: usize) -> Vec<Kind> {
     let whole = Split { n_sessions: 1, n_threads };
-    let sorted = splits(n_threads)
-        .into_iter()
-        .map(|split| Kind::DirectSorted { setting: Setting { split, ..setting } });
-    [Kind::Ours { setting }, Kind::DirectArrival { split: whole, n_rows: 32 }]
-        .into_iter()
-        .chain(sorted)
-        .collect()
+    let mut kinds = vec![Kind::Ours { setting }];
+    if is_gguf(model) && llama::is_there() {
+        kinds.extend(llama::kinds(n_threads));
+    }
+    if !is_gguf(model) {
+        kinds.push(Kind::DirectArrival { split: whole, n_rows: 32 });
+    }
+    if twin(model).is_file() {
+        let with = |split| Kind::DirectSorted { setting: Setting { split, ..setting } };
+        kinds.extend(splits(n_threads).into_iter().map(with));
+    }
+    kinds
 }
 
 fn read_vectors(path: &Path) -> Result<Vec<f32>> {

@@ -12,6 +12,8 @@ pub(super) struct Workload {
     pub(super) n_units: usize,
     pub(super) n_tokens: usize,
     pub(super) median_length: usize,
+    /// Each length and how many texts have it.
+    pub(super) lengths: Vec<(usize, u64)>,
 }
 
 /// One contender's rounds.
@@ -53,6 +55,14 @@ impl Tally {
             Kind::DirectSorted { setting } => {
                 format!("ONNX Runtime directly, our batches: {}", setting.split)
             }
+            Kind::Llama { setting, flash } => {
+                let attention = if *flash { "flash attention" } else { "plain attention" };
+                let batches = match setting.token_budget {
+                    1 => "text by text".to_owned(),
+                    budget => format!("{budget} tokens a batch"),
+                };
+                format!("llama.cpp, {attention}, {batches}: {}", setting.split)
+            }
         }
     }
 
@@ -73,7 +83,9 @@ impl Tally {
     fn measured(self, workload: &Workload) -> contest::Measured {
         let role = match self.kind {
             Kind::Calibrate | Kind::Ours { .. } => Role::Ours,
-            Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => Role::Rival,
+            Kind::DirectArrival { .. } | Kind::DirectSorted { .. } | Kind::Llama { .. } => {
+                Role::Rival
+            }
         };
         let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {

@@ -3,7 +3,6 @@
 #![allow(unsafe_code, reason = "the rival is a C API that is called directly; and an allocator")]
 
 mod allocations;
-mod contest;
 mod lab;
 mod raw;
 
@@ -15,12 +14,15 @@ use shapeyard_core::{Request, Tier};
 
 pub(crate) use self::lab::WORKER;
 
-use self::contest::{ADDS, Contender};
 use self::lab::{Lab, Subject, views};
 use self::raw::Raw;
+use crate::calls::{self, ADDS, Caller};
 use crate::contest::{Contest, Goal, Measured};
 use crate::record::Record;
 use crate::suite::{Host, Output, Suite};
+
+/// Calls whose requests for memory are counted.
+const N_COUNTED: usize = 100;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -115,23 +117,23 @@ fn one_input(args: &Args, lab: &Lab) -> Result<Contest> {
     let mut part = two.lane()?.after(&padded)?;
     let mut cached = two.lane()?.after(&exact)?.after(&padded)?;
     let mut turns = [&exact, &padded].into_iter().cycle();
-    let contenders = vec![
-        Contender::rival("MIGraphX, batch 1", || raw_one.call()),
-        Contender::ours("ours, rebind, batch 1", 0, || rebind.run(&in_one, Tier::Rebind)),
-        Contender::ours("ours, request bound anew, batch 1", 0, || {
+    let mut callers = [
+        Caller::rival("MIGraphX, batch 1", || raw_one.call()),
+        Caller::ours("ours, rebind, batch 1", 0, || rebind.run(&in_one, Tier::Rebind)),
+        Caller::ours("ours, request bound anew, batch 1", 0, || {
             let request = Request::bind(one.executable.signature(), &row)?;
             binding.run(&request, Tier::Rebind)
         }),
-        Contender::rival("MIGraphX, batch 2", || raw_two.call()),
-        Contender::ours("ours, rebind, batch 2", 3, || whole.run(&exact, Tier::Rebind)),
-        Contender::ours("ours, rebind, batch 1 in 2", 3, || part.run(&padded, Tier::Rebind)),
-        Contender::ours("ours, cached, batch 2 and 1 in 2 in turn", 3, || {
+        Caller::rival("MIGraphX, batch 2", || raw_two.call()),
+        Caller::ours("ours, rebind, batch 2", 3, || whole.run(&exact, Tier::Rebind)),
+        Caller::ours("ours, rebind, batch 1 in 2", 3, || part.run(&padded, Tier::Rebind)),
+        Caller::ours("ours, cached, batch 2 and 1 in 2 in turn", 3, || {
             turns.next().map_or(Ok(()), |request| cached.run(request, Tier::Cached))
         }),
         // What two copies of one program differ by: less than that says nothing.
-        Contender::control("MIGraphX, batch 1, a second copy", 0, || control.call()),
+        Caller::control("MIGraphX, batch 1, a second copy", 0, || control.call()),
     ];
-    let mut contest = contest::run(model, (args.rounds, args.calls), contenders)?;
+    let mut contest = measured(model, (args.rounds, args.calls), &mut callers)?;
     let added = |at: usize| contest.contenders[at].facts.more.get(ADDS).copied();
     let added = |at| added(at).unwrap_or(f64::NAN);
     let mut goals = vec![
@@ -152,15 +154,28 @@ fn many_inputs(args: &Args, lab: &Lab) -> Result<Contest> {
     let request = Request::bind(subject.executable.signature(), &views)?;
     let (mut kept, mut rebuilt) = (raw(&subject, 1)?, raw(&subject, 1)?);
     let mut rebind = subject.lane()?.after(&request)?;
-    let contenders = vec![
-        Contender::rival("MIGraphX, parameters kept", || kept.call()),
-        Contender::control("MIGraphX, parameters made anew", 0, || rebuilt.call_rebuilding()),
-        Contender::ours("ours, rebind", 0, || rebind.run(&request, Tier::Rebind)),
+    let mut callers = [
+        Caller::rival("MIGraphX, parameters kept", || kept.call()),
+        Caller::control("MIGraphX, parameters made anew", 0, || rebuilt.call_rebuilding()),
+        Caller::ours("ours, rebind", 0, || rebind.run(&request, Tier::Rebind)),
     ];
-    let mut contest = contest::run(model, (args.rounds, args.long_calls), contenders)?;
+    let mut contest = measured(model, (args.rounds, args.long_calls), &mut callers)?;
     let ours = &contest.contenders[2];
     let ratio = contest.ratio_of(ours).map_or(f64::NAN, |it| it.median);
     contest.goals = vec![Goal::at_most("rebind: times MIGraphX", 1.1, ratio), no_allocations(ours)];
+    Ok(contest)
+}
+
+/// Times calls, then counts their requests for memory.
+fn measured(model: &str, rounds: (usize, usize), callers: &mut [Caller<'_>]) -> Result<Contest> {
+    let mut contest = calls::run(model, "a program that is called", rounds, callers)?;
+    let mut times = Vec::with_capacity(N_COUNTED);
+    for (measured, caller) in contest.contenders.iter_mut().zip(callers) {
+        let (calls, n) = allocations::during(|| caller.round(N_COUNTED, &mut times));
+        calls?;
+        let n_calls = N_COUNTED + calls::n_warm(N_COUNTED);
+        measured.facts.allocations = Some(n as f64 / n_calls as f64);
+    }
     Ok(contest)
 }
 

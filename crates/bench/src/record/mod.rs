@@ -117,8 +117,8 @@ impl Record {
             println!("libraries: {}", list(&mut libraries));
         }
         if !self.settings.is_empty() {
-            let mut settings = self.settings.iter().map(|(name, it)| format!("{name} {it}"));
-            println!("settings: {}", list(&mut settings));
+            let shown = self.settings.iter().filter(|(_, value)| !value.is_array());
+            println!("settings: {}", list(&mut shown.map(|(name, it)| format!("{name} {it}"))));
         }
         self.contests.iter().for_each(Contest::print);
         println!("\n{}", self.noise);

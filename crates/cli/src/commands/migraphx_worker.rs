@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::interrupt;
+
 pub(crate) fn run() -> ExitCode {
-    // Ctrl-C reaches every process of the terminal. Whoever started this one ends it, and knows then that
-    // the compile did not die by itself. Without a handler it only looks like a crash.
-    let _ = ctrlc::set_handler(|| {});
+    // Whoever started this process ends it, and knows then that the compile did not die by itself.
+    interrupt::leave_to_parent();
     shapeyard_migraphx::worker::main()
 }

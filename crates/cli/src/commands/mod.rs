@@ -20,6 +20,7 @@ use crate::output::Output;
 
 pub(crate) fn run(cli: &Cli) -> Result<Code> {
     let output = Output::new(cli.global.format, cli.global.quiet);
+    output.check_paths()?;
     match &cli.command {
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Run(args) => run::run(args, &cli.global, &output),

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::fs;
+use std::env;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -68,6 +70,22 @@ impl Ran {
 
 pub(crate) fn run(command: &mut Command) -> Ran {
     Ran::of(command.output().unwrap())
+}
+
+/// Whether a backend is in reach; if not, that is written to the log of skipped tests.
+pub(crate) fn is_usable(backend: &str, test: &str) -> bool {
+    let json = run(shapeyard().args(["doctor", "--target", "ref", "--format", "json"])).json();
+    let backends = json["backends"].as_array().unwrap();
+    let found = backends.iter().find(|it| it["backend"] == backend).unwrap();
+    if found["status"] == "usable" {
+        return true;
+    }
+    let line = format!("shapeyard-cli {test}: {}", found["reason"].as_str().unwrap());
+    if let Some(log) = env::var_os("SHAPEYARD_SKIP_LOG") {
+        let mut log = File::options().append(true).create(true).open(log).unwrap();
+        writeln!(log, "{line}").unwrap();
+    }
+    false
 }
 
 /// A folder for one test.

@@ -170,9 +170,13 @@ impl Computation {
     /// Computes the outputs from what the leaves hold now.
     pub(super) fn run(&mut self, stream: &mut Stream) -> Result<(), String> {
         let api = &stream.engine().api;
+        stream.workshop().take_failure();
         // SAFETY: backend and graph are alive and belong to this lane alone; everything has memory.
         match unsafe { (api.backend_graph_compute)(stream.backend().as_ptr(), self.graph.as_ptr()) }
         {
+            ggml_status::SUCCESS if stream.workshop().take_failure() => {
+                Err("an operator panicked".to_owned())
+            }
             ggml_status::SUCCESS => Ok(()),
             ggml_status::ALLOC_FAILED => Err("no memory to compute with".to_owned()),
             other => Err(format!("ggml answers status {}", other.0)),

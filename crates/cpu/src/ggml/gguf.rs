@@ -17,7 +17,7 @@ use super::graph::{Context, Tensor};
 use super::host::HostTensor;
 use super::library::{Engine, Stream};
 use super::onnx::{Attribute, Node, Program, ValueId};
-use super::prepare::{GELU, Layout, MASKED_SOFTMAX, Prepared, Weights};
+use super::prepare::{self, GELU, Layout, MASKED_SOFTMAX, Prepared, Weights};
 
 /// What masked positions get added to their score: finite, so that a row that is all padding gives numbers.
 const MASKED: f32 = -3.4e38;
@@ -30,7 +30,8 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Cannot> {
     let sizes = EncoderSizes::of(file).map_err(|error| Cannot::Failed(error.to_string()))?;
     let mut writer = Writer { file, names: HashMap::new(), program: empty() };
-    let program = writer.encoder(&sizes);
+    let mut program = writer.encoder(&sizes);
+    prepare::find_attention(&mut program);
     let names = writer.names;
     let weights = place(engine, path, file, &names).map_err(Cannot::Failed)?;
     Ok(Prepared { engine: Arc::clone(engine), program, weights })
@@ -107,7 +108,7 @@ impl Writer<'_> {
     fn encoder(&mut self, sizes: &EncoderSizes) -> Program {
         let ids = self.value("/input_ids");
         let given = self.value("/attention_mask");
-        let mask = self.mask(ids, given);
+        let mask = self.mask(given);
         let mut state = self.embeddings(sizes, ids);
         for layer in 0..sizes.n_layers {
             state = self.layer(sizes, layer, state, mask);
@@ -123,19 +124,14 @@ impl Writer<'_> {
         self.node("Shape", name, &[of], &part)
     }
 
-    /// 0 where a token is and [`MASKED`] where padding is, [batch, 1, sequence, sequence].
-    fn mask(&mut self, ids: ValueId, given: ValueId) -> ValueId {
+    /// 0 where a token is and [`MASKED`] where padding is, [batch, 1, 1, sequence].
+    fn mask(&mut self, given: ValueId) -> ValueId {
         let axes = self.extents("/axes", &[1, 2]);
         let wide = self.node("Unsqueeze", "mask.wide", &[given, axes], &[]);
         let float = self.node("Cast", "mask.float", &[wide], &[("to", Attribute::Int(1))]);
         let (one, low) = (self.number("/one", 1.0), self.number("/masked", MASKED));
         let padding = self.node("Sub", "mask.padding", &[one, float], &[]);
-        let added = self.node("Mul", "mask.added", &[padding, low], &[]);
-        let (batch, length) = (self.extent("batch", ids, 0), self.extent("length", ids, 1));
-        let single = self.extents("/single", &[1]);
-        let axis = [("axis", Attribute::Int(0))];
-        let shape = self.node("Concat", "mask.shape", &[batch, single, length, length], &axis);
-        self.node("Expand", "mask", &[added, shape], &[])
+        self.node("Mul", "mask", &[padding, low], &[])
     }
 
     fn embeddings(&mut self, sizes: &EncoderSizes, ids: ValueId) -> ValueId {

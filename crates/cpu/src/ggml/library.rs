@@ -16,6 +16,7 @@ use ggml_sys::{
 };
 use shapeyard_core::backend::{Fingerprint, SearchStep};
 
+use super::custom::Workshop;
 use crate::dynamic;
 
 /// What to do where the library is missing.
@@ -161,12 +162,16 @@ fn pool_functions(api: &Api, registry: *mut ggml_backend_reg) -> Option<PoolFunc
     })
 }
 
+/// The library's own limit.
+const MOST_THREADS: usize = 512;
+
 /// One stream of work on the device, with threads of its own.
 #[derive(Debug)]
 pub(super) struct Stream {
     engine: Arc<Engine>,
     backend: NonNull<ggml_backend>,
     pool: Option<NonNull<ggml_threadpool>>,
+    workshop: Arc<Workshop>,
 }
 
 // SAFETY: the stream and its threads belong to this value alone, and nothing in the library is tied to
@@ -178,7 +183,9 @@ impl Stream {
         // SAFETY: the device is the library's, and null asks for its defaults.
         let backend = unsafe { (engine.api.backend_dev_init)(engine.device.as_ptr(), ptr::null()) };
         let backend = NonNull::new(backend).ok_or("its device cannot be opened")?;
-        let mut stream = Self { engine: Arc::clone(engine), backend, pool: None };
+        let n_threads = n_threads.get().min(MOST_THREADS);
+        let workshop = Arc::new(Workshop::new(n_threads));
+        let mut stream = Self { engine: Arc::clone(engine), backend, pool: None, workshop };
         stream.set_threads(n_threads);
         Ok(stream)
     }
@@ -191,9 +198,12 @@ impl Stream {
         self.backend
     }
 
-    fn set_threads(&mut self, n_threads: NonZeroUsize) {
-        // The library's own limit.
-        let n_threads = c_int::try_from(n_threads.get()).unwrap_or(c_int::MAX).min(512);
+    pub(super) const fn workshop(&self) -> &Arc<Workshop> {
+        &self.workshop
+    }
+
+    fn set_threads(&mut self, n_threads: usize) {
+        let n_threads = n_threads as c_int;
         if let Some(set) = self.engine.set_n_threads {
             // SAFETY: the backend is alive, and this is its registry's own function.
             unsafe { set(self.backend.as_ptr(), n_threads) };

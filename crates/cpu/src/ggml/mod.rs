@@ -2,11 +2,13 @@
 
 mod cannot;
 mod compute;
+mod custom;
 mod evaluate;
 mod executable;
 mod gguf;
 mod graph;
 mod host;
+mod kernels;
 mod library;
 mod onnx;
 mod operators;

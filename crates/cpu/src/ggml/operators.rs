@@ -5,7 +5,7 @@ use super::evaluate;
 use super::graph::{Binary, Refusal, Tensor, Unary};
 use super::host::{self, HostTensor};
 use super::onnx::Node;
-use super::prepare::{GELU, Layout, MASKED_SOFTMAX};
+use super::prepare::{ATTENTION, GELU, Layout, MASKED_SOFTMAX};
 use super::translate::{Translation, refused};
 
 /// Whether ggml has this operator, at least in some case.
@@ -14,7 +14,7 @@ pub(super) fn knows(operator: &str) -> bool {
 }
 
 /// What is translated, sorted. `Erf` alone is not: it is part of a GELU, or missing.
-pub(super) const OPERATORS: [&str; 48] = [
+pub(super) const OPERATORS: [&str; 49] = [
     "Abs",
     "Add",
     "Cast",
@@ -61,6 +61,7 @@ pub(super) const OPERATORS: [&str; 48] = [
     "Transpose",
     "Unsqueeze",
     "com.microsoft.Gelu",
+    ATTENTION,
     GELU,
     MASKED_SOFTMAX,
 ];
@@ -90,6 +91,12 @@ impl Translation<'_> {
         if node.operator == "Split" {
             return self.split(node);
         }
+        if matches!(node.operator.as_str(), GELU | "com.microsoft.Gelu")
+            || (node.operator == "Gelu" && node.text("approximate") != Some("tanh"))
+        {
+            let x = self.tensor(node, 0)?;
+            return Ok(vec![self.builder.gelu(&x).at(node)?]);
+        }
         if let Some(function) = unary(node) {
             let x = self.tensor(node, 0)?;
             return Ok(vec![self.builder.unary(function, &x).at(node)?]);
@@ -105,6 +112,7 @@ impl Translation<'_> {
             "MatMul" => self.matmul(node),
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
+            ATTENTION => self.attention(node),
             MASKED_SOFTMAX => self.masked_softmax(node),
             "LayerNormalization" => self.layer_norm(node),
             "Gather" => self.gather(node),
@@ -225,15 +233,22 @@ impl Translation<'_> {
             };
             return self.rows_times(node, &a, &b);
         }
-        let b = self.swapped(node, 1)?;
-        if a.shape.len() < 2 {
-            return Err(Cannot::case(node, "its left operand is no matrix"));
+        let b = self.tensor(node, 1)?;
+        self.product(node, &a, &b)
+    }
+
+    /// The product of matrices that are both computed, `b` with more than two axes.
+    fn product(&mut self, node: &Node, a: &Tensor, b: &Tensor) -> Made {
+        if a.shape.len() < 2 || b.shape.len() < 2 {
+            return Err(Cannot::case(node, "its operands are no matrices"));
         }
+        let batch_b = &b.shape[..b.shape.len() - 2];
         // ggml stretches only what it calls the first operand, which is the right one.
         let (batch_a, matrix) = a.shape.split_at(a.shape.len() - 2);
-        let mut stretched = host::broadcast(batch_a, &right[..right.len() - 2]).at(node)?;
+        let mut stretched = host::broadcast(batch_a, batch_b).at(node)?;
         stretched.extend_from_slice(matrix);
-        let a = self.builder.repeat(&a, &stretched).at(node)?;
+        let a = self.builder.repeat(a, &stretched).at(node)?;
+        let b = self.exchanged(node, b)?;
         self.builder.matmul_transposed(&a, &b).at(node)
     }
 
@@ -253,12 +268,16 @@ impl Translation<'_> {
     /// An input with its last two axes exchanged.
     fn swapped(&mut self, node: &Node, at: usize) -> Made {
         let tensor = self.tensor(node, at)?;
+        self.exchanged(node, &tensor)
+    }
+
+    fn exchanged(&self, node: &Node, tensor: &Tensor) -> Made {
         let rank = tensor.shape.len();
         let mut order: Vec<usize> = (0..rank).collect();
         if rank >= 2 {
             order.swap(rank - 2, rank - 1);
         }
-        self.builder.permute(&tensor, &order).at(node)
+        self.builder.permute(tensor, &order).at(node)
     }
 
     fn gemm(&mut self, node: &Node) -> Made {
@@ -298,23 +317,39 @@ impl Translation<'_> {
         self.builder.unary(Unary::Softmax, &x).at(node)
     }
 
+    fn attention(&mut self, node: &Node) -> Made {
+        let [query, key, value, mask] = [0, 1, 2, 3].map(|at| self.tensor(node, at));
+        let (query, key, value, mask) = (query?, key?, value?, mask?);
+        let scale = node.float("scale", 1.0);
+        if let Ok(made) = self.builder.attention([&query, &key, &value, &mask], scale) {
+            return Ok(made);
+        }
+        let scores = self.product(node, &query, &key)?;
+        let shares = self.masked_softmax_of(node, &scores, &mask)?;
+        self.product(node, &shares, &value)
+    }
+
     fn masked_softmax(&mut self, node: &Node) -> Made {
         let (scores, mask) = (self.tensor(node, 0)?, self.tensor(node, 1)?);
+        self.masked_softmax_of(node, &scores, &mask)
+    }
+
+    fn masked_softmax_of(&mut self, node: &Node, scores: &Tensor, mask: &Tensor) -> Made {
         let scale = node.float("scale", 1.0);
         let rank = scores.shape.len();
         // The mask has to have every row of the scores, but not every head and batch.
         let mut wanted = mask.shape.to_vec();
         if wanted.len() == rank && rank >= 2 {
             wanted[rank - 2..].copy_from_slice(&scores.shape[rank - 2..]);
-            let stretched = self.stretched(node, &mask, &wanted);
+            let stretched = self.stretched(node, mask, &wanted);
             let fused = stretched
-                .and_then(|mask| self.builder.masked_softmax(&scores, &mask, scale).at(node));
+                .and_then(|mask| self.builder.masked_softmax(scores, &mask, scale).at(node));
             if fused.is_ok() {
                 return fused;
             }
         }
-        let scaled = self.builder.scale(&scores, scale, 0.0).at(node)?;
-        let masked = self.builder.binary(Binary::Add, &scaled, &mask).at(node)?;
+        let scaled = self.builder.scale(scores, scale, 0.0).at(node)?;
+        let masked = self.builder.binary(Binary::Add, &scaled, mask).at(node)?;
         self.builder.unary(Unary::Softmax, &masked).at(node)
     }
 
@@ -530,7 +565,6 @@ fn unary(node: &Node) -> Option<Unary> {
         "Floor" => Unary::Floor,
         "Ceil" => Unary::Ceil,
         "Gelu" if node.text("approximate") == Some("tanh") => Unary::GeluTanh,
-        GELU | "Gelu" | "com.microsoft.Gelu" => Unary::GeluErf,
         _ => return None,
     })
 }

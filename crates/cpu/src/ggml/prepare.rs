@@ -21,6 +21,9 @@ pub(super) const GELU: &str = "shapeyard.GeluErf";
 /// The operator that stands for a softmax of scores that are scaled and masked.
 pub(super) const MASKED_SOFTMAX: &str = "shapeyard.MaskedSoftmax";
 
+/// The operator that stands for a whole attention: of query, key, value and mask.
+pub(super) const ATTENTION: &str = "shapeyard.Attention";
+
 /// Constants larger than this are weights: once they are in place, the host forgets them.
 const LARGEST_ON_HOST: usize = 4096;
 
@@ -70,6 +73,7 @@ pub(super) fn prepare(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, C
     fold(&mut program)?;
     find_gelu(&mut program);
     find_masked_softmax(&mut program);
+    find_attention(&mut program);
     check_operators(&program)?;
     let weights = place(engine, &program).map_err(Cannot::Failed)?;
     let outputs = program.outputs.clone();
@@ -171,6 +175,11 @@ fn find_masked_softmax(program: &mut Program) {
     let graph = Uses { program };
     let found: Vec<_> =
         graph.nodes().filter_map(|(at, it)| masked_softmax(&graph, at, it)).collect();
+    replace(program, found);
+}
+
+/// Puts nodes in the place of others, and takes out what they stand for besides.
+fn replace(program: &mut Program, found: Vec<(usize, Node, [usize; 2])>) {
     let mut gone = Vec::new();
     for (at, node, inner) in found {
         program.nodes[at] = node;
@@ -181,6 +190,29 @@ fn find_masked_softmax(program: &mut Program) {
         index += 1;
         !gone.contains(&(index - 1))
     });
+}
+
+/// Replaces `softmax(query · key · scale + mask) · value` by one node, which keeps no scores.
+pub(super) fn find_attention(program: &mut Program) {
+    let graph = Uses { program };
+    let found = graph.nodes().filter_map(|(at, it)| attention(&graph, at, it)).collect();
+    replace(program, found);
+}
+
+fn attention(graph: &Uses<'_>, at: usize, softmax: &Node) -> Option<(usize, Node, [usize; 2])> {
+    if softmax.operator != MASKED_SOFTMAX {
+        return None;
+    }
+    let scores = softmax.input(0)?;
+    let (scores_at, product) = graph.maker(scores)?;
+    let (mixed_at, mixed) = graph.only_user(softmax.outputs[0])?;
+    let products = product.operator == "MatMul" && mixed.operator == "MatMul";
+    if !products || graph.n_users(scores) != 1 || mixed.input(0)? != softmax.outputs[0] {
+        return None;
+    }
+    let inputs = vec![product.input(0), product.input(1), mixed.input(1), softmax.input(1)];
+    let (operator, attributes) = (ATTENTION.to_owned(), softmax.attributes.clone());
+    Some((mixed_at, Node { operator, inputs, attributes, ..mixed.clone() }, [at, scores_at]))
 }
 
 fn masked_softmax(

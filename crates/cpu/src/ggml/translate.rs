@@ -100,7 +100,7 @@ pub(super) fn describe(
     let leaves = Context::new(engine, capacity, 0).map_err(failed)?;
     let mut translation = Translation {
         prepared,
-        builder: Builder::new(&nodes),
+        builder: Builder::new(&nodes, stream.workshop()),
         leaves: &leaves,
         values: HashMap::new(),
         on_device: HashMap::new(),

@@ -40,7 +40,7 @@ struct Source {
     file: PathBuf,
     level: GraphOptimizationLevel,
     /// Where external data is, if that is not the file's own folder.
-    weights: Option<PathBuf>,
+    weights: Option<String>,
 }
 
 /// The lane that showed that the model loads.
@@ -149,6 +149,11 @@ fn compiled(model: &Model, file: &Path) -> Result<Source, String> {
     let folder = (!model.external_files().is_empty()).then(|| model.path().parent()).flatten();
     let weights = folder.map(|folder| folder.join(".").canonicalize()).transpose();
     let weights = weights.map_err(|error| error.to_string())?;
+    // The library takes the folder as an option, and options are text.
+    let weights = weights.map(|folder| folder.into_os_string().into_string()).transpose();
+    let weights = weights.map_err(|folder| {
+        format!("its weights are in `{}`, a folder whose name is not UTF-8", folder.display())
+    })?;
     Ok(Source { file: file.to_owned(), level: GraphOptimizationLevel::Disable, weights })
 }
 
@@ -164,8 +169,7 @@ fn open(
         };
         // Only a model in memory may have its external data elsewhere.
         let model = fs::read(&source.file).map_err(ort::Error::wrap)?;
-        let folder = weights.to_string_lossy();
-        builder.with_config_entry(WEIGHTS_FOLDER, folder)?.commit_from_memory(&model)
+        builder.with_config_entry(WEIGHTS_FOLDER, weights)?.commit_from_memory(&model)
     };
     commit().map_err(|error| error.to_string())
 }

@@ -1,17 +1,22 @@
 //! Files that gave no unit.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// A file or folder that was found and gave no unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// Where it is.
+    /// Where it is. In JSON what is not UTF-8 in it is replaced, since it may be skipped for just that.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Why it gave none.
     pub reason: SkipReason,
+}
+
+fn as_text<S: Serializer>(path: &Path, into: S) -> Result<S::Ok, S::Error> {
+    into.collect_str(&path.display())
 }
 
 impl fmt::Display for Skipped {

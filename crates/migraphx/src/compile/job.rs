@@ -8,6 +8,7 @@ use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{AxisSymbol, Dim, Signature};
 
+use crate::exact_path;
 use crate::options::{CompileOptions, Padding};
 use crate::roles::NamedRoles;
 
@@ -18,7 +19,9 @@ pub(crate) struct Job {
     /// The version of this crate's code that asks: a worker of another one would decide differently.
     pub(crate) version: String,
     /// The library that has to do it: the very file that the caller loaded.
+    #[serde(with = "exact_path")]
     pub(crate) library: PathBuf,
+    #[serde(with = "exact_path")]
     pub(crate) model: PathBuf,
     /// What the model's content has to be.
     pub(crate) digest: Digest,
@@ -29,7 +32,10 @@ pub(crate) struct Job {
     /// What the content of the calibration has to be.
     pub(crate) calibration: Option<Digest>,
     pub(crate) padding: Padding,
+    /// What an earlier compile found out that holds for every bucket.
+    pub(crate) known: Option<Traits>,
     /// The file to write.
+    #[serde(with = "exact_path")]
     pub(crate) output: PathBuf,
 }
 
@@ -79,6 +85,8 @@ impl Traits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Made {
     pub(crate) traits: Traits,
+    /// Whether other buckets of the model have the same traits.
+    pub(crate) holds_for_all: bool,
     /// Milliseconds by stage.
     pub(crate) times: BTreeMap<String, u64>,
     /// What the library said although it succeeded.

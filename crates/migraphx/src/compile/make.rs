@@ -59,11 +59,16 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
     let mut program = work.parse(&extents)?;
     let roles = work.roles(&program, &extents)?;
     lap("parse");
-    let mut can_split = false;
-    if job.padding.policy == PaddingPolicy::Checked {
-        can_split = probe::check(&work, &extents, &roles)?.can_split;
-        lap("probe");
-    }
+    let named = roles::named(work.signature(), &roles);
+    let (traits, holds_for_all) = match (&job.known, job.padding.policy) {
+        (_, PaddingPolicy::Never) => (Traits { roles: named, can_split: false }, false),
+        (Some(known), PaddingPolicy::Checked) if known.roles == named => (known.clone(), true),
+        (_, PaddingPolicy::Checked) => {
+            let found = probe::check(&work, &extents, &roles)?;
+            lap("probe");
+            (Traits { roles: named, can_split: found.can_split }, found.holds_for_all)
+        }
+    };
     let calibration = work.calibration(&program, &extents, &roles)?;
     // The library read the file by itself, more than once.
     open_unchanged(job)?;
@@ -73,8 +78,7 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
     lap("compile");
     save(library, job, &program)?;
     lap("save");
-    let roles = roles::named(work.signature(), &roles);
-    Ok(Made { traits: Traits { roles, can_split }, times, log: String::new() })
+    Ok(Made { traits, holds_for_all, times, log: String::new() })
 }
 
 /// The library answers success also for what never reached the disk, so what was written is read back.

@@ -39,6 +39,8 @@ static COMPILING: Mutex<()> = Mutex::new(());
 pub(crate) struct Compiled {
     pub(crate) n_bytes: u64,
     pub(crate) notes: BTreeMap<String, String>,
+    /// What other buckets of the model need not find out again.
+    pub(crate) known: Option<Traits>,
 }
 
 /// Compiles a job and puts the program where `output` says, as a whole or not at all.
@@ -68,7 +70,8 @@ pub(crate) fn compile(
         }
     };
     let n_bytes = publish(&job.output, output).map_err(cannot_write)?;
-    Ok(Compiled { n_bytes, notes: made.notes() })
+    let notes = made.notes();
+    Ok(Compiled { n_bytes, notes, known: made.holds_for_all.then_some(made.traits) })
 }
 
 fn publish(program: &Path, output: &Path) -> io::Result<u64> {

@@ -43,6 +43,9 @@ const PAIRS: [fn(is_rows: bool, own: usize) -> Pair; 4] = [
     |_, own| Pair { real: own, whole: own.saturating_mul(2) },
 ];
 
+/// How many of [`PAIRS`] look at no bucket.
+const N_WITHOUT_BUCKET: usize = 2;
+
 /// What a small program is run with.
 struct Small {
     program: Program,
@@ -55,6 +58,8 @@ struct Small {
 pub(super) struct Found {
     /// Whether a row's answer is the same wherever it stands, so that a request may be split.
     pub(super) can_split: bool,
+    /// Whether the bucket had no part in what was asked, so that the others need not ask again.
+    pub(super) holds_for_all: bool,
 }
 
 /// Refuses a model whose answers change with padding.
@@ -63,23 +68,19 @@ pub(super) fn check(
     bucket: &Extents,
     roles: &[Vec<Role>],
 ) -> Result<Found, Refusal> {
-    let Some((base, larger)) = extents(work, bucket)? else {
-        return Ok(Found { can_split: false });
+    let Some(Probes { base, larger, holds_for_all }) = probes(work, bucket)? else {
+        return Ok(Found { can_split: false, holds_for_all: true });
     };
-    let mut evidence = Evidence::default();
+    let rounds = rounds(work, &base, roles)?;
     let mut can_split = work.rows.is_some();
-    for own in [Values::Signed, Values::Least, Values::Positive] {
-        // Roots and logarithms have no answers to negative numbers, and no number differs from no number.
-        if matches!(own, Values::Positive) && evidence.is_complete() {
-            continue;
+    // One program in memory at a time: each has the weights of the whole model.
+    for (symbol, extents) in &larger {
+        let mut program = Small::new(work, extents, roles)?;
+        for round in &rounds {
+            can_split &= round.padded(*symbol, extents, &mut program)?;
         }
-        let round = Round { work, roles, base: &base, own };
-        can_split &= round.run(&larger, &mut evidence)?;
     }
-    if !evidence.is_complete() {
-        return Err(unknown("some element of an output is no number, whatever is put in"));
-    }
-    Ok(Found { can_split })
+    Ok(Found { can_split, holds_for_all })
 }
 
 /// Which elements of each output were a number in some round.
@@ -101,45 +102,68 @@ impl Evidence {
     }
 }
 
-/// The request with one set of values, in all the company that it may get.
-#[derive(Clone, Copy)]
+/// The request with one set of values, and its answer when it runs alone.
 struct Round<'a> {
     work: &'a Work<'a>,
     roles: &'a [Vec<Role>],
     base: &'a Extents,
     own: Values,
+    inputs: Vec<Tensor>,
+    alone: Outputs,
+}
+
+/// The request with different values, until every element of an answer was a number once.
+fn rounds<'a>(
+    work: &'a Work<'a>,
+    base: &'a Extents,
+    roles: &'a [Vec<Role>],
+) -> Result<Vec<Round<'a>>, Refusal> {
+    let mut program = Small::new(work, base, roles)?;
+    let mut evidence = Evidence::default();
+    let mut rounds = Vec::new();
+    for own in [Values::Signed, Values::Least, Values::Positive] {
+        // Roots and logarithms have no answers to negative numbers, and no number differs from no number.
+        if matches!(own, Values::Positive) && evidence.is_complete() {
+            continue;
+        }
+        let inputs = request(work, base, own, &mut Random(0x5EED));
+        let alone = program.answer(&inputs, base)?;
+        evidence.add(&alone);
+        rounds.push(Round { work, roles, base, own, inputs, alone });
+    }
+    match evidence.is_complete() {
+        true => Ok(rounds),
+        false => Err(unknown("some element of an output is no number, whatever is put in")),
+    }
 }
 
 impl Round<'_> {
-    /// Whether a row's answer is the same wherever it stands.
-    fn run(self, larger: &[(SymbolId, Extents)], evidence: &mut Evidence) -> Result<bool, Refusal> {
-        let Self { work, roles, base, own } = self;
-        let mut random = Random(0x5EED);
-        let inputs = request(work, base, own, &mut random);
-        let alone = Small::new(work, base, roles)?.answer(&inputs, base)?;
-        evidence.add(&alone);
-        let mut can_split = true;
-        for (symbol, extents) in larger {
-            let mut program = Small::new(work, extents, roles)?;
-            let padded = program.answer(&inputs, base)?;
-            agree(work, roles, *symbol, &alone, &padded)
-                .map_err(|output| changes(work, output, *symbol, "padding"))?;
-            if Some(*symbol) == work.rows {
-                can_split = self.among_others((*symbol, extents), &inputs, &alone, &mut program)?;
-            }
+    /// Compares with the answer of a program that pads along `symbol`. Whether a row's answer is the same
+    /// wherever it stands there.
+    fn padded(
+        &self,
+        symbol: SymbolId,
+        extents: &Extents,
+        program: &mut Small,
+    ) -> Result<bool, Refusal> {
+        let Self { work, roles, base, inputs, alone, .. } = self;
+        let padded = program.answer(inputs, base)?;
+        agree(work, roles, symbol, alone, &padded)
+            .map_err(|output| changes(work, output, symbol, "padding"))?;
+        match Some(symbol) == work.rows {
+            true => self.among_others(symbol, extents, program),
+            false => Ok(true),
         }
-        Ok(can_split)
     }
 
     /// The rows before others that are unlike them, and then behind others.
     fn among_others(
-        self,
-        (symbol, extents): (SymbolId, &Extents),
-        inputs: &[Tensor],
-        alone: &Outputs,
+        &self,
+        symbol: SymbolId,
+        extents: &Extents,
         program: &mut Small,
     ) -> Result<bool, Refusal> {
-        let Self { work, roles, base, own } = self;
+        let Self { work, roles, base, own, inputs, alone } = self;
         let (n, whole) = (base.get(symbol).unwrap_or(1), extents.get(symbol).unwrap_or(1));
         let mut random = Random(0x0DD);
         let mut beside = |others: Values, skipped: usize| {
@@ -148,11 +172,11 @@ impl Round<'_> {
             let found = program.run(&among(work, inputs, &others, skipped), base, Some(rows))?;
             Ok::<_, Refusal>(agree(work, roles, symbol, alone, &found))
         };
-        for others in [own, Values::Large, Values::Least] {
+        for others in [*own, Values::Large, Values::Least] {
             beside(others, 0)?.map_err(|output| changes(work, output, symbol, "other rows"))?;
         }
         for skipped in 1..=(whole - n).min(3) {
-            if beside(own, skipped)?.is_err() {
+            if beside(*own, skipped)?.is_err() {
                 return Ok(false);
             }
         }
@@ -160,18 +184,25 @@ impl Round<'_> {
     }
 }
 
-type Probes = (Extents, Vec<(SymbolId, Extents)>);
+/// What is run in small.
+struct Probes {
+    /// The request's extents.
+    base: Extents,
+    /// For each symbol those of a program that pads along it alone.
+    larger: Vec<(SymbolId, Extents)>,
+    /// Whether the extents are the same for every bucket.
+    holds_for_all: bool,
+}
 
-/// The small request's extents, and for each symbol those of a program that pads along it alone. `None`
-/// for a model without symbols.
-fn extents(work: &Work<'_>, bucket: &Extents) -> Result<Option<Probes>, Refusal> {
+/// `None` for a model without symbols.
+fn probes(work: &Work<'_>, bucket: &Extents) -> Result<Option<Probes>, Refusal> {
     let signature = work.signature();
     let symbols: Vec<SymbolId> = signature.bound_symbols().collect();
     if symbols.is_empty() {
         return Ok(None);
     }
     let mut last = String::new();
-    for pair in PAIRS {
+    for (at_pair, pair) in PAIRS.into_iter().enumerate() {
         let pair =
             |symbol: SymbolId| pair(Some(symbol) == work.rows, bucket.get(symbol).unwrap_or(1));
         let at = |padded: Option<SymbolId>| {
@@ -190,7 +221,10 @@ fn extents(work: &Work<'_>, bucket: &Extents) -> Result<Option<Probes>, Refusal>
             .chain(larger.iter().map(|(_, extents)| extents))
             .try_for_each(|extents| work.parse(extents).map(drop));
         match possible {
-            Ok(()) => return Ok(Some((base, larger))),
+            Ok(()) => {
+                let holds_for_all = at_pair < N_WITHOUT_BUCKET;
+                return Ok(Some(Probes { base, larger, holds_for_all }));
+            }
             Err(Refusal::Model { words }) => last = words,
             Err(other) => return Err(other),
         }

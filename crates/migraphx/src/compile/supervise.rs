@@ -184,7 +184,8 @@ impl Supervised {
         // The pipe has room for a path, and stays open: a worker whose parent is gone reads its end and
         // goes too. One that is gone already says so by its status.
         if let Some(stdin) = &mut child.stdin {
-            let _ = writeln!(stdin, "{}", room.display()).and_then(|()| stdin.flush());
+            let line = [room.as_os_str().as_encoded_bytes(), b"\n"].concat();
+            let _ = stdin.write_all(&line).and_then(|()| stdin.flush());
         }
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();

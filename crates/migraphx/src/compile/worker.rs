@@ -6,9 +6,11 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
+#[cfg(unix)]
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
 use super::job::{Answer, Job, Refusal};
 use super::make;
@@ -27,19 +29,17 @@ pub(super) const ANSWER: &str = "answer.json";
 /// Ends when stdin does: whoever wanted the program is gone then.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line).is_err() || line.trim().is_empty() {
+    let Some(folder) = read_folder() else {
         // Nobody may be there to read it.
         let _ = writeln!(io::stderr(), "{USAGE}");
         return ExitCode::from(2);
-    }
+    };
     thread::spawn(end_with_parent);
-    let folder = Path::new(line.trim_end_matches('\n'));
     let answer = match fs::read(folder.join(JOB)) {
         Ok(job) => read_and_compile(&job),
         Err(error) => failed(format!("the job cannot be read: {error}")),
     };
-    let code = match put(&answer, folder) {
+    let code = match put(&answer, &folder) {
         Ok(()) => 0,
         Err(error) => {
             let _ = writeln!(io::stderr(), "the answer cannot be written: {error}");
@@ -48,6 +48,20 @@ pub fn main() -> ExitCode {
     };
     // Without the library's clean-up: what is left of it must not keep the parent waiting.
     end(code)
+}
+
+/// The path on stdin's first line, whatever bytes it is made of.
+fn read_folder() -> Option<PathBuf> {
+    let mut line = Vec::new();
+    io::stdin().lock().read_until(b'\n', &mut line).ok()?;
+    line.pop_if(|last| *last == b'\n');
+    if line.is_empty() {
+        return None;
+    }
+    #[cfg(unix)]
+    return Some(PathBuf::from(OsString::from_vec(line)));
+    #[cfg(not(unix))]
+    return String::from_utf8(line).ok().map(PathBuf::from);
 }
 
 fn read_and_compile(job: &[u8]) -> Answer {

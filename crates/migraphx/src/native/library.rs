@@ -141,6 +141,12 @@ pub(super) fn c_text(text: &str) -> Result<CString, NativeError> {
     CString::new(text).map_err(|_| NativeError::Unknown(format!("`{text}` has a zero byte in it")))
 }
 
+/// A path for the library, which takes any bytes but zeros.
+pub(super) fn c_path(path: &Path) -> Result<CString, NativeError> {
+    let zero = |_| NativeError::Unknown(format!("`{}` has a zero byte in it", path.display()));
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(zero)
+}
+
 fn shape_type(dtype: DataType) -> Result<ShapeType, NativeError> {
     let known = ShapeType::ALL.into_iter().find(|&known| dtype_of(known) == Some(dtype));
     known.ok_or_else(|| NativeError::Unknown(format!("MIGraphX has no type {dtype}")))

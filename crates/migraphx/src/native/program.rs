@@ -14,7 +14,7 @@ use shapeyard_core::{DataType, Shape};
 
 use super::bindings::Bindings;
 use super::handle::{Handle, call, call_late, create};
-use super::library::{Migraphx, c_text};
+use super::library::{Migraphx, c_path, c_text};
 use super::places::Places;
 use super::{NativeError, gate};
 use crate::options::{CompileOptions, Quantisation, Storage, Target};
@@ -78,11 +78,11 @@ impl Program {
         }
         // Weights are found beside the model whatever the working folder is.
         let folder = parse.model.parent().unwrap_or(Path::new("."));
-        let folder = c_text(&folder.to_string_lossy())?;
+        let folder = c_path(folder)?;
         if api.onnx_options_set_external_data_path.is_some() {
             call_late!(api, onnx_options_set_external_data_path(options.get(), folder.as_ptr()))?;
         }
-        let path = c_text(&parse.model.to_string_lossy())?;
+        let path = c_path(parse.model)?;
         let handle = create!(api, parse_onnx => program_destroy, path.as_ptr(), options.get())?;
         gate::watch_exit();
         Ok(Self { library, handle })
@@ -98,7 +98,7 @@ impl Program {
         library.know_target(target.name())?;
         let api = library.api();
         let options = create!(api, file_options_create => file_options_destroy)?;
-        let path = c_text(&path.to_string_lossy())?;
+        let path = c_path(path)?;
         let handle = create!(api, load => program_destroy, path.as_ptr(), options.get())?;
         gate::watch_exit();
         Ok(Self { library, handle })
@@ -109,7 +109,7 @@ impl Program {
         let api = self.library.api();
         let options = create!(api, file_options_create => file_options_destroy)?;
         call!(api, file_options_set_file_format(options.get(), c"msgpack".as_ptr()))?;
-        let path = c_text(&path.to_string_lossy())?;
+        let path = c_path(path)?;
         call!(api, save(self.handle.get(), path.as_ptr(), options.get()))
     }
 

@@ -82,6 +82,26 @@ fn a_compile_that_fails_inside_a_request_is_that_requests_error() {
 }
 
 #[test]
+fn a_refusal_is_not_asked_for_again() {
+    let Some(backend) = backend_with("refused on demand", options()) else { return };
+    let source = Arc::new(Compiles {
+        backend: Arc::clone(&backend),
+        model: model("conv.onnx"),
+        folder: tempfile::tempdir().unwrap(),
+        asked: Mutex::default(),
+    });
+    let on_demand: Arc<dyn ArtifactSource> = source.clone();
+    let job = LoadJob { on_demand: Some(&on_demand), ..LoadJob::of(&source.model) };
+    let executable = backend.load(&job).unwrap();
+    let mut lane = session(executable.as_ref());
+    // A shape that is a step by itself.
+    let image = [Tensor::from_slice(&[1, 3, 8, 8], &[1.0_f32; 192]).unwrap()];
+    let error = run(executable.as_ref(), lane.as_mut(), &image).unwrap_err();
+    assert!(matches!(error, RunError::Prepare { .. }), "{error}");
+    assert_eq!(source.asked.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_step_that_cannot_hold_the_request_is_followed_by_exactly_its_shape() {
     // One has outputs that cannot be cut, the other takes no more than 6 columns: both are asked for 8 first.
     for name in ["rounded_up.onnx", "positions.onnx"] {

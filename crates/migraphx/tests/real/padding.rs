@@ -22,6 +22,23 @@ fn pitfall_41_a_model_that_mixes_its_rows_is_refused_by_output_and_axis() {
 }
 
 #[test]
+fn what_holds_for_every_bucket_is_asked_once() {
+    let Some(backend) = backend("one probe") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let notes = |name: &str, batch| {
+        let shape = bucket([("batch", batch), ("sequence", 4)]);
+        compile(backend.as_ref(), &model(name), shape, folder.path()).unwrap().notes
+    };
+    let (first, second) = (notes("encoder.onnx", 2), notes("encoder.onnx", 4));
+    assert!(first.contains_key("probe_ms") && !second.contains_key("probe_ms"), "{second:?}");
+    assert_eq!(first["traits"], second["traits"]);
+    // What is known of one model says nothing about another.
+    let other =
+        compile(backend.as_ref(), &model("batch_mean.onnx"), bucket([("batch", 4)]), folder.path());
+    assert!(matches!(other, Err(BackendError::Model { .. })), "{other:?}");
+}
+
+#[test]
 fn without_padding_such_a_model_runs_in_exactly_its_shapes() {
     let padding = Padding { policy: PaddingPolicy::Never, ..Padding::default() };
     let options = MigraphxOptions { padding, ..options() };

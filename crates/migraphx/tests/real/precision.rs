@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shapeyard_core::backend::BackendError;
+use shapeyard_core::backend::{Backend as _, BackendError, Optimisation};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Model, Tensor};
 use shapeyard_migraphx::{CompileOptions, MigraphxBackend, MigraphxOptions, Target};
@@ -94,4 +94,18 @@ fn options_that_contradict_each_other_are_refused() {
         CompileOptions { target: Target::Ref, exhaustive_tune: true, ..CompileOptions::default() };
     let error = MigraphxBackend::new(MigraphxOptions { compile, ..options() }).unwrap_err();
     assert!(matches!(error, BackendError::Option { option: "exhaustive_tune", .. }), "{error}");
+}
+
+#[test]
+fn calibration_that_changed_after_it_was_looked_at_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, model) = (folder.path().join("calibration.safetensors"), model("dense.onnx"));
+    let Some(full) = backend("changing calibration") else { return };
+    let executable = load(full.as_ref(), &model, [shape()], folder.path());
+    write(&file, &model, &inputs(executable.as_ref(), &shape(), 1));
+    let int8 = backend_with("changing calibration", with("int8", vec![file.clone()])).unwrap();
+    int8.recipe(Optimisation::Full).unwrap();
+    write(&file, &model, &inputs(executable.as_ref(), &shape(), 2));
+    let error = compile(int8.as_ref(), &model, shape(), folder.path()).unwrap_err();
+    assert!(error.to_string().contains("changed meanwhile"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Inputs from files, bound by name.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use shapeyard_core::{BindError, DataType, Signature, Tensor, TensorView};
 
@@ -20,17 +20,32 @@ pub(super) struct NamedFile {
 #[error("expected NAME=FILE.npy, such as x=x.npy")]
 pub(super) struct NotANamedFile;
 
-impl FromStr for NamedFile {
-    type Err = NotANamedFile;
-
-    fn from_str(value: &str) -> Result<Self, NotANamedFile> {
-        match value.split_once('=') {
-            Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-                Ok(Self { name: name.to_owned(), file: file.into() })
-            }
-            _ => Err(NotANamedFile),
+impl NamedFile {
+    /// Reads `NAME=FILE`; the name is text, the file any path.
+    pub(super) fn parse(value: OsString) -> Result<Self, NotANamedFile> {
+        let (name, file) = split_at_equals(value).ok_or(NotANamedFile)?;
+        if name.is_empty() || file.as_os_str().is_empty() {
+            return Err(NotANamedFile);
         }
+        Ok(Self { name, file })
     }
+}
+
+#[cfg(unix)]
+fn split_at_equals(value: OsString) -> Option<(String, PathBuf)> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut name = value.into_vec();
+    let at = name.iter().position(|byte| *byte == b'=')?;
+    let file = OsString::from_vec(name.split_off(at + 1));
+    name.pop();
+    Some((String::from_utf8(name).ok()?, file.into()))
+}
+
+#[cfg(not(unix))]
+fn split_at_equals(value: OsString) -> Option<(String, PathBuf)> {
+    let value = value.into_string().ok()?;
+    let (name, file) = value.split_once('=')?;
+    Some((name.to_owned(), file.into()))
 }
 
 /// A tensor and where it came from.
@@ -144,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_named_file_is_split_at_the_first_sign() {
-        let named: NamedFile = "x=a=b.npy".parse().unwrap();
+        let named = NamedFile::parse("x=a=b.npy".into()).unwrap();
         assert_eq!(named, NamedFile { name: "x".to_owned(), file: "a=b.npy".into() });
         for value in ["x", "=a.npy", "x=", ""] {
-            assert_eq!(value.parse::<NamedFile>(), Err(NotANamedFile));
+            assert_eq!(NamedFile::parse(value.into()), Err(NotANamedFile));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::value_parser;
 use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::{Outputs, Request, RunError, RunReport, Session, TensorView};
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     /// The ONNX file
     model: PathBuf,
     /// An input from a .npy file; once for each input
-    #[arg(long = "input", value_name = "NAME=FILE.npy")]
+    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = OsStringValueParser::new().try_map(NamedFile::parse))]
     input: Vec<NamedFile>,
     /// Inputs from a .npz or .safetensors file, by the names that they have there
     #[arg(long = "inputs", value_name = "FILE")]

@@ -76,10 +76,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = Arc::new(args.axes.open(&args.model)?);
-    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
+    let migraphx = Arc::new(args.migraphx.backend()?);
+    let registry = backends::registry(global, Arc::clone(&migraphx) as Arc<dyn Backend>);
     let backend = compiler(args, &chosen(args)?, &registry, output)?;
     if backend.capabilities().shapes == ShapeSupport::Static {
         axes::check_named(model.signature())?;
+    }
+    if backend.id() == migraphx.id() {
+        migraphx.check_options(&model)?;
     }
     let buckets = args.buckets.shapes(model.signature(), backend.as_ref(), output)?;
     let cache = args.cache.open(output)?;

@@ -1,0 +1,229 @@
+//! The page: in short, suite by suite, and what follows from it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use shapeyard_core::plan::Prices;
+
+use super::{File, advice, plot};
+use crate::contest::{Contest, Role};
+use crate::record::Record;
+use crate::table;
+
+/// What a suite is about: its title, and words that explain its figures.
+struct About {
+    suite: &'static str,
+    text: &'static str,
+    /// Whether each contest is drawn.
+    is_drawn: bool,
+}
+
+macro_rules! about {
+    ($suite:literal, $is_drawn:literal) => {
+        About {
+            suite: $suite,
+            text: include_str!(concat!("about/", $suite, ".md")),
+            is_drawn: $is_drawn,
+        }
+    };
+}
+
+/// In the order of the page; other suites follow without words.
+const ABOUT: [About; 8] = [
+    about!("encode", true),
+    about!("coldstart", true),
+    about!("serve-mix", true),
+    about!("concurrency", true),
+    about!("overhead", false),
+    about!("cache", false),
+    about!("plan", false),
+    about!("sensitivity", false),
+];
+
+const HEAD: &str = include_str!("about/head.md");
+const FOOT: &str = include_str!("about/foot.md");
+const PAGE: &str = "performance.md";
+const PLOTS: &str = "plots";
+
+/// The page and its plots.
+pub(super) fn write(records: &[Record], prices: Option<Prices>) -> Vec<File> {
+    let mut page = Page { text: HEAD.to_owned(), plots: Vec::new() };
+    page.in_short(records);
+    for about in &ABOUT {
+        page.suite(Some(about), &of_suite(records, about.suite));
+    }
+    let is_known = |suite: &str| ABOUT.iter().any(|about| about.suite == suite);
+    let mut others: Vec<&str> =
+        records.iter().map(|it| it.suite.as_str()).filter(|it| !is_known(it)).collect();
+    others.dedup();
+    for suite in others {
+        page.suite(None, &of_suite(records, suite));
+    }
+    page.text.push_str(&advice::write(records, prices));
+    page.text.push_str(FOOT);
+    let text = File { path: PAGE.into(), text: page.text };
+    std::iter::once(text).chain(page.plots).collect()
+}
+
+fn of_suite<'a>(records: &'a [Record], suite: &str) -> Vec<&'a Record> {
+    records.iter().filter(|record| record.suite == suite).collect()
+}
+
+struct Page {
+    text: String,
+    plots: Vec<File>,
+}
+
+impl Page {
+    /// Appends a line. Writing to a string does not fail.
+    fn line(&mut self, line: impl std::fmt::Display) {
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn plot(&mut self, name: &str, alt: &str, svg: String) {
+        let path = PathBuf::from(PLOTS).join(format!("{}.svg", slug(name)));
+        self.line(format_args!("\n![{alt}]({})\n", path.display()));
+        self.plots.push(File { path, text: svg });
+    }
+
+    fn in_short(&mut self, records: &[Record]) {
+        self.line("\n## In short\n");
+        let mut machines: Vec<String> = records.iter().map(|it| it.machine.in_short()).collect();
+        machines.dedup();
+        for machine in machines {
+            self.line(format_args!("* Machine: {machine}."));
+        }
+        for record in records.iter().filter(|it| it.skipped.is_some()) {
+            let reason = record.skipped.as_deref().unwrap_or_default();
+            self.line(format_args!("* Not measured: {}: {reason}", record.suite));
+        }
+        let ratios: Vec<(String, f64)> = records.iter().flat_map(best_ratios).collect();
+        self.plot(
+            "overview",
+            "ours over the best alternative, by contest",
+            plot::overview(&ratios),
+        );
+        self.goals(records);
+    }
+
+    fn goals(&mut self, records: &[Record]) {
+        let contests = || records.iter().flat_map(|it| it.contests.iter().map(move |c| (it, c)));
+        if contests().all(|(_, contest)| contest.goals.is_empty()) {
+            return;
+        }
+        self.line("| suite | contest | goal | at most | found | |");
+        self.line("| --- | --- | --- | ---: | ---: | --- |");
+        for (record, contest) in contests() {
+            for goal in &contest.goals {
+                let verdict = if goal.met { "met" } else { "**missed**" };
+                let [most, found] = [goal.at_most, goal.found].map(table::number);
+                let (suite, name) = (&record.suite, &contest.name);
+                let line =
+                    format!("| {suite} | {name} | {} | {most} | {found} | {verdict} |", goal.what);
+                self.line(line);
+            }
+        }
+    }
+
+    fn suite(&mut self, about: Option<&About>, records: &[&Record]) {
+        if records.iter().all(|it| it.skipped.is_some()) {
+            return;
+        }
+        match about {
+            Some(about) => self.line(format_args!("\n{}", about.text.trim_end())),
+            None => self.line(format_args!("\n## {}", records[0].suite)),
+        }
+        for record in records.iter().filter(|it| it.skipped.is_none()) {
+            self.line(format_args!("\n{}", origin(record)));
+            for contest in &record.contests {
+                self.contest(record, contest, about.is_some_and(|it| it.is_drawn));
+            }
+        }
+    }
+
+    fn contest(&mut self, record: &Record, contest: &Contest, is_drawn: bool) {
+        self.line(format_args!("\n### {}", contest.name));
+        let rounds = contest.n_rounds;
+        self.line(format_args!("\n{}; medians of {rounds} rounds.", contest.title));
+        if is_drawn && contest.contenders.len() > 1 {
+            let name = format!("{} {} {}", record.suite, contest.name, record.machine.host);
+            self.plot(&name, &contest.title, plot::bars(contest));
+        } else {
+            self.line("");
+        }
+        self.text.push_str(&table::of(contest).markdown());
+        if !contest.notes.is_empty() {
+            self.line("");
+        }
+        for note in &contest.notes {
+            self.line(format_args!("* {note}"));
+        }
+    }
+}
+
+/// Where figures come from, on one line.
+fn origin(record: &Record) -> String {
+    let mut words = vec![format!("`{}`", record.command), record.machine.in_short()];
+    words.extend(record.libraries.iter().map(|(name, version)| format!("{name} {version}")));
+    let dirty = if record.dirty { " with changes" } else { "" };
+    words.extend(record.revision.as_ref().map(|it| format!("revision {it}{dirty}")));
+    words.push(record.noise.to_string());
+    format!("{}.", words.join("; "))
+}
+
+/// Of each contest, ours over the best alternative; over the limit where there is no alternative.
+fn best_ratios(record: &Record) -> Vec<(String, f64)> {
+    let best = |contest: &Contest| {
+        let limit = || contest.contenders.iter().find(|it| it.role == Role::Limit);
+        let other = contest.best_rival().or_else(limit)?;
+        let ours = contest.contenders.iter().filter(|it| it.role == Role::Ours);
+        let ours = ours.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?;
+        let ratio = ours.rounds.median / other.rounds.median;
+        Some((format!("{}: {}", record.suite, contest.name), ratio))
+    };
+    record.contests.iter().filter_map(best).filter(|(_, ratio)| ratio.is_finite()).collect()
+}
+
+/// A name of a file that every system takes.
+fn slug(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contest::{Goal, Measured};
+
+    fn record(suite: &str) -> Record {
+        let contenders = vec![
+            Measured::new("ours", Role::Ours, vec![1.0, 1.0]),
+            Measured::new("theirs", Role::Rival, vec![2.0, 2.0]),
+        ];
+        let goals = vec![Goal::at_most("times theirs", 0.4, 0.5)];
+        let contest = Contest {
+            name: "A/b c".to_owned(),
+            contenders,
+            goals,
+            n_rounds: 2,
+            ..Contest::default()
+        };
+        Record { contests: vec![contest], ..Record::new(suite, "cargo xtask bench it") }
+    }
+
+    #[test]
+    fn a_page_has_every_contest_once_with_its_command_and_goal() {
+        let skipped = Record { skipped: Some("no GPU".to_owned()), ..Record::new("device", "") };
+        let files = write(&[record("encode"), record("unknown suite"), skipped], None);
+        let page = &files[0].text;
+        assert_eq!(page.matches("### A/b c").count(), 2);
+        assert!(page.contains("## unknown suite") && page.contains("`cargo xtask bench it`"));
+        assert!(page.contains("| times theirs | 0.400 | 0.500 | **missed** |"));
+        assert!(page.contains("* Not measured: device: no GPU"));
+        for plot in &files[1..] {
+            let path = plot.path.display().to_string();
+            assert!(page.contains(&format!("]({path})")), "{path}");
+            assert!(path.chars().all(|c| c.is_ascii_alphanumeric() || "-/.".contains(c)));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Bars of a contest, and ratios of many contests, as SVG.
+
+use std::fmt::Write as _;
+
+use crate::contest::{Contest, Measured, Role};
+use crate::table::Unit;
+
+const WIDTH: f64 = 860.0;
+/// Where bars begin: names stand before.
+const LEFT: f64 = 380.0;
+/// Room for the number behind the longest bar.
+const RIGHT: f64 = 150.0;
+const ROW: f64 = 26.0;
+const TOP: f64 = 44.0;
+const BOTTOM: f64 = 14.0;
+/// Characters of a name that fit before the bars.
+const N_NAME: usize = 58;
+
+const OURS: &str = "#2f6f9f";
+const OTHER: &str = "#c2c8cf";
+const LIMIT: &str = "#8aa88a";
+const INK: &str = "#222222";
+
+/// One bar: a name, a value, what stands behind it, and the values between which it was seen.
+struct Bar {
+    name: String,
+    value: f64,
+    label: String,
+    range: Option<(f64, f64)>,
+    colour: &'static str,
+}
+
+/// A bar for each contender: its median time, with a line from its fastest to its slowest round.
+pub(super) fn bars(contest: &Contest) -> String {
+    let shown: Vec<&Measured> =
+        contest.contenders.iter().filter(|it| it.role != Role::Yardstick).collect();
+    let unit = Unit::of(shown.iter().map(|it| it.rounds.median).fold(0.0, f64::max));
+    let bar = |it: &&Measured| {
+        let ratio = contest.ratio_of(it).filter(|ratio| ratio.of.name != ratio.over.name);
+        let ratio = match (&it.beside, ratio) {
+            (Some(_), Some(ratio)) => format!(", {:.2} of the other's", ratio.median),
+            (None, Some(ratio)) => format!(", ours takes {:.2}", ratio.median),
+            (_, None) => String::new(),
+        };
+        Bar {
+            name: it.name.clone(),
+            value: it.rounds.median,
+            label: format!("{} {}{ratio}", unit.show(it.rounds.median), unit.name),
+            range: Some((it.rounds.least, it.rounds.most)),
+            colour: colour(it.role),
+        }
+    };
+    let bars: Vec<Bar> = shown.iter().map(bar).collect();
+    let title = format!("{}: {} (shorter is better)", contest.name, contest.title);
+    chart(&title, &bars, None)
+}
+
+const fn colour(role: Role) -> &'static str {
+    match role {
+        Role::Ours => OURS,
+        Role::Limit => LIMIT,
+        Role::Rival | Role::Yardstick => OTHER,
+    }
+}
+
+/// A bar for each contest: how many times as long ours takes as the best alternative, or else the limit.
+pub(super) fn overview(ratios: &[(String, f64)]) -> String {
+    let bar = |(name, ratio): &(String, f64)| Bar {
+        name: name.clone(),
+        value: *ratio,
+        label: format!("{ratio:.2}"),
+        range: None,
+        colour: if *ratio <= 1.05 { OURS } else { OTHER },
+    };
+    let bars: Vec<Bar> = ratios.iter().map(bar).collect();
+    chart("Ours over the best alternative (below 1 ours is faster)", &bars, Some(1.0))
+}
+
+fn chart(title: &str, bars: &[Bar], mark: Option<f64>) -> String {
+    let most = |bar: &Bar| bar.range.map_or(bar.value, |(_, most)| most.min(2.0 * bar.value));
+    let most = bars.iter().map(most).chain(mark).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * (value / most).clamp(0.0, 1.0);
+    let height = TOP + ROW * bars.len() as f64 + BOTTOM;
+    let mut svg = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        svg,
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12" fill="{INK}">
+<title>{0}</title>
+<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
+<text x="12" y="24" font-size="14">{0}</text>"##,
+        escaped(title)
+    );
+    for (nth, bar) in bars.iter().enumerate() {
+        let _ = row(&mut svg, TOP + ROW * nth as f64, bar, &x);
+    }
+    if let Some(mark) = mark {
+        let (at, end) = (x(mark), height - BOTTOM);
+        let _ = writeln!(
+            svg,
+            r##"<path d="M{at:.1} {TOP}V{end:.1}" stroke="{INK}" stroke-dasharray="4 3"/>"##
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn row(svg: &mut String, top: f64, bar: &Bar, x: &dyn Fn(f64) -> f64) -> std::fmt::Result {
+    let (middle, end) = (top + ROW / 2.0, x(bar.value));
+    let (base, name) = (middle + 4.0, escaped(&shortened(&bar.name)));
+    writeln!(
+        svg,
+        r##"<text x="{:.1}" y="{base:.1}" text-anchor="end">{name}</text>"##,
+        LEFT - 8.0
+    )?;
+    writeln!(
+        svg,
+        r##"<rect x="{LEFT}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}"/>"##,
+        top + 4.0,
+        (end - LEFT).max(1.0),
+        ROW - 8.0,
+        bar.colour
+    )?;
+    let mut right = end;
+    if let Some((least, most)) = bar.range {
+        right = x(most).max(end);
+        writeln!(
+            svg,
+            r##"<path d="M{:.1} {middle:.1}H{right:.1}" stroke="{INK}" stroke-width="1.5"/>"##,
+            x(least)
+        )?;
+    }
+    let label = escaped(&bar.label);
+    writeln!(svg, r##"<text x="{:.1}" y="{base:.1}">{label}</text>"##, right + 8.0)
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= N_NAME {
+        return name.to_owned();
+    }
+    name.chars().take(N_NAME - 1).chain(['…']).collect()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chart_has_a_bar_for_each_contender_and_no_loose_text() {
+        let contenders = vec![
+            Measured::new("ours <b>", Role::Ours, vec![1.0, 2.0]),
+            Measured::new("a rival", Role::Rival, vec![3.0, 3.0]),
+            Measured::new("a stick", Role::Yardstick, vec![9.0, 9.0]),
+        ];
+        let svg = bars(&Contest { contenders, ..Contest::default() });
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        assert_eq!(svg.matches("<rect").count(), 1 + 2);
+        assert!(svg.contains("ours &lt;b>") && svg.contains("ours takes 0.5"));
+        assert!(overview(&[]).ends_with("</svg>\n"));
+    }
+}
