@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::availability::Availability;
 use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
 use crate::runtime::Runtime;
@@ -14,15 +15,20 @@ use crate::{process, terminal};
 #[command(after_help = "\
 Examples:
   cargo xtask bench help                         the suites
+  cargo xtask bench all --quick                  all of them in some minutes, and a page of what they found
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench plan                         how long planning and routing take
+  cargo xtask bench prices                       what the cost model predicts, and what it takes
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call
+  cargo xtask bench coldstart                    from the start of a process to full speed
+  cargo xtask bench serve-mix                    many threads with random shapes
   cargo xtask bench plan --record before.jsonl   keep what was measured
-  cargo xtask bench --compare before.jsonl after.jsonl --fail-over 5%")]
+  cargo xtask bench --compare before.jsonl after.jsonl --fail-over 5%
+  cargo xtask bench report --write               docs/performance.md from docs/records")]
 pub(crate) struct Args {
     /// The suite, as the crate `bench` names it, and its arguments
     // One list: an option after the suite is the suite's, `--help` included.
@@ -31,10 +37,16 @@ pub(crate) struct Args {
 }
 
 /// Suites that need neither a runtime library nor a model.
-const NEED_NOTHING: [&str; 5] = ["cache", "plan", "sensitivity", "compare", "--compare"];
+const NEED_NOTHING: [&str; 6] = ["cache", "plan", "sensitivity", "compare", "--compare", "report"];
 
 /// Suites that call the real MIGraphX.
 const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];
+
+/// Suites that use MIGraphX where it is to be had, beside the real model.
+const MAY_USE_MIGRAPHX: [&str; 2] = ["all", "coldstart"];
+
+/// Tells the suite `all` by which script others see MIGraphX.
+const ROOT_VARIABLE: &str = "SHAPEYARD_BENCH_ROOT";
 
 /// Names a MIGraphX that is installed.
 const MIGRAPHX_VARIABLE: &str = "MIGRAPHX_DYLIB_PATH";
@@ -54,6 +66,17 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let runtime = Runtime::prepare(layout, false)?;
     for lack in runtime.lacks() {
         terminal::say(format_args!("without {lack}"));
+    }
+    if names(&args.suite, &MAY_USE_MIGRAPHX) && !has_migraphx() {
+        match migraphx_root::prepare(layout, Content::Reference)? {
+            Availability::Ready(root) if names(&args.suite, &["all"]) => {
+                command.env(ROOT_VARIABLE, root.runner());
+            }
+            Availability::Ready(root) => drop(root.apply(&mut command)),
+            Availability::Missing(reason) => {
+                terminal::say(format_args!("without MIGraphX: {reason}"));
+            }
+        }
     }
     let llama = layout.llama();
     if llama.is_file() {
@@ -82,7 +105,7 @@ fn needs_migraphx(suite: &[String]) -> bool {
 
 /// Makes cargo run the suite where MIGraphX is: in its root, unless one that is installed was named.
 fn inside_migraphx<'a>(layout: &Layout, command: &'a mut Command) -> Result<&'a mut Command> {
-    if std::env::var_os(MIGRAPHX_VARIABLE).is_some_and(|path| !path.is_empty()) {
+    if has_migraphx() {
         return Ok(command);
     }
     let root =
@@ -92,6 +115,11 @@ fn inside_migraphx<'a>(layout: &Layout, command: &'a mut Command) -> Result<&'a 
             )
         })?;
     Ok(root.apply(command))
+}
+
+/// Whether an installed one was named.
+fn has_migraphx() -> bool {
+    std::env::var_os(MIGRAPHX_VARIABLE).is_some_and(|path| !path.is_empty())
 }
 
 /// Which sources were measured; a copy without its history is said to be that.

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, and an honest list of what this machine could not run.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,9 @@ const INSIDE_MIGRAPHX: [&str; 4] =
 
 /// Where a test that cannot run here appends a line `name: reason`.
 const SKIP_LOG_VARIABLE: &str = "SHAPEYARD_SKIP_LOG";
+
+/// How much of a reason is shown.
+const MOST_REASON_CHARS: usize = 100;
 
 /// Run every test of the workspace, with ONNX Runtime and the real model where they can be had
 ///
@@ -138,16 +142,34 @@ impl SkipLog {
 fn read_lines(path: &Path) -> Result<Vec<String>> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(distinct(&text))
+    Ok(by_package(&text))
 }
 
-/// Sorted, since the order in which threads finish says nothing.
-fn distinct(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    lines.sort();
-    lines.dedup();
-    lines
+/// One line for each package and reason: a machine without a device skips dozens of tests for it. Sorted,
+/// since the order in which threads finish says nothing.
+fn by_package(text: &str) -> Vec<String> {
+    let mut tests: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (test, reason) = line.split_once(": ").unwrap_or((line, "it does not say why"));
+        let package = test.split(' ').next().unwrap_or(test);
+        tests.entry((package, reason)).or_default().insert(test);
+    }
+    let line = |((package, reason), tests): (&(&str, &str), &BTreeSet<&str>)| {
+        let what = match tests.first() {
+            Some(test) if tests.len() == 1 => (*test).to_owned(),
+            _ => format!("{} tests of {package}", tests.len()),
+        };
+        format!("{what}: {}", shortened(reason))
+    };
+    tests.iter().map(line).collect()
+}
+
+/// The start of a reason: the places where a library was looked for fill a screen.
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(MOST_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", reason[..end].trim_end()),
+        None => reason.to_owned(),
+    }
 }
 
 fn summarise(lacks: &[String]) {
@@ -184,7 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_is_listed_once() {
-        assert_eq!(distinct("b: no GPU\n\na: no model\nb: no GPU\n"), ["a: no model", "b: no GPU"]);
+    fn skips_are_listed_once_and_by_package() {
+        let log =
+            "b: no GPU\n\nhip-sys one: no device\na: no model\nhip-sys two: no device\nb: no GPU\n";
+        let wanted = ["a: no model", "b: no GPU", "2 tests of hip-sys: no device"];
+        assert_eq!(by_package(log), wanted);
+        assert_eq!(by_package("hip-sys one: no device\n"), ["hip-sys one: no device"]);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let lines = by_package(&format!("a: {}\n", "é".repeat(500)));
+        assert_eq!(lines, [format!("a: {}…", "é".repeat(MOST_REASON_CHARS))]);
     }
 }

@@ -24,7 +24,11 @@ struct Package {
 }
 
 /// The folders of the corpus, in a fixed order.
-pub(crate) fn folders() -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+///
+/// `cargo metadata` does not name them.
+pub fn folders() -> Result<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--locked"])

@@ -13,12 +13,18 @@
 
 pub mod calls;
 pub mod child;
+pub mod coldstart;
+pub mod command;
 pub mod compare;
 pub mod contest;
-mod corpus;
+pub mod corpus;
+mod direct;
 pub mod encode;
+pub mod inputs;
 pub mod measure;
+pub mod random;
 pub mod record;
 pub mod report;
+pub mod serve_mix;
 pub mod suite;
 pub mod table;

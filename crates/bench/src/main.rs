@@ -2,20 +2,25 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
 
+mod all;
 mod cache;
 mod concurrency;
 mod overhead;
 mod plan;
+mod prices;
 mod sensitivity;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use shapeyard_bench::suite::{Host, Suite as _};
-use shapeyard_bench::{calls, child, compare, contest, encode, measure, record, report, suite};
+use shapeyard_bench::suite::{Format, Host, Suite as _};
+use shapeyard_bench::{
+    calls, child, command, compare, contest, corpus, inputs, measure, random, record, report, suite,
+};
 
-const HOST: Host = Host { call: "cargo xtask bench", words: &[] };
+/// The hidden command of this program that compiles.
+const WORKER: &str = "migraphx-worker";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -23,58 +28,60 @@ const HOST: Host = Host { call: "cargo xtask bench", words: &[] };
     about = "Measures Shapeyard beside its alternatives in one run"
 )]
 struct Args {
+    /// How to print what was found.
+    #[arg(long, global = true, default_value_t, value_enum)]
+    format: Format,
     #[command(subcommand)]
     command: Command,
 }
 
+/// One line for each suite of the project's own parts; those on a user's model are in [`command`].
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Texts to vectors: ours, and ONNX Runtime driven directly.
-    Encode(encode::Args),
+    /// Every suite, one after the other, and a page of what they found.
+    All(all::Args),
+    #[command(flatten)]
+    OnModels(command::Command),
     /// Artifacts on disk: the store, and plain reading and writing of files.
     Cache(cache::Args),
     /// Plans and routes: how long it takes to decide what runs where.
     Plan(plan::Args),
+    /// What the cost model predicts of an encoding, and what it takes.
+    Prices(prices::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
     Overhead(overhead::Args),
     /// Whether comparing finds a slowdown of a tenth, and nothing where nothing changed.
     Sensitivity(sensitivity::Args),
-    /// Whether a later run is slower than an earlier one.
-    #[command(long_flag = "compare")]
-    Compare(compare::Args),
-    /// Records as a page with plots, ending in what follows from them.
-    Report(report::Args),
     /// One process of `cache`; started by it.
     #[command(hide = true)]
     CacheWorker(cache::worker::Args),
-    /// One contender of `encode`; started by it.
-    #[command(hide = true, name = encode::CONTENDER)]
-    EncodeContender(encode::contender::Args),
-    /// One process of single queries; started by `encode`.
-    #[command(hide = true, name = encode::QUERY)]
-    QueryContender(encode::query::Args),
     /// What compiles for suites on MIGraphX; started by them.
-    #[command(hide = true, name = overhead::WORKER)]
+    #[command(hide = true, name = WORKER)]
     MigraphxWorker,
 }
 
 fn main() -> Result<ExitCode> {
-    match Args::parse().command {
-        Command::Cache(args) => args.run(&HOST)?,
-        Command::Concurrency(args) => args.run(&HOST)?,
-        Command::Encode(args) => args.run(&HOST)?,
-        Command::Overhead(args) => args.run(&HOST)?,
-        Command::Plan(args) => args.run(&HOST)?,
-        Command::Sensitivity(args) => args.run(&HOST)?,
-        Command::Compare(args) => {
-            return Ok(if compare::run(&args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-        Command::Report(args) => report::run(&args)?,
+    let args = Args::parse();
+    let host = Host {
+        call: "cargo xtask bench",
+        words: &[],
+        migraphx_worker: WORKER,
+        onnxruntime: None,
+        format: args.format,
+    };
+    match args.command {
+        Command::All(args) => return all::run(&args, &host),
+        Command::OnModels(command) if !command.run(&host)? => return Ok(ExitCode::FAILURE),
+        Command::OnModels(_) => {}
+        Command::Cache(args) => args.run(&host)?,
+        Command::Concurrency(args) => args.run(&host)?,
+        Command::Overhead(args) => args.run(&host)?,
+        Command::Plan(args) => args.run(&host)?,
+        Command::Prices(args) => args.run(&host)?,
+        Command::Sensitivity(args) => args.run(&host)?,
         Command::CacheWorker(args) => cache::worker::run(&args)?,
-        Command::EncodeContender(args) => encode::contender::run(&args)?,
-        Command::QueryContender(args) => encode::query::run(&args)?,
         Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)

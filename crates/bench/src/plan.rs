@@ -13,11 +13,12 @@ use shapeyard_core::plan::{
 };
 
 use crate::contest::{Contender, Contest, Goal, Role, timed};
+use crate::random::Random;
 use crate::record::Record;
 use crate::suite::{Host, Output, Suite};
 
 /// Lengths of real code; the test suite `fitted` says where they come from.
-const CORPUS: &str = include_str!("../../../tests/data/lengths-code.txt");
+const CORPUS: &str = "tests/data/lengths-code.txt";
 
 const PLAN_TARGET: Duration = Duration::from_secs(1);
 const ROUTE_TARGET: Duration = Duration::from_millis(50);
@@ -27,8 +28,7 @@ const N_COVERED: usize = 1000;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each measurement runs its contenders in interleaved rounds after one round that does not count. Nothing
-is read but what is built in.
+Each measurement runs its contenders in interleaved rounds after one round that does not count.
 
 Examples:
   cargo xtask bench plan
@@ -67,24 +67,13 @@ impl Suite for Args {
     }
 }
 
-/// Numbers that look random and are the same every time: xorshift; Marsaglia, Journal of Statistical
-/// Software 8(14), 2003.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
 /// As many lengths as asked for, with the mix of the corpus.
 fn drawn(n: usize) -> Result<Vec<usize>> {
-    let corpus: Work = CORPUS.parse()?;
+    let corpus = std::fs::read_to_string(CORPUS)
+        .with_context(|| format!("`{CORPUS}` cannot be read; start at the repository's root"))?;
+    let corpus: Work = corpus.parse()?;
     let corpus = Workload { work: corpus, ..Workload::default() }.lengths().into_owned();
-    let mut numbers = Numbers(42);
+    let mut numbers = Random(42);
     Ok((0..n).map(|_| corpus[numbers.below(corpus.len())]).collect())
 }
 
@@ -158,7 +147,7 @@ fn distinct(args: &Args) -> Result<Contest> {
 /// Plans for recorded requests: as many shapes as a recorder keeps apart.
 fn traffic(args: &Args) -> Result<Contest> {
     let mut traffic = Traffic::default();
-    let mut numbers = Numbers(11);
+    let mut numbers = Random(11);
     for length in drawn(N_ROUTED)? {
         traffic.record(1 + numbers.below(8), length);
     }
@@ -193,7 +182,7 @@ fn routing(args: &Args) -> Result<Contest> {
     let build = || RoutingTable::new(&["batch", "sequence"], &ready, &freedom);
     let table = build()?;
     let lengths = drawn(N_ROUTED)?;
-    let mut numbers = Numbers(7);
+    let mut numbers = Random(7);
     let requests: Vec<[usize; 2]> =
         lengths.iter().map(|&length| [1 + numbers.below(200), length]).collect();
     let wanted: Vec<Bucket> =
@@ -225,7 +214,7 @@ fn routing(args: &Args) -> Result<Contest> {
 
 fn recording(args: &Args) -> Result<Contest> {
     let lengths = drawn(N_ROUTED)?;
-    let mut numbers = Numbers(9);
+    let mut numbers = Random(9);
     let shapes: Vec<(usize, usize)> =
         lengths.into_iter().map(|length| (1 + numbers.below(16), length)).collect();
     let record = |capacity| {

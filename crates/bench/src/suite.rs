@@ -4,17 +4,30 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use shapeyard_migraphx::WorkerProgram;
 
 use crate::record::{self, Record, Watch};
 
+/// Names ONNX Runtime's library.
+pub(crate) const ONNXRUNTIME_VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// Names the script that programs are started by where they see no MIGraphX otherwise.
+const RUN_VARIABLE: &str = "SHAPEYARD_MIGRAPHX_RUN";
+
 /// The program that suites run in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// What a person types before the suite's name.
     pub call: &'static str,
     /// Words that lead from this program's name to the suites and their hidden commands.
     pub words: &'static [&'static str],
+    /// The word after this program's name that makes it MIGraphX's worker.
+    pub migraphx_worker: &'static str,
+    /// ONNX Runtime's library, where another than `ORT_DYLIB_PATH` names was asked for.
+    pub onnxruntime: Option<PathBuf>,
+    /// How results are printed.
+    pub format: Format,
 }
 
 impl Host {
@@ -24,10 +37,24 @@ impl Host {
     ///
     /// Where the system does not tell which program this is.
     pub fn hidden(&self, name: &str) -> Result<Command> {
-        let own = std::env::current_exe().context("this program does not know its own path")?;
-        let mut command = Command::new(own);
-        command.args(self.words).arg(name);
+        let [program, rest @ ..] = &own()?[..] else { bail!("this program has no name") };
+        let mut command = Command::new(program);
+        command.args(rest).args(self.words).arg(name);
+        if let Some(library) = &self.onnxruntime {
+            command.env(ONNXRUNTIME_VARIABLE, library);
+        }
         Ok(command)
+    }
+
+    /// This program as MIGraphX's worker.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::hidden`].
+    pub fn worker(&self) -> Result<WorkerProgram> {
+        let [program, rest @ ..] = &own()?[..] else { bail!("this program has no name") };
+        let words = rest.iter().cloned().chain([self.migraphx_worker.into()]);
+        Ok(WorkerProgram::new(program, words))
     }
 
     /// The line that a person types to measure the same again.
@@ -35,6 +62,21 @@ impl Host {
         let words = std::env::args_os().skip(1 + self.words.len());
         let words = measured_words(words.collect());
         [self.call.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// How this program is started, in a way that works inside MIGraphX's root too.
+fn own() -> Result<Vec<OsString>> {
+    match std::env::var_os(RUN_VARIABLE) {
+        // There the system says that the program is the dynamic linker.
+        Some(run) => {
+            let own = std::env::args_os().next();
+            Ok(vec![run, own.context("this program was started without a name")?])
+        }
+        None => {
+            let own = std::env::current_exe().context("this program does not know its own path")?;
+            Ok(vec![own.into_os_string()])
+        }
     }
 }
 
@@ -65,12 +107,21 @@ pub enum Format {
 /// What every suite takes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Output {
-    /// How to print the record.
-    #[arg(long, default_value_t, value_enum)]
-    pub format: Format,
     /// Append the record to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+}
+
+/// An argument that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadArgument(String);
+
+impl BadArgument {
+    /// One that says what is wrong.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
 }
 
 /// Something that cannot be measured on this machine, which is no failure.
@@ -81,8 +132,8 @@ pub struct Skipped(pub String);
 /// A suite. Its arguments are its type, so that the command line fills it.
 ///
 /// To join: a folder or file in this crate with a `clap::Args` that flattens [`Output`] and implements this
-/// trait; a variant and a line in the `Suite` of `main.rs`; a line in `all.rs`, which says how it is run
-/// quickly. Its contests are measured by [`crate::contest::Contest::run`], or filled by the suite itself
+/// trait; a variant and a line in the `Command` of `main.rs`; a line in `all.rs`, which says how it is run
+/// quickly; and, for words about it on the page, `report/about/NAME.md` with its line in `report/page.rs`. Its contests are measured by [`crate::contest::Contest::run`], or filled by the suite itself
 /// where a round is not a closure: equal places of two contenders' `seconds` must be the same round. Then
 /// tables, files, comparing and the report know them.
 pub trait Suite {
@@ -114,8 +165,11 @@ pub trait Suite {
                 Err(error) => return Err(error),
             },
         }
+        if let Some(reason) = &record.skipped {
+            eprintln!("{}: skipped: {reason}", Self::NAME);
+        }
         record.finish(&watch);
-        match self.output().format {
+        match host.format {
             Format::Text => record.print(),
             Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
         }

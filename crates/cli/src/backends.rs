@@ -22,8 +22,9 @@ pub(crate) struct BackendArgs {
     /// Who runs the model: auto, migraphx, onnxruntime, rten or ggml
     ///
     /// `auto` takes the first that is usable and takes the model, and says why others were passed over;
-    /// migraphx only where programs for the work are in the cache. One that is named answers alone or
-    /// fails; --precision, --calibration and --fast-math name migraphx.
+    /// migraphx only where programs for the work are in the cache, beside the next, which answers what they do
+    /// not, or what is cheaper there by the prices that `shapeyard calibrate` measured. One that is named
+    /// answers alone or fails; --precision, --calibration and --fast-math name migraphx.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: Choice,
     /// Threads to use in all [default: one for each processor]
@@ -34,6 +35,12 @@ pub(crate) struct BackendArgs {
     /// A compile takes from seconds to an hour. `shapeyard warm` does it ahead, for all shapes at once.
     #[arg(long)]
     pub(crate) compile_missing: bool,
+    /// Compile shapes that have no program yet while others answer, and use each as soon as it is ready; with
+    /// --backend auto
+    ///
+    /// What is not done when the work is, is given up.
+    #[arg(long, conflicts_with = "compile_missing")]
+    pub(crate) compile_background: bool,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
@@ -43,7 +50,13 @@ pub(crate) struct BackendArgs {
 impl BackendArgs {
     /// Who is meant, options that are for one backend alone considered.
     pub(crate) fn choice(&self) -> Result<Choice, BadInput> {
-        self.migraphx.choice(&self.backend)
+        match self.migraphx.choice(&self.backend)? {
+            Choice::Forced(id) if self.compile_background => Err(BadInput::new(format!(
+                "--compile-background lets others answer meanwhile, and {id} was asked for alone; use \
+                 --backend auto, or --compile-missing to wait"
+            ))),
+            choice => Ok(choice),
+        }
     }
 
     pub(crate) fn n_threads(&self) -> usize {

@@ -113,10 +113,15 @@ impl BucketArgs {
     /// Every combination of extents for the symbols that a request binds; the last symbol varies fastest.
     /// A model without symbols has one shape, which needs no name.
     fn grid(&self, signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {
-        let symbols = signature.bound_symbols().map(|symbol| signature.symbol_name(symbol));
-        let symbols: Vec<String> = symbols.map(str::to_owned).collect();
-        grid(&self.buckets, &symbols)
+        grid_of(&self.buckets, signature)
     }
+}
+
+/// Every combination of extents for the symbols that a request of the model binds.
+pub(crate) fn grid_of(axes: &[Axis], signature: &Signature) -> Result<Vec<Bucket>, BucketsError> {
+    let symbols = signature.bound_symbols().map(|symbol| signature.symbol_name(symbol));
+    let symbols: Vec<String> = symbols.map(str::to_owned).collect();
+    grid(axes, &symbols)
 }
 
 fn grid(axes: &[Axis], symbols: &[String]) -> Result<Vec<Bucket>, BucketsError> {

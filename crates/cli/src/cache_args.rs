@@ -39,6 +39,19 @@ impl CacheArgs {
         Ok(Opened { store: options.open()?, places })
     }
 
+    /// Opens the store for a command whose answer would be about nothing: a folder that was named has to be
+    /// there.
+    pub(crate) fn open_existing(&self, output: &Output) -> Result<Opened> {
+        match &self.cache {
+            Some(named) if !named.exists() => {
+                let named = named.display();
+                Err(BadInput::new(format!("there is no cache at `{named}`; correct --cache"))
+                    .into())
+            }
+            _ => self.open(output),
+        }
+    }
+
     /// Opens the store for a command that can do without: one that is not there yet is nothing to look
     /// into, and the usual one is only noted where it cannot be used. One that was named must work.
     pub(crate) fn look(&self, output: &Output) -> Result<Option<Opened>> {

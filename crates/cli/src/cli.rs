@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
+    bench, cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
 };
 use crate::migraphx_args::WORKER;
 use crate::output::Format;
@@ -19,6 +19,7 @@ Examples:
   shapeyard calibrate model.onnx
   shapeyard plan model.onnx --workload lengths.txt
   shapeyard doctor
+  shapeyard bench encode --model model.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard cache ls
 
 Exit codes:
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     Plan(plan::Args),
     Warm(warm::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Cache(cache::Args),
     Completions(completions::Args),
     Man(man::Args),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
+use shapeyard_bench::suite::BadArgument;
 use shapeyard_cache::{
     ArtifactError, BundleError, CacheError, OpenError as CacheOpenError, StorageError,
 };
@@ -104,6 +105,7 @@ fn code_of_one(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     codes! {
         BadInput => |_| Code::BadInput,
+        BadArgument => |_| Code::BadInput,
         StdoutError => |_| Code::BadInput,
         Interrupted => |_| Code::Interrupted,
         TensorFileError => |_| Code::BadInput,

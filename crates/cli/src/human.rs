@@ -68,6 +68,14 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The start of a text for a table's column, where all of it would push the others off the screen.
+pub(crate) fn start(text: &str, most_chars: usize) -> String {
+    match text.char_indices().nth(most_chars) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
+}
+
 /// Text from a file that others may have written, in one line: what would move a terminal's cursor is
 /// escaped.
 pub(crate) fn line(text: &str) -> String {
@@ -81,6 +89,12 @@ pub(crate) fn line(text: &str) -> String {
         }
     }
     line
+}
+
+/// The name that JSON has for it.
+pub(crate) fn name(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or("unknown").to_owned()
 }
 
 #[cfg(test)]
@@ -111,5 +125,11 @@ mod tests {
     #[test]
     fn text_from_files_moves_no_cursor() {
         assert_eq!(line("a\u{1b}[2Jb\n\u{0}é"), "a\\u{1b}[2Jb\\n\\u{0}é");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(start("ééé", 3), "ééé");
+        assert_eq!(start("éé ééé", 3), "éé…");
     }
 }

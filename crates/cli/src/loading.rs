@@ -13,6 +13,7 @@ use shapeyard_core::backend::{
 use shapeyard_core::plan::cover::Freedom;
 use shapeyard_core::plan::{Bucket, Steps};
 use shapeyard_core::registry::{Choice, Opened, PassedOver};
+use shapeyard_core::router::Router;
 use shapeyard_core::{Executable, Model};
 
 use shapeyard_migraphx::Limits;
@@ -23,6 +24,7 @@ use crate::cli::Global;
 use crate::interrupt::Interrupt;
 use crate::need::{Cold, Command, Need};
 use crate::output::Output;
+use crate::routing;
 
 /// A model that was loaded.
 pub(crate) struct Loaded {
@@ -31,6 +33,8 @@ pub(crate) struct Loaded {
     pub(crate) passed_over: Vec<PassedOver>,
     /// What was compiled before and is used.
     pub(crate) programs: Vec<Program>,
+    /// What routes requests, where two backends serve.
+    pub(crate) router: Option<Arc<Router>>,
     /// Keeps artifacts from being collected.
     _in_use: Vec<Arc<CachedArtifacts>>,
 }
@@ -72,7 +76,11 @@ impl Loading<'_> {
     /// Loads the model on the backend that was chosen, and says which others did not serve.
     pub(crate) fn open(&self, need: &Need, sessions: SessionOptions) -> Result<Loaded> {
         let args = self.args;
-        let configured = Arc::new(args.migraphx.backend()?);
+        let configured = args.migraphx.backend()?;
+        // What is compiled beside requests gives way to them.
+        let configured =
+            if args.compile_background { configured.with_low_priority() } else { configured };
+        let configured = Arc::new(configured);
         let migraphx = Arc::clone(&configured) as Arc<dyn Backend>;
         backends::check_named_libraries(self.global, args, migraphx.as_ref())?;
         let store = self.store(&migraphx)?;
@@ -86,24 +94,43 @@ impl Loading<'_> {
         let steps = if need.is_planned() { steps(&offer.artifacts) } else { BTreeMap::new() };
         let planning = Arc::new(configured.with_steps(steps));
         let registry = backends::registry(self.global, planning);
+        let is_routed = self.is_routed(need, &offer);
         let mut artifacts = std::mem::take(&mut offer.artifacts);
         let mut in_use: Vec<_> = offer.source.iter().cloned().collect();
-        if artifacts.is_empty() {
+        if artifacts.is_empty() || is_routed {
             for backend in registry.backends() {
                 let (artifact, source) = self.optional(backend, store.as_ref())?;
                 artifacts.extend(artifact);
                 in_use.extend(source);
             }
         }
+        let background = offer.source.clone().filter(|_| self.args.compile_background);
         let on_demand = self
             .on_demand(offer.source.filter(|_| offer.on_demand), &migraphx.id())
             .map(|it| Arc::new(it) as Arc<dyn ArtifactSource>);
         let job = LoadJob::of(self.model).for_sessions(sessions);
         let job = LoadJob { artifacts: &artifacts, on_demand: on_demand.as_ref(), ..job };
-        let mut opened = registry.open(&self.choice, &job)?;
+        let mut opened = if is_routed {
+            registry.open_routed(&job, routing::options(background))?
+        } else {
+            registry.open(&self.choice, &job)?
+        };
         explain(&mut opened, &migraphx.id(), offer.cold.as_ref());
         self.note(&opened, migraphx.as_ref());
+        if let (Some(router), Some(store)) = (&opened.router, &store) {
+            router.set_prices(self.prices(store, router, (&registry, need))?);
+            self.note_lacking(router, offer.cold.as_ref());
+        }
         Ok(Loaded::new(opened, &artifacts, in_use))
+    }
+
+    /// Whether two backends share the work: programs that are ready, or will be meanwhile, and somebody for
+    /// what they do not answer. One request that a program holds needs nobody else.
+    fn is_routed(&self, need: &Need, offer: &Offer) -> bool {
+        let some_are_ready = need.is_planned() && !offer.artifacts.is_empty();
+        let some_will_be =
+            self.args.compile_background && offer.source.is_some() && offer.cold.is_some();
+        self.choice == Choice::Auto && (some_are_ready || some_will_be)
     }
 
     /// The cache, where the backend that was chosen may use it.
@@ -116,7 +143,7 @@ impl Loading<'_> {
                 return Ok(None);
             }
         }
-        let opened = if self.args.compile_missing {
+        let opened = if self.args.compile_missing || self.args.compile_background {
             Some(cache.open(self.output)?)
         } else {
             cache.look(self.output)?
@@ -134,6 +161,7 @@ impl Loading<'_> {
         for passed in &opened.passed_over {
             let is_no_news = passed.backend == migraphx.id()
                 && self.args.migraphx.words().is_empty()
+                && !self.args.compile_background
                 && !migraphx.probe().is_usable();
             if !is_no_news {
                 let instead = opened.backend.id();
@@ -178,23 +206,27 @@ impl Loading<'_> {
     ) -> Offer {
         // A model that nobody warmed is not compiled because a machine happens to have a GPU.
         let on_demand = self.args.compile_missing && !is_auto;
+        // Under auto others answer what programs do not; of one request there is nothing else.
+        let is_shared = is_auto && (need.is_planned() || self.args.compile_background);
         loop {
             let cold = |missing: &[Bucket]| {
                 let cold = Some(need.cold(missing, &ready, &self.command()));
                 Offer { cold, ..Offer::default() }
             };
             let missing = self.missing(need, &ready, None);
-            if !missing.is_empty() && !on_demand {
+            if !missing.is_empty() && !on_demand && (!is_shared || ready.is_empty()) {
                 return cold(&missing);
             }
             match loadable(source, &ready, need) {
                 Ok(artifacts) => {
                     // What the programs themselves cannot do is noted with them.
                     let missing = self.missing(need, &ready, Some(&artifacts));
-                    if !missing.is_empty() && !on_demand {
-                        return cold(&missing);
-                    }
-                    return Offer { artifacts, missing, on_demand, ..Offer::default() };
+                    let lacking = !missing.is_empty() && !on_demand;
+                    return match (lacking, is_shared) {
+                        (false, _) => Offer { artifacts, missing, on_demand, ..Offer::default() },
+                        (true, true) => Offer { artifacts, ..cold(&missing) },
+                        (true, false) => cold(&missing),
+                    };
                 }
                 Err(damaged) => {
                     self.output.note(format_args!("the program for {damaged} is damaged"));
@@ -295,6 +327,7 @@ impl Loaded {
             backend: opened.backend,
             executable: opened.executable,
             passed_over: opened.passed_over,
+            router: opened.router,
             _in_use: in_use,
         }
     }

@@ -3,6 +3,7 @@
 mod atomic_file;
 mod axes;
 mod backends;
+mod background;
 mod buckets;
 mod cache_args;
 mod cli;
@@ -17,8 +18,10 @@ mod output;
 mod prices;
 mod progress;
 mod quantity;
+mod routing;
 mod table;
 mod tensor_files;
+mod traffic;
 mod work_symbols;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

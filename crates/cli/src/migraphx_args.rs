@@ -29,17 +29,8 @@ const WORKER_VARIABLE: &str = "SHAPEYARD_MIGRAPHX_WORKER";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of the backend migraphx")]
 pub(crate) struct MigraphxArgs {
-    /// The MIGraphX library to load. When it does not work, nothing else is tried
-    ///
-    /// Without this option the library is looked for at MIGRAPHX_DYLIB_PATH, where ROCm is installed, and
-    /// where the system keeps its libraries. `shapeyard doctor` says what was found.
-    #[arg(long = "migraphx", value_name = "PATH")]
-    library: Option<PathBuf>,
-    /// What runs the programs: gpu, an AMD GPU; ref, MIGraphX's interpreter on the CPU, which is slow and
-    /// there to try things out; cpu, which few builds have
-    #[arg(long, value_name = "TARGET", default_value_t, hide_possible_values = true,
-        value_parser = PossibleValuesParser::new(["gpu", "ref", "cpu"]).map(|name| target(&name)))]
-    target: Target,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// The numbers that programs compute with: fp32, fp16 or bf16, and int8 or fp8 for products, alone or
     /// as in int8+fp16. 8 bits need --calibration
     #[arg(long, value_name = "FORMAT", default_value_t)]
@@ -93,6 +84,38 @@ pub(crate) struct MigraphxArgs {
     compile_memory: Option<Size>,
 }
 
+/// Which MIGraphX, and what it runs programs on.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of the backend migraphx")]
+pub(crate) struct EngineArgs {
+    /// The MIGraphX library to load. When it does not work, nothing else is tried
+    ///
+    /// Without this option the library is looked for at MIGRAPHX_DYLIB_PATH, where ROCm is installed, and
+    /// where the system keeps its libraries. `shapeyard doctor` says what was found.
+    #[arg(long = "migraphx", value_name = "PATH")]
+    library: Option<PathBuf>,
+    /// What runs the programs: gpu, an AMD GPU; ref, MIGraphX's interpreter on the CPU, which is slow and
+    /// there to try things out; cpu, which few builds have
+    #[arg(long, value_name = "TARGET", default_value_t, hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(["gpu", "ref", "cpu"]).map(|name| target(&name)))]
+    target: Target,
+}
+
+impl EngineArgs {
+    /// The backend, to be looked at.
+    pub(crate) fn backend(&self) -> Result<MigraphxBackend, BackendError> {
+        MigraphxBackend::new(MigraphxOptions {
+            library: self.library.clone(),
+            compile: CompileOptions { target: self.target, ..CompileOptions::default() },
+            ..MigraphxOptions::default()
+        })
+    }
+
+    pub(crate) const fn target(&self) -> Target {
+        self.target
+    }
+}
+
 fn target(name: &str) -> Target {
     match name {
         "ref" => Target::Ref,
@@ -137,7 +160,7 @@ impl MigraphxArgs {
     /// The backend that was asked for.
     pub(crate) fn backend(&self) -> Result<MigraphxBackend, BackendError> {
         let compile = CompileOptions {
-            target: self.target,
+            target: self.engine.target,
             precision: self.precision,
             calibration: self.calibration.clone(),
             fast_math: self.fast_math,
@@ -145,7 +168,7 @@ impl MigraphxArgs {
         };
         let fills = self.fills.iter().map(|fill| (fill.input.clone(), fill.value)).collect();
         MigraphxBackend::new(MigraphxOptions {
-            library: self.library.clone(),
+            library: self.engine.library.clone(),
             compile,
             padding: Padding { policy: self.padding, rows: self.rows.clone(), fills },
             instances: self.instances,
@@ -154,6 +177,7 @@ impl MigraphxArgs {
                 place: compile_place(),
                 time_limit: self.compile_timeout.0,
                 memory_limit: self.compile_memory.map(|size| size.0),
+                ..Compiler::default()
             },
             ..MigraphxOptions::default()
         })
@@ -196,15 +220,11 @@ impl MigraphxArgs {
     }
 
     pub(crate) const fn names_library(&self) -> bool {
-        self.library.is_some()
+        self.engine.library.is_some()
     }
 
     pub(crate) const fn instances(&self) -> NonZeroUsize {
         self.instances
-    }
-
-    pub(crate) const fn target(&self) -> Target {
-        self.target
     }
 
     pub(crate) const fn may_pad(&self) -> bool {
@@ -223,8 +243,8 @@ impl MigraphxArgs {
     /// The options that differ from what is usual, to say the same again.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Words::default();
-        words.value("--migraphx", self.library.as_ref().map(|path| path.display()));
-        words.value("--target", Some(self.target).filter(|it| *it != Target::default()));
+        words.value("--migraphx", self.engine.library.as_ref().map(|path| path.display()));
+        words.value("--target", Some(self.engine.target).filter(|it| *it != Target::default()));
         words.value("--precision", Some(self.precision).filter(|it| *it != Precision::default()));
         for file in &self.calibration {
             words.value("--calibration", Some(file.display()));

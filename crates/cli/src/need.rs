@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::{Freedom, cover, nearest};
+use shapeyard_core::plan::{Bucket, Histogram};
 
 /// Rows of the programs that are compiled for texts where none are ready.
 const USUAL_ROWS: usize = 8;
@@ -58,6 +58,14 @@ impl Need {
         }
     }
 
+    /// The lengths of rows, counted.
+    pub(crate) fn lengths(&self) -> Histogram {
+        match self {
+            Self::Request(_) => Histogram::of(&[1]),
+            Self::Texts { lengths, .. } => Histogram::of(lengths),
+        }
+    }
+
     /// Whether the backend says in which shapes the work is done.
     pub(crate) const fn is_planned(&self) -> bool {
         matches!(self, Self::Texts { .. })
@@ -98,6 +106,11 @@ pub(crate) struct Cold {
 }
 
 impl Cold {
+    /// What is lacking.
+    pub(crate) fn what(&self) -> String {
+        format!("no program for {}", self.wanted)
+    }
+
     /// In one line, for a note.
     pub(crate) fn line(&self) -> String {
         let Self { wanted, ready, command } = self;

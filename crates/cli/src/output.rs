@@ -50,6 +50,14 @@ struct Envelope<'a, R> {
     report: &'a R,
 }
 
+/// A result for programs.
+pub(crate) fn json<R: Report>(report: &R) -> io::Result<Vec<u8>> {
+    let envelope = Envelope { schema: SCHEMA, command: R::COMMAND, report };
+    let mut text = serde_json::to_vec_pretty(&envelope)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 impl Output {
     pub(crate) const fn new(format: Format, quiet: bool) -> Self {
         Self { format, quiet }
@@ -77,12 +85,7 @@ impl Output {
         let mut text = Vec::new();
         match self.format {
             Format::Text => report.text(&mut text).map_err(StdoutError)?,
-            Format::Json => {
-                let envelope = Envelope { schema: SCHEMA, command: R::COMMAND, report };
-                serde_json::to_writer_pretty(&mut text, &envelope)
-                    .map_err(|error| StdoutError(error.into()))?;
-                text.push(b'\n');
-            }
+            Format::Json => text = json(report).map_err(StdoutError)?,
         }
         self.raw(&text)
     }

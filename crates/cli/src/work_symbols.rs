@@ -5,7 +5,7 @@ use shapeyard_core::{Dim, Signature};
 use crate::exit::BadInput;
 
 /// What a command takes that plans or measures work of varying length.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct WorkSymbolArgs {
     /// The symbol along which rows are stacked [default: the first of the model's inputs]
     #[arg(long, value_name = "SYMBOL")]

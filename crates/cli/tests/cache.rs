@@ -197,7 +197,7 @@ fn a_cache_that_is_not_there_is_empty() {
     let text = scene.cache(&["ls"]).done().stdout;
     assert!(text.starts_with("no entries in `") && text.contains("/cache`"), "{text}");
     assert_eq!(scene.json(&["ls"])["entries"], json!([]));
-    assert_eq!(scene.json(&["verify"])["n_sound"], 0);
+    scene.cache(&["verify"]).refused(2, &["there is no cache at", "correct --cache"]);
     assert_eq!(scene.json(&["prune", "--max-size", "0B"])["n_kept"], 0);
     scene.cache(&["show", "3f"]).refused(2, &["no key in", "`3f`", "cache ls"]);
     scene.cache(&["export", "x"]).refused(2, &["nothing to export"]);

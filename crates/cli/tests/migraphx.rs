@@ -4,6 +4,8 @@
 #![cfg(unix)]
 
 mod common;
+#[path = "common/scene.rs"]
+mod scene;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Folder, Ran, is_usable, model, npy, npy_f32, read_npy_f32, run, shapeyard};
+use common::{Ran, is_usable, model, npy, npy_f32, read_npy_f32, run, shapeyard};
+use scene::Scene;
 use serde_json::{Value, json};
 
 /// Leaves the test where MIGraphX is not in reach.
@@ -23,61 +26,6 @@ macro_rules! here {
             return;
         }
     };
-}
-
-/// A folder with a cache in it.
-struct Scene(Folder);
-
-impl Scene {
-    fn new() -> Self {
-        Self(Folder::new())
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.0.path("cache")
-    }
-
-    /// A command on a model and this cache.
-    fn command(&self, command: &str, name: &str, more: &[&str]) -> Command {
-        let mut built = shapeyard();
-        built.arg(command).arg(model(name)).args(more).arg("--cache").arg(self.cache());
-        built
-    }
-
-    /// A command for MIGraphX's interpreter.
-    fn on_ref(&self, command: &str, name: &str, more: &[&str]) -> Command {
-        let mut built = self.command(command, name, more);
-        built.args(["--backend", "migraphx", "--target", "ref"]);
-        built
-    }
-
-    fn warm(&self, name: &str, more: &[&str]) -> Ran {
-        run(&mut self.on_ref("warm", name, more))
-    }
-
-    fn warm_json(&self, name: &str, more: &[&str]) -> Value {
-        self.warm(name, &[more, &["--format", "json"]].concat()).json()
-    }
-
-    /// `run` of a model with one input `x` of rows of four.
-    fn run_rows(&self, name: &str, n_rows: u8, more: &[&str]) -> Ran {
-        let (x, out) = (self.rows(n_rows), self.0.path("y.npy"));
-        run(self.on_ref("run", name, more).args(["--input", &x]).arg("--out").arg(out))
-    }
-
-    fn rows(&self, n_rows: u8) -> String {
-        let values: Vec<f32> = (0..n_rows * 4).map(f32::from).collect();
-        let file = self.0.write("x.npy", npy_f32(&format!("({n_rows}, 4)"), &values));
-        format!("x={}", file.display())
-    }
-
-    fn n_entries(&self) -> usize {
-        let shards = fs::read_dir(self.cache().join("v1/entries")).into_iter().flatten();
-        let names = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
-        names
-            .filter(|it| !it.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"."))
-            .count()
-    }
 }
 
 /// The states of all shapes.
@@ -303,14 +251,6 @@ fn ctrl_c_ends_the_compile_and_the_same_command_goes_on() {
     assert!(!left.is_empty());
 }
 
-/// A program that compiles for ever.
-fn slow_compiler(scene: &Scene) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-    let script = scene.0.write("compiler.sh", "#!/bin/sh\nexec sleep 600\n");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    script
-}
-
 /// Waits until a command has said something on stderr; gives the command and what it said.
 fn heard(command: &mut Command, wanted: &str) -> (Child, String) {
     let mut child = start(command);
@@ -336,7 +276,7 @@ fn interrupted(mut child: Child) -> Option<i32> {
 fn whoever_waits_says_for_whom_and_can_be_stopped() {
     here!("whoever_waits_says_for_whom_and_can_be_stopped");
     let scene = Scene::new();
-    let slow = slow_compiler(&scene);
+    let slow = scene.slow_compiler();
     let x = scene.rows(2);
     let out = scene.0.path("y.npy");
     let mut first = scene.on_ref("run", "add_one.onnx", &["--compile-missing", "--input", &x]);
@@ -370,7 +310,7 @@ fn hangup_is_ignored_and_caught(process: u32) -> [bool; 2] {
 fn a_hangup_that_nohup_ignores_stays_ignored() {
     here!("a_hangup_that_nohup_ignores_stays_ignored");
     let scene = Scene::new();
-    let slow = slow_compiler(&scene);
+    let slow = scene.slow_compiler();
     let warm = scene.on_ref("warm", "add_one.onnx", &["--buckets", "batch=2"]);
     for (before, expected) in [("trap '' HUP", [true, false]), (":", [false, true])] {
         let mut shell = Command::new("sh");

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod measure;
 pub mod model;
 pub mod plan;
+mod recorder;
 pub mod registry;
 mod report;
 pub mod router;
@@ -27,6 +28,7 @@ pub use backend::{
 };
 pub use dtype::{DataType, UnknownDataType};
 pub use model::Model;
+pub use recorder::Recorder;
 pub use report::{BindingMode, Fallback, FallbackReason, Route, RunReport, StageTimes, Tier};
 pub use signature::{
     AxisSymbol, BindError, Binding, DeclareError, Dim, Extents, Signature, SymbolId, TensorSpec,

@@ -16,7 +16,7 @@ use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::pool::Pooling;
 use crate::remaining::{N_RUNS, Remaining};
-use crate::report::{Tried, rate};
+use crate::report::{Routes, Tried, rate};
 use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
@@ -186,6 +186,7 @@ impl Encoder {
             totals: Totals::default(),
             times: EncodeTimes::default(),
             tried: Vec::new(),
+            routes: Routes::default(),
         };
         let setting = run.calibrate()?;
         run.finish(setting)?;
@@ -230,6 +231,7 @@ struct Run<'a> {
     totals: Totals,
     times: EncodeTimes,
     tried: Vec<Tried>,
+    routes: Routes,
 }
 
 impl Run<'_> {
@@ -333,6 +335,7 @@ impl Run<'_> {
             let one = totals(lengths, std::slice::from_ref(batch));
             collect(layout, batch, lengths, response, options, self.embeddings)?;
             add(&mut done, &one);
+            self.routes.count(&response.report, one.n_real_tokens);
             observer.progress(one.n_items, one.n_real_tokens);
             Ok(())
         };
@@ -365,7 +368,11 @@ impl Run<'_> {
             }
         }
         EncodeReport {
-            backend: self.encoder.executable.backend(),
+            backend: self
+                .routes
+                .only_backend()
+                .unwrap_or_else(|| self.encoder.executable.backend()),
+            routes: self.routes.0,
             setting,
             interrupted: self.totals.n_items < self.n_todo,
             tried: self.tried,

@@ -20,4 +20,4 @@ pub use embeddings::Embeddings;
 pub use encoder::{EncodeOptions, Encoder, Observer, Unobserved};
 pub use error::EncodeError;
 pub use layout::axes;
-pub use report::{EncodeReport, EncodeTimes, Tried};
+pub use report::{EncodeReport, EncodeTimes, Routed, Tried};

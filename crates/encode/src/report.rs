@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use shapeyard_core::BackendId;
+use serde::{Serialize, Serializer};
 use shapeyard_core::plan::Totals;
 use shapeyard_core::plan::calibrate::Setting;
+use shapeyard_core::{BackendId, FallbackReason, Route, RunReport};
 
 use crate::lanes::Spent;
 
@@ -21,24 +21,78 @@ pub struct Tried {
     pub tokens_per_second: f64,
 }
 
+/// Batches that were answered alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Routed {
+    /// The backend that answered; of two, the preferred one.
+    pub backend: BackendId,
+    /// What happened to them.
+    pub route: Route,
+    /// Who answered, in whole or in part, instead of the preferred backend, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<(BackendId, FallbackReason)>,
+    /// How many batches.
+    pub n_batches: usize,
+    /// Real tokens of all.
+    pub n_real_tokens: usize,
+}
+
+/// Counts batches by what happened to them.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(pub(crate) Vec<Routed>);
+
+impl Routes {
+    pub(crate) fn count(&mut self, report: &RunReport, n_real_tokens: usize) {
+        let fallback = report.fallback.as_ref().map(|it| (it.backend.clone(), it.reason));
+        let is_alike = |it: &&mut Routed| {
+            it.backend == report.backend && it.route == report.route && it.fallback == fallback
+        };
+        if let Some(routed) = self.0.iter_mut().find(is_alike) {
+            routed.n_batches += 1;
+            routed.n_real_tokens += n_real_tokens;
+            return;
+        }
+        let (backend, route) = (report.backend.clone(), report.route);
+        self.0.push(Routed { backend, route, fallback, n_batches: 1, n_real_tokens });
+    }
+
+    /// The backend that answered everything, if one did.
+    pub(crate) fn only_backend(&self) -> Option<BackendId> {
+        let first = self.0.first()?;
+        let is_alone = |it: &Routed| it.backend == first.backend && it.route != Route::Hybrid;
+        self.0.iter().all(is_alone).then(|| first.backend.clone())
+    }
+}
+
 /// Where the time of an encoding went. `calibrate` and `run` are wall-clock time and do not overlap; the
 /// others are parts of them, summed over sessions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct EncodeTimes {
     /// Trying settings, on real work.
+    #[serde(rename = "calibrate_seconds", serialize_with = "seconds")]
     pub calibrate: Duration,
     /// The rest of the work, with the setting that was found or given.
+    #[serde(rename = "run_seconds", serialize_with = "seconds")]
     pub run: Duration,
     /// Making sessions: a part of `calibrate` where that made them, else beside both.
+    #[serde(rename = "sessions_seconds", serialize_with = "seconds")]
     pub sessions: Duration,
     /// Inside the model.
+    #[serde(rename = "model_seconds", serialize_with = "seconds")]
     pub model: Duration,
     /// Moving inputs and outputs in and out of the backend.
+    #[serde(rename = "transfer_seconds", serialize_with = "seconds")]
     pub transfer: Duration,
     /// Filling batches and pooling vectors, while sessions work.
+    #[serde(rename = "pool_seconds", serialize_with = "seconds")]
     pub pool: Duration,
     /// Requests waiting for a session.
+    #[serde(rename = "queued_seconds", serialize_with = "seconds")]
     pub queued: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, into: S) -> Result<S::Ok, S::Error> {
+    into.serialize_f64(time.as_secs_f64())
 }
 
 impl EncodeTimes {
@@ -53,8 +107,10 @@ impl EncodeTimes {
 /// What an encoding says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct EncodeReport {
-    /// The backend that answered.
+    /// The backend that answered; of two, the preferred one.
     pub backend: BackendId,
+    /// Which batches ran where, and why.
+    pub routes: Vec<Routed>,
     /// The setting that the work ran with after calibration.
     pub setting: Setting,
     /// What a calibration tried, in order; empty where the setting was given or the work too small.

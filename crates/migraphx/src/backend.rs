@@ -17,7 +17,7 @@ use crate::compile::{self, Job, Traits};
 use crate::device::Gpu;
 use crate::executable::MigraphxExecutable;
 use crate::native::{Migraphx, dtype_of};
-use crate::options::{MigraphxOptions, Target};
+use crate::options::{Compiler, MigraphxOptions, Target};
 use crate::{ID, plan, specialise};
 
 /// The version of what this crate decides about a program: counted up when the same options make another
@@ -102,7 +102,17 @@ impl MigraphxBackend {
     /// The same backend, which plans with other shapes. The library is not looked for again.
     #[must_use]
     pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
-        let options = MigraphxOptions { steps, ..self.options.clone() };
+        self.with(MigraphxOptions { steps, ..self.options.clone() })
+    }
+
+    /// The same backend, whose compiles give way to everything else that wants the processors.
+    #[must_use]
+    pub fn with_low_priority(&self) -> Self {
+        let compiler = Compiler { low_priority: true, ..self.options.compiler.clone() };
+        self.with(MigraphxOptions { compiler, ..self.options.clone() })
+    }
+
+    fn with(&self, options: MigraphxOptions) -> Self {
         Self {
             options,
             search: self.search.clone(),

@@ -293,6 +293,9 @@ pub struct Compiler {
     pub time_limit: Duration,
     /// How much memory one compile may use, in bytes; `None` for no limit. Watched on Linux.
     pub memory_limit: Option<u64>,
+    /// Whether a worker gives way to everything else that wants the processors, as one should that compiles
+    /// while requests run.
+    pub low_priority: bool,
 }
 
 impl Default for Compiler {
@@ -301,6 +304,7 @@ impl Default for Compiler {
             place: CompilePlace::default(),
             time_limit: Duration::from_secs(3600),
             memory_limit: None,
+            low_priority: false,
         }
     }
 }

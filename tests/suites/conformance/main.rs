@@ -43,4 +43,5 @@ mod grids;
 mod models;
 mod padding;
 mod requests;
+mod router;
 mod support;

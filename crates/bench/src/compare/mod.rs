@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::shift::shift;
 use crate::contest::{Contest, Measured, Role};
 use crate::record::{self, Record};
-use crate::suite::Format;
+use crate::suite::{BadArgument, Format};
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
@@ -45,9 +45,6 @@ pub struct Args {
     /// How much slower is too slow: `5%` or `0.05`.
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
     fail_over: f64,
-    /// How to print the comparison.
-    #[arg(long, default_value_t, value_enum)]
-    format: Format,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -62,13 +59,13 @@ fn share(text: &str) -> Result<f64, String> {
 /// # Errors
 ///
 /// What keeps the records from being read, and that they have nothing in common.
-pub fn run(args: &Args) -> Result<bool> {
+pub fn run(args: &Args, format: Format) -> Result<bool> {
     let comparison =
         Comparison::of(&record::read(&args.before)?, &record::read(&args.after)?, args.fail_over);
     if comparison.lines.is_empty() {
-        bail!("the records have no contender of ours in common");
+        bail!(BadArgument::new("the records have no contender of ours in common"));
     }
-    match args.format {
+    match format {
         Format::Text => print!("{comparison}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&comparison)?),
     }

@@ -10,6 +10,7 @@ use shapeyard_core::engine::InferRequest;
 use super::place::Contender;
 use super::rows::{N_ROWS, Rows};
 use crate::measure::cpu_time;
+use crate::random::Random;
 
 /// How many rows requests have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +91,4 @@ fn client(contender: &Contender, rows: &Rows, mut random: Random, end: Instant) 
         outputs = response.outputs;
     }
     Ok(tally)
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        // The remainder is below the limit, which is a `usize`.
-        ((mixed ^ (mixed >> 31)) % limit.max(1) as u64) as usize
-    }
 }

@@ -8,7 +8,7 @@ mod rows;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use shapeyard_core::plan::Steps;
 use shapeyard_migraphx::Target;
 
@@ -76,13 +76,13 @@ impl Suite for Args {
         &self.output
     }
 
-    fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
+    fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
         ensure!(self.threads > 0 && self.rounds > 0, "there has to be a thread and a round");
         let instances = &self.instances;
         ensure!(!instances.contains(&0) && !instances.is_empty(), "--instances start at 1");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let n_sessions = self.sessions.unwrap_or(processors).max(1);
-        let place = Place::make(self).context("no programs were made")?;
+        let place = Place::make(self, host.worker()?)?;
         record.library("migraphx", &place.compiler);
         record.set("model", self.model.display().to_string());
         record.set("target", self.target.name());

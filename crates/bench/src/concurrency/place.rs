@@ -21,6 +21,7 @@ use shapeyard_migraphx::{
 use super::Args;
 use super::clients::Batches;
 use super::rows::Rows;
+use crate::suite::Skipped;
 
 /// The symbol that counts rows.
 const ROWS: &str = "batch";
@@ -28,6 +29,7 @@ const ROWS: &str = "batch";
 /// A model with a program for each batch.
 pub(crate) struct Place {
     model: Model,
+    worker: WorkerProgram,
     target: Target,
     artifacts: Vec<Artifact>,
     pub(crate) batches: Vec<usize>,
@@ -70,10 +72,11 @@ impl Contender {
 
 impl Place {
     /// Compiles a program for each batch.
-    pub(crate) fn make(args: &Args) -> Result<Self> {
+    pub(crate) fn make(args: &Args, worker: WorkerProgram) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (model, batches) = (Model::open(&args.model)?, args.batches.extents()?);
-        let backend = backend(args.target, 1)?;
+        let backend = backend(worker.clone(), args.target, 1)?;
+        let compiler = version(&backend)?;
         eprintln!("compiling {} programs of {}", batches.len(), args.model.display());
         let start = Instant::now();
         let shapes = batches.iter().map(|&batch| shape(&model, args.extent, batch));
@@ -83,9 +86,10 @@ impl Place {
         let compile_time = start.elapsed();
         let job = LoadJob { artifacts: &artifacts, ..LoadJob::of(&model) };
         let rows = Rows::of(&backend.load(&job)?, &shape(&model, args.extent, 1))?;
-        let (target, compiler) = (args.target, version(&backend)?);
+        let target = args.target;
         Ok(Self {
             model,
+            worker,
             target,
             artifacts,
             batches,
@@ -128,13 +132,11 @@ impl Place {
         let source: Arc<dyn ArtifactSource> = Arc::clone(wanted) as _;
         let job =
             LoadJob { artifacts: &artifacts, on_demand: Some(&source), ..LoadJob::of(&self.model) };
-        Ok(backend(self.target, instances)?.load(&job)?)
+        Ok(backend(self.worker.clone(), self.target, instances)?.load(&job)?)
     }
 }
 
-fn backend(target: Target, instances: usize) -> Result<MigraphxBackend> {
-    // This program is its own compiler.
-    let worker = WorkerProgram::new(std::env::current_exe()?, ["migraphx-worker"]);
+fn backend(worker: WorkerProgram, target: Target, instances: usize) -> Result<MigraphxBackend> {
     let options = MigraphxOptions {
         compile: CompileOptions { target, ..CompileOptions::default() },
         compiler: Compiler { place: CompilePlace::worker(worker), ..Compiler::default() },
@@ -148,7 +150,7 @@ fn version(backend: &MigraphxBackend) -> Result<String> {
     match backend.probe().status {
         Status::Usable { version, .. } => Ok(version),
         Status::Unusable { reason, remedy } => {
-            bail!("MIGraphX cannot run here: {reason}; {remedy}")
+            bail!(Skipped(format!("MIGraphX cannot run here: {reason}; {remedy}")))
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use shapeyard_core::backend::{Executable, SessionOptions};
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{DataType, Dim, Outputs, Request, Shape, Signature, Tensor, TensorView};
+use shapeyard_core::{Outputs, Request, Shape, Signature, Tensor, TensorView};
+
+use crate::inputs::inputs;
 
 /// Different rows.
 pub(crate) const N_ROWS: usize = 64;
@@ -89,34 +91,9 @@ fn is_near(found: &[u8], alone: &Tensor) -> bool {
 }
 
 fn row_inputs(signature: &Signature, shape: &Bucket, row: usize) -> Result<Vec<Tensor>> {
-    let inputs = signature.inputs.iter().enumerate().map(|(n, spec)| {
-        let dims = spec.shape.as_deref().unwrap_or_default();
-        let extent = |dim: &Dim| match dim {
-            Dim::Fixed(extent) => Some(*extent),
-            Dim::Symbol(symbol) => shape.get(signature.symbol_name(*symbol)),
-            Dim::Unnamed => None,
-        };
-        let extents: Option<Shape> = dims.iter().map(extent).collect();
-        let extents =
-            extents.with_context(|| format!("`{}` has an axis without a name", spec.name))?;
-        ensure!(extents.first() == Some(&1), "input `{}` has no rows", spec.name);
-        let mut tensor = Tensor::zeroed(spec.dtype, &extents)?;
-        let mask = spec.name.contains("mask");
-        let limit = spec.index_limit.unwrap_or(2);
-        let at = |place: usize| (row * 31 + place * 7 + n * 3) % 97;
-        match spec.dtype {
-            DataType::F32 => fill(&mut tensor, |place| at(place) as f32 / 48.0 - 1.0)?,
-            DataType::I64 if mask => fill(&mut tensor, |_| 1_i64)?,
-            DataType::I64 => fill(&mut tensor, |place| (at(place) % limit) as i64)?,
-            _ => {}
-        }
-        Ok(tensor)
-    });
-    inputs.collect()
-}
-
-fn fill<T: shapeyard_core::Element>(tensor: &mut Tensor, value: impl Fn(usize) -> T) -> Result<()> {
-    let elements = tensor.as_mut_slice::<T>()?.iter_mut().enumerate();
-    elements.for_each(|(place, element)| *element = value(place));
-    Ok(())
+    let inputs = inputs(signature, shape, row)?;
+    for (spec, input) in signature.inputs.iter().zip(&inputs) {
+        ensure!(input.shape().first() == Some(&1), "input `{}` has no rows", spec.name);
+    }
+    Ok(inputs)
 }

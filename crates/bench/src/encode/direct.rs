@@ -5,15 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
-use ort::environment::Environment;
+use anyhow::{Result, anyhow, bail, ensure};
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
 
 use super::contender::Measured;
+use crate::direct::{environment, session};
 use crate::measure::{cpu_time, peak_memory};
 
 /// Batches of `n_rows` texts as they come.
@@ -73,23 +72,6 @@ pub(super) fn run(
     })
 }
 
-fn session(
-    environment: &Environment,
-    model: &Path,
-    n_threads: usize,
-    spins: bool,
-) -> Result<Session> {
-    let builder = || -> ort::Result<Session> {
-        let mut builder = Session::builder(environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(n_threads)?
-            .with_intra_op_spinning(spins)?
-            .with_memory_pattern(false)?;
-        builder.commit_from_file(model)
-    };
-    Ok(builder()?)
-}
-
 /// One session for one text after the other.
 pub(super) struct Lane {
     session: Session,
@@ -107,28 +89,32 @@ impl Lane {
     }
 }
 
-fn environment() -> Result<Environment> {
-    let library = std::env::var_os("ORT_DYLIB_PATH")
-        .context("ORT_DYLIB_PATH must name ONNX Runtime's library; `cargo xtask bench` sets it")?;
-    Ok(ort::init_from(Path::new(&library))?.with_telemetry(false).build()?)
-}
-
 fn encode(session: &mut Session, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {
     let shape = [batch.items.len(), batch.length];
-    let (mut tokens, mut mask) = (vec![0i64; batch.n_tokens()], vec![0i64; batch.n_tokens()]);
+    let (mut ids_of_all, mut mask) = (vec![0i64; batch.n_tokens()], vec![0i64; batch.n_tokens()]);
     for (row, &item) in batch.items.iter().enumerate() {
         for (at, &id) in ids[item].iter().enumerate() {
-            tokens[row * batch.length + at] = id.into();
+            ids_of_all[row * batch.length + at] = id.into();
             mask[row * batch.length + at] = 1;
         }
     }
     let types = vec![0i64; batch.n_tokens()];
-    let outputs = session.run(ort::inputs![
-        "input_ids" => TensorRef::from_array_view((shape, tokens.as_slice()))?,
-        "attention_mask" => TensorRef::from_array_view((shape, mask.as_slice()))?,
-        "token_type_ids" => TensorRef::from_array_view((shape, types.as_slice()))?,
-    ])?;
-    let (shape, hidden) = outputs["last_hidden_state"].try_extract_tensor::<f32>()?;
+    let mut inputs = Vec::with_capacity(session.inputs().len());
+    for input in session.inputs() {
+        let values = match input.name() {
+            "input_ids" | "ids" => &ids_of_all,
+            "attention_mask" => &mask,
+            "token_type_ids" => &types,
+            other => bail!("ONNX Runtime cannot be driven directly: what is input `{other}`?"),
+        };
+        inputs.push((
+            input.name().to_owned(),
+            TensorRef::from_array_view((shape, values.as_slice()))?,
+        ));
+    }
+    let outputs = session.run(inputs)?;
+    let (shape, hidden) = outputs[0].try_extract_tensor::<f32>()?;
+    ensure!(shape.len() == 3, "the first output is no vector a token");
     let n_dims = usize::try_from(shape[2])?;
     let rows = hidden.chunks_exact(batch.length * n_dims).zip(&batch.items);
     Ok(rows.map(|(row, &item)| mean(&row[..ids[item].len() * n_dims], n_dims)).collect())

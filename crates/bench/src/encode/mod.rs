@@ -22,7 +22,7 @@ use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{BadArgument, Host, Output, Suite};
 
 /// The hidden command of this program that runs one contender.
 pub const CONTENDER: &str = "encode-contender";
@@ -95,7 +95,10 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.threads > 0, "there has to be a round and a thread");
+        ensure!(
+            self.rounds > 0 && self.threads > 0,
+            BadArgument::new("there has to be a round and a thread")
+        );
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let workload = prepare(self, folder.path())?;
         record.set("texts", workload.n_units);
@@ -117,7 +120,7 @@ impl Suite for Args {
 }
 
 /// The name by which a model's contests are known.
-fn name_of(model: &Path) -> String {
+pub(crate) fn name_of(model: &Path) -> String {
     let name = if is_gguf(model) { model.file_name() } else { model.file_stem() };
     name.unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
 }
@@ -132,7 +135,8 @@ fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<
 fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     let folders = if args.corpus.is_empty() { corpus::folders()? } else { args.corpus.clone() };
     let collected = units::collect(&folders, &UnitOptions::default())?.units;
-    ensure!(args.units > 0, "--units must be at least 1");
+    ensure!(args.units > 0, BadArgument::new("--units must be at least 1"));
+    ensure!(!collected.is_empty(), BadArgument::new("the corpus holds no text"));
     let n_units = args.units.min(collected.len());
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     let write = |name: &str, n_units: usize| -> Result<Vec<usize>> {

@@ -1,7 +1,6 @@
 //! Programs, sessions and requests to be measured.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,10 +14,7 @@ use shapeyard_migraphx::{
 };
 use tempfile::TempDir;
 
-/// The hidden command of this program that compiles.
-pub(crate) const WORKER: &str = "migraphx-worker";
-/// The script that programs are started by where they see no MIGraphX otherwise.
-const RUN_VARIABLE: &str = "SHAPEYARD_MIGRAPHX_RUN";
+use crate::suite::Skipped;
 
 /// The backend, and a folder for what it compiles.
 pub(super) struct Lab {
@@ -28,16 +24,16 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    pub(super) fn open() -> Result<Self> {
+    pub(super) fn open(worker: WorkerProgram) -> Result<Self> {
         let backend = MigraphxBackend::new(MigraphxOptions {
             compile: CompileOptions { target: Target::Ref, ..CompileOptions::default() },
-            compiler: Compiler { place: CompilePlace::worker(worker()?), ..Compiler::default() },
+            compiler: Compiler { place: CompilePlace::worker(worker), ..Compiler::default() },
             ..MigraphxOptions::default()
         })?;
         let compiler = match backend.probe().status {
             Status::Usable { version, .. } => version,
             Status::Unusable { reason, remedy } => {
-                bail!("MIGraphX cannot run here: {reason}; {remedy}")
+                bail!(Skipped(format!("MIGraphX cannot run here: {reason}; {remedy}")))
             }
         };
         let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -57,19 +53,6 @@ impl Lab {
         let [artifact] = artifacts;
         Ok(Subject { executable, artifact })
     }
-}
-
-/// This program, in a way that works inside MIGraphX's root too.
-fn worker() -> Result<WorkerProgram> {
-    let own: PathBuf = match env::var_os(RUN_VARIABLE) {
-        // There the system says that the program is the dynamic linker.
-        Some(_) => env::args_os().next().context("this program was started without a name")?.into(),
-        None => env::current_exe()?,
-    };
-    Ok(match env::var_os(RUN_VARIABLE) {
-        Some(run) => WorkerProgram::new(run, [own.as_os_str(), WORKER.as_ref()]),
-        None => WorkerProgram::new(own, [WORKER]),
-    })
 }
 
 /// A model with one program.

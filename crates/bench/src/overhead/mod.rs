@@ -12,8 +12,6 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use shapeyard_core::{Request, Tier};
 
-pub(crate) use self::lab::WORKER;
-
 use self::lab::{Lab, Subject, views};
 use self::raw::Raw;
 use crate::calls::{self, ADDS, Caller};
@@ -67,14 +65,14 @@ impl Suite for Args {
         &self.output
     }
 
-    fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
+    fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
         ensure!(self.rounds > 0 && self.calls > 0 && self.long_calls > 0, "there has to be a call");
         if let Some(cpu) = self.cpu {
             // Before the library counts the processors.
             stay_on(cpu)?;
             record.set("cpu", cpu);
         }
-        let lab = Lab::open()?;
+        let lab = Lab::open(host.worker()?)?;
         record.library("migraphx", &lab.compiler);
         record.set("target", "ref");
         record.contests.push(one_input(self, &lab)?);

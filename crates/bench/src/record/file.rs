@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use super::{Record, SCHEMA};
+use crate::suite::BadArgument;
 
 /// Appends a record as one line of JSON.
 ///
@@ -29,6 +30,10 @@ pub fn append(path: &Path, record: &Record) -> Result<()> {
 ///
 /// What keeps a file from being read, with the line; and that there is no record at all.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
+    read_all(path).map_err(|error| BadArgument::new(format!("{error:#}")).into())
+}
+
+fn read_all(path: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     if path.is_dir() {
         for file in files_of(path)? {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use shapeyard_core::plan::Prices;
 
 use crate::record;
+use crate::suite::BadArgument;
 
 /// What to write.
 #[derive(Debug, clap::Args)]
@@ -52,22 +53,34 @@ pub struct File {
     pub text: String,
 }
 
-/// Writes the page and its plots, or checks them.
+/// Writes the page and its plots, or checks them; false where they are not what the records say.
 ///
 /// # Errors
 ///
-/// What keeps records from being read or files from being written; with `--check`, files that differ.
-pub fn run(args: &Args) -> Result<()> {
+/// What keeps records from being read or files from being written.
+pub fn run(args: &Args) -> Result<bool> {
     ensure!(
         args.write || args.check || args.out != Path::new(KEPT),
-        "say --write to replace the page in `{KEPT}`, or name another folder with --out"
+        BadArgument::new(format!(
+            "say --write to replace the page in `{KEPT}`, or name another folder with --out"
+        ))
     );
     let files = files(&args.records, args.prices.as_deref())?;
     if args.check {
-        return check(&args.out, &files);
+        return Ok(check(&args.out, &files));
     }
-    for file in &files {
-        let path = args.out.join(&file.path);
+    write(&args.out, &files)?;
+    Ok(true)
+}
+
+/// Writes files below a folder, and names them.
+///
+/// # Errors
+///
+/// What keeps one from being written.
+pub fn write(folder: &Path, files: &[File]) -> Result<()> {
+    for file in files {
+        let path = folder.join(&file.path);
         let folder = path.parent().context("a file lies in a folder")?;
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, &file.text))
@@ -95,17 +108,17 @@ pub fn files(records: &[PathBuf], prices: Option<&Path>) -> Result<Vec<File>> {
     Ok(page::write(&all, prices.transpose()?))
 }
 
-fn check(folder: &Path, files: &[File]) -> Result<()> {
+fn check(folder: &Path, files: &[File]) -> bool {
     let differs = |file: &&File| {
         fs::read_to_string(folder.join(&file.path)).map_or(true, |text| text != file.text)
     };
     let stale: Vec<String> =
         files.iter().filter(differs).map(|it| it.path.display().to_string()).collect();
-    ensure!(
-        stale.is_empty(),
-        "not what the records say: {}; run `cargo xtask bench report --write`",
-        stale.join(", ")
-    );
-    println!("{} files are what the records say", files.len());
-    Ok(())
+    if stale.is_empty() {
+        println!("{} files are what the records say", files.len());
+        return true;
+    }
+    let stale = stale.join(", ");
+    eprintln!("not what the records say: {stale}; run `cargo xtask bench report --write`");
+    false
 }

@@ -29,7 +29,7 @@ macro_rules! about {
 }
 
 /// In the order of the page; other suites follow without words.
-const ABOUT: [About; 8] = [
+const ABOUT: [About; 9] = [
     about!("encode", true),
     about!("coldstart", true),
     about!("serve-mix", true),
@@ -37,6 +37,7 @@ const ABOUT: [About; 8] = [
     about!("overhead", false),
     about!("cache", false),
     about!("plan", false),
+    about!("prices", false),
     about!("sensitivity", false),
 ];
 

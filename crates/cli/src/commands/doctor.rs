@@ -11,7 +11,7 @@ use shapeyard_core::backend::{ArtifactUse, Backend, DeviceReport, Probe, Status}
 use crate::backends;
 use crate::cli::Global;
 use crate::exit::Code;
-use crate::migraphx_args::MigraphxArgs;
+use crate::migraphx_args::EngineArgs;
 use crate::output::{Output, Report};
 
 const AFTER_HELP: &str = "\
@@ -29,7 +29,7 @@ Ends with 0 if at least one backend is usable, with 3 if none is.";
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(flatten)]
-    migraphx: MigraphxArgs,
+    migraphx: EngineArgs,
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod calibrate;
 pub(crate) mod completions;
@@ -27,7 +28,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Code> {
         Command::Encode(args) => encode::run(args, &cli.global, &output),
         Command::Cache(args) => cache::run(args, &cli.global, &output),
         Command::Calibrate(args) => calibrate::run(args, &cli.global, &output),
-        Command::Plan(args) => plan::run(args, &output),
+        Command::Plan(args) => plan::run(args, &cli.global, &output),
+        Command::Bench(args) => bench::run(args, &cli.global),
         Command::Doctor(args) => doctor::run(args, &cli.global, &output),
         Command::Completions(args) => completions::run(args, &output),
         Command::Man(args) => man::run(args, &output),

@@ -7,7 +7,7 @@ mod npz;
 mod safetensors;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use shapeyard_core::{Tensor, TensorView};
@@ -87,11 +87,4 @@ pub(crate) fn write_named<W: Write + std::io::Seek>(
         FileKind::Npz => npz::write(out, tensors),
         FileKind::Safetensors => Ok(out.write_all(&safetensors::serialise(tensors, None)?)?),
     }
-}
-
-/// Reads all of a member that says how long it is, without trusting it.
-fn read_all(mut from: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -1,6 +1,7 @@
 //! What is to be run.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -110,6 +111,33 @@ impl Work {
         }
     }
 
+    /// Both together, counted: requests with requests, items with items. `None` where the two do not mix.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Requests(ours), Self::Requests(theirs)) => {
+                let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+                for it in ours.iter().chain(theirs) {
+                    let count = counts.entry((it.rows, it.length)).or_default();
+                    *count = count.saturating_add(it.count);
+                }
+                let requests = |((rows, length), count)| Requests { rows, length, count };
+                Some(Self::Requests(counts.into_iter().map(requests).collect()))
+            }
+            (Self::Requests(_), items) => items.is_empty().then(|| self.clone()),
+            (items, Self::Requests(_)) => items.is_empty().then(|| other.clone()),
+            (ours, theirs) => {
+                let (ours, theirs) = (ours.histogram(), theirs.histogram());
+                let entries = ours.entries().iter().chain(theirs.entries());
+                Some(Self::Histogram(entries.copied().collect()))
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.histogram().entries().is_empty()
+    }
+
     /// The same with every length above `longest` cut to it.
     #[must_use]
     pub fn capped(&self, longest: usize) -> Self {
@@ -211,6 +239,15 @@ mod tests {
         assert_eq!(read("# lengths\n\n 48 # long\n7"), Work::Items(vec![48, 7]));
         assert_eq!(read(""), Work::default());
         assert_eq!(read("7\n7 2"), Work::Histogram(Histogram::from(vec![(7, 3)])));
+    }
+
+    #[test]
+    fn counts_are_added_to_counts_of_their_kind() {
+        let with = |a: &str, b: &str| read(a).with(&read(b)).map(|it| it.to_string());
+        assert_eq!(with("48\n7", "7 3").unwrap(), "7 4\n48 1\n");
+        assert_eq!(with("4x48 12", "4x48\n1x7").unwrap(), "1x7 1\n4x48 13\n");
+        assert_eq!(with("", "4x48 12").unwrap(), "4x48 12\n");
+        assert_eq!(with("48", "4x48 12"), None);
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn batches(
     workload: &Workload,
     options: &PlanOptions,
 ) -> Result<Plan, String> {
-    let prices = prices_or_preferred(router.shared.prices);
+    let prices = prices_or_preferred(router.shared.prices());
     let stock =
         Stock { compiled: Vec::new(), resident: ready.buckets.clone(), cpu_is_loaded: true };
     let routed = plan(workload, options, &prices, &stock).map_err(|error| error.to_string())?;

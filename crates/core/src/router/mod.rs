@@ -88,7 +88,7 @@ pub struct Router {
 struct Shared {
     preferred: Arc<dyn Executable>,
     fallback: Arc<dyn Executable>,
-    prices: Option<Prices>,
+    prices: RwLock<Option<Prices>>,
     padding: PaddingLimit,
     routes: RwLock<Arc<Routes>>,
     /// The generation of `routes`, to be looked at without a lock.
@@ -122,7 +122,7 @@ impl Router {
         let shared = Arc::new(Shared {
             preferred,
             fallback,
-            prices,
+            prices: RwLock::new(prices),
             padding,
             routes: RwLock::new(Arc::new(routes)),
             generation: AtomicU64::new(0),
@@ -143,6 +143,12 @@ impl Router {
     #[must_use]
     pub fn fallback(&self) -> &Arc<dyn Executable> {
         &self.shared.fallback
+    }
+
+    /// Weighs by other prices from the next request on.
+    pub fn set_prices(&self, prices: Option<Prices>) {
+        *self.shared.prices.write().unwrap_or_else(PoisonError::into_inner) = prices;
+        self.shared.renew();
     }
 
     /// How compiling in the background goes, from now on; ends with it. Nothing comes where nothing is
@@ -233,9 +239,13 @@ impl Shared {
     fn renew(&self) {
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation() + 1;
-        let routes = Routes::new(self.preferred.as_ref(), self.prices, self.padding, generation);
+        let routes = Routes::new(self.preferred.as_ref(), self.prices(), self.padding, generation);
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
         self.generation.store(generation, Ordering::Release);
+    }
+
+    fn prices(&self) -> Option<Prices> {
+        *self.prices.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes whenever [`Self::routes`] does.

@@ -7,4 +7,5 @@
 mod allocations;
 mod background;
 mod double;
+mod recorder;
 mod routing;

@@ -28,6 +28,10 @@ const VARIABLE: &str = "SHAPEYARD_MIGRAPHX_WORKER";
 /// How long a worker that has answered may take to end.
 const TO_END: Duration = Duration::from_secs(2);
 
+/// The lowest priority that there is.
+#[cfg(unix)]
+const LEAST_URGENT: i32 = 19;
+
 /// A compiler's last words say why it failed; the rest of a long log does not.
 const MOST_WORDS: usize = 256 << 10;
 
@@ -91,6 +95,9 @@ pub(super) fn run(
     let mut command = program.command()?;
     same_environment(library, &mut command);
     let mut child = Supervised::start(command, room)?;
+    if compiler.low_priority {
+        child.give_way();
+    }
     let end = child.watch(compiler, cancellation);
     let (status, log) = child.last_words();
     let stopped = |end| BackendError::Compile {
@@ -200,6 +207,20 @@ impl Supervised {
             read(Box::new(stderr));
         }
         Ok(Self { child, answer: room.join(worker::ANSWER), log, readers })
+    }
+
+    /// Lets everything else have the processors first, where the system knows how. What the worker starts
+    /// later does as it does.
+    fn give_way(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: a number for a group that was made for this worker alone. That it cannot be set makes the
+            // worker no less right.
+            #[allow(unsafe_code, reason = "the standard library does not know priorities")]
+            unsafe {
+                libc::setpriority(libc::PRIO_PGRP, self.child.id(), LEAST_URGENT)
+            };
+        }
     }
 
     fn watch(&mut self, compiler: &Compiler, cancellation: Cancellation<'_>) -> End {

@@ -218,3 +218,12 @@ fn a_worker_that_has_answered_is_not_waited_for() {
     assert!(matches!(&error, BackendError::Model { reason, .. } if reason == "no"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(60));
 }
+
+#[test]
+fn a_compile_of_low_priority_gives_way() {
+    let compiler = Compiler { low_priority: true, ..Compiler::default() };
+    let Some((_, log)) = end_of("priority", "sleep 0.3; nice >&2; exit 7", &compiler) else {
+        return;
+    };
+    assert_eq!(log.trim(), "19");
+}

@@ -20,8 +20,12 @@ Examples:
   shapeyard cache ls --base model.bundle
   shapeyard cache ls --format json | jq '.entries[].manifest.key.compiler'
 
-The most recently used come first. Payloads are not read: `shapeyard cache verify` does that. An
-entry in a base was last used when it was put there, as far as anybody knows.";
+The most recently used come first. Payloads are not read: `shapeyard cache verify` does that.
+`shapeyard cache show` has every field in full. An entry in a base was last used when it was put
+there, as far as anybody knows.";
+
+/// How much of a compiler's name is shown: some name every feature of the processor.
+const COMPILER_CHARS: usize = 24;
 
 /// So many failures and damaged entries are named for people.
 const N_SUMMARISED: usize = 10;
@@ -126,7 +130,7 @@ fn row(entry: &EntryInfo, now_ms: u64) -> [String; 11] {
         key.map_or_else(dash, |key| short(key.model())),
         key.map_or_else(dash, bucket),
         of_key(key.map(|key| key.backend().as_str())),
-        of_key(key.and_then(|key| key.compiler())),
+        human::start(&of_key(key.and_then(|key| key.compiler())), COMPILER_CHARS),
         of_key(key.and_then(|key| key.precision())),
         human::bytes(entry.n_bytes),
         made.map_or_else(dash, |made| human::since(made, now_ms)),

@@ -37,7 +37,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<Code> {
-    let opened = args.cache.open(output)?;
+    let opened = args.cache.open_existing(output)?;
     let report = verify(&opened.store, args.repair, output)?;
     let verification = Verification::new(opened.places, args.repair, report);
     let is_clean = verification.damaged.is_empty() && verification.unreadable.is_empty();

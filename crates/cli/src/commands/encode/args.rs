@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use shapeyard_core::backend::{BackendId, SessionOptions};
+use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
@@ -12,6 +12,8 @@ use shapeyard_encode::units::{Cut, UnitOptions};
 
 use crate::axes::AxisArgs;
 use crate::backends::{BackendArgs, up_to_a_thousand};
+use crate::loading::Loaded;
+use crate::traffic::TrafficArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -20,6 +22,7 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json . --chunk-lines 0 --max-length 256 --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --sessions 2 --token-budget 512 --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --backend migraphx --target ref --out e.npy
+  shapeyard encode model.onnx --tokenizer tokenizer.json . --compile-background --out e.npy
 
 A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
 file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A
@@ -35,7 +38,9 @@ After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and 
 --resume goes on from there.
 
 migraphx runs programs from the cache, where `shapeyard warm` puts them: batches get their lengths
-and rows. Texts longer than all of them end the command with 3, which says what to warm.
+and rows. Under --backend auto the next backend answers what no program does, or what is cheaper there by the
+prices of `shapeyard calibrate`; with --compile-background programs that are lacking are made meanwhile. Under
+--backend migraphx texts longer than all programs end the command with 3, which says what to warm.
 
 Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes.
 What could be read is encoded.";
@@ -82,6 +87,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) resume: bool,
     #[command(flatten)]
+    pub(super) traffic: TrafficArgs,
+    #[command(flatten)]
     pub(super) axes: AxisArgs,
     #[command(flatten)]
     pub(super) backend: BackendArgs,
@@ -112,10 +119,10 @@ impl Args {
     pub(super) fn encode_options(
         &self,
         tokenizer: &TextTokenizer,
-        backend: &BackendId,
+        loaded: &Loaded,
     ) -> EncodeOptions {
-        // More sessions than copies of a program would only wait for each other.
-        let is_static = *backend == shapeyard_migraphx::ID;
+        // More sessions than copies of a program would only wait for each other, unless others answer too.
+        let is_static = loaded.backend.id() == shapeyard_migraphx::ID && loaded.router.is_none();
         let split = is_static.then(|| self.split_of(self.backend.migraphx.instances()));
         EncodeOptions {
             pooling: self.pool,

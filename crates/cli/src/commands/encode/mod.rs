@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Error, Result};
 use shapeyard_core::engine::InferError;
+use shapeyard_core::plan::{Histogram, Work};
 use shapeyard_core::{Model, RunError};
 use shapeyard_encode::tokens::{TextTokenizer, Tokens};
 use shapeyard_encode::units::{self, Collected, SkipReason, Skipped};
@@ -19,13 +20,14 @@ use shapeyard_encode::{Embeddings, EncodeError, Encoder};
 pub(crate) use self::args::Args;
 use self::destination::{Destination, units_path};
 use self::partial::Partial;
-use self::report::{Finished, Seconds};
+use self::report::{Finished, OutsideTimes};
 use self::watch::Watch;
+use crate::background::Watched;
 use crate::cli::Global;
 use crate::exit::{Code, Interrupted};
 use crate::human;
 use crate::interrupt::Interrupt;
-use crate::loading::Loading;
+use crate::loading::{Loaded, Loading};
 use crate::need::Need;
 use crate::output::Output;
 use crate::progress::Progress;
@@ -35,14 +37,17 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
     tokenizer.check_fits(model.signature())?;
     let destination = Destination::new(&args.out)?;
-    let mut seconds = Seconds::default();
-    let collected = timed(&mut seconds.read, || units::collect(&args.paths, &args.unit_options()))?;
+    let mut outside_times = OutsideTimes::default();
+    let collected =
+        timed(&mut outside_times.read, || units::collect(&args.paths, &args.unit_options()))?;
     note_skipped(&collected, output);
+    let traffic = args.traffic.open()?;
+    traffic.iter().try_for_each(|file| file.check(&Work::Items(vec![1])))?;
 
     let interrupt = Interrupt::listen()?;
     let texts: Vec<&str> = collected.units.iter().map(|unit| unit.text.as_str()).collect();
     let n_threads = args.backend.n_threads();
-    let tokens = timed(&mut seconds.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
+    let tokens = timed(&mut outside_times.tokenize, || tokenizer.encode_all(&texts, n_threads))?;
     interrupt.check("nothing was written")?;
     let loading = Loading {
         args: &args.backend,
@@ -54,20 +59,22 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         interrupt: &interrupt,
     };
     let need = need(&model, &tokens, args.max_length)?;
-    let loaded = timed(&mut seconds.load, || loading.open(&need, args.session_options()));
+    let loaded = timed(&mut outside_times.load, || loading.open(&need, args.session_options()));
     interrupt.check("nothing was written")?;
     let loaded = loaded?;
     let partial = Partial::of(&model, args, &loaded.backend.probe())?;
     let (backend, executable) = (Arc::clone(&loaded.backend), Arc::clone(&loaded.executable));
     let encoder = Encoder::new(backend, Arc::clone(&model), executable)?;
-    let options = args.encode_options(&tokenizer, &loaded.backend.id());
+    let options = args.encode_options(&tokenizer, &loaded);
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
 
     let n_resumed =
         if args.resume { partial.restore(&collected.units, &mut embeddings)? } else { 0 };
     let progress = Progress::of(output, tokens.len() - n_resumed, "units");
     let watch = Watch { progress: &progress, interrupt: &interrupt };
+    let compiles = watched(args, &loaded, &progress, output)?;
     let encoded = encoder.encode(&tokens, &options, &mut embeddings, &watch);
+    let compiled = compiles.map(Watched::finish);
     progress.finish();
     let kept = || keep(&partial, &collected, &embeddings);
     let encoded = match encoded {
@@ -79,10 +86,15 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         }
     };
 
-    let written =
-        timed(&mut seconds.write, || destination.write(&embeddings, &collected.units, &tokens));
+    let written = timed(&mut outside_times.write, || {
+        destination.write(&embeddings, &collected.units, &tokens)
+    });
     written.map_err(|error| failed(error, "the embeddings were not written", kept()))?;
     partial.remove();
+    if let Some(traffic) = traffic {
+        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        traffic.add(&Work::Histogram(Histogram::of(&lengths)))?;
+    }
     output.beside(&Finished {
         out: args.out.display().to_string(),
         units_file: units_path(&args.out).display().to_string(),
@@ -95,13 +107,26 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         max_length: args.max_length,
         passed_over: &loaded.passed_over,
         programs: &loaded.programs,
+        compiled,
         skipped: &collected.skipped,
-        seconds,
+        outside_times,
         tokens_per_second: encoded.tokens_per_second(),
         items_per_second: encoded.items_per_second(),
         report: &encoded,
     })?;
     Ok(if collected.has_unreadable() { Code::No } else { Code::Done })
+}
+
+/// Watches what is compiled meanwhile, where that was asked for and is possible.
+fn watched(
+    args: &Args,
+    loaded: &Loaded,
+    progress: &Progress,
+    output: &Output,
+) -> Result<Option<Watched>> {
+    let router = loaded.router.as_ref().filter(|_| args.backend.compile_background);
+    let start = |router| Watched::start(router, Some(progress.clone()), *output);
+    Ok(router.map(start).transpose()?)
 }
 
 /// What the work will ask of the model.

@@ -8,16 +8,21 @@ use shapeyard_core::registry::PassedOver;
 use shapeyard_encode::EncodeReport;
 use shapeyard_encode::units::Skipped;
 
+use crate::background::Compiled;
 use crate::human;
 use crate::loading::Program;
 use crate::output::Report;
 
 /// Time spent outside the encoder.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Seconds {
+pub(super) struct OutsideTimes {
+    #[serde(rename = "read_seconds")]
     pub(super) read: f64,
+    #[serde(rename = "tokenize_seconds")]
     pub(super) tokenize: f64,
+    #[serde(rename = "load_seconds")]
     pub(super) load: f64,
+    #[serde(rename = "write_seconds")]
     pub(super) write: f64,
 }
 
@@ -37,8 +42,11 @@ pub(super) struct Finished<'a> {
     pub(super) passed_over: &'a [PassedOver],
     /// What was compiled before and is loaded.
     pub(super) programs: &'a [Program],
+    /// What was compiled meanwhile, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compiled: Option<Compiled>,
     pub(super) skipped: &'a [Skipped],
-    pub(super) seconds: Seconds,
+    pub(super) outside_times: OutsideTimes,
     pub(super) tokens_per_second: f64,
     pub(super) items_per_second: f64,
     #[serde(flatten)]
@@ -54,6 +62,12 @@ impl Report for Finished<'_> {
         if !self.programs.is_empty() {
             let programs = human::count(self.programs.len(), "program");
             writeln!(out, "loaded   {programs} from the cache")?;
+        }
+        if report.routes.iter().any(|it| it.fallback.is_some()) {
+            self.write_routes(out)?;
+        }
+        if let Some(compiled) = &self.compiled {
+            writeln!(out, "compiled {}", compiled.text())?;
         }
         let tried = match report.tried.len() {
             0 => String::new(),
@@ -85,10 +99,30 @@ impl Report for Finished<'_> {
 }
 
 impl Finished<'_> {
+    /// Who answered what, and why.
+    fn write_routes(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (n, it) in self.report.routes.iter().enumerate() {
+            let name = if n == 0 { "routes  " } else { "        " };
+            let batches = match it.n_batches {
+                1 => "1 batch".to_owned(),
+                n => format!("{n} batches"),
+            };
+            let tokens = human::count(it.n_real_tokens, "token");
+            let (route, backend) = (human::name(&it.route), &it.backend);
+            write!(out, "{name} {batches} of {tokens} on {backend}, {route}")?;
+            match &it.fallback {
+                Some((other, reason)) if other == backend => writeln!(out, ": {reason}")?,
+                Some((other, reason)) => writeln!(out, " with {other}: {reason}")?,
+                None => writeln!(out)?,
+            }
+        }
+        Ok(())
+    }
+
     fn write_times(&self, out: &mut dyn Write) -> io::Result<()> {
         let inside = &self.report.times;
         let seconds = |seconds| human::time(Duration::from_secs_f64(seconds));
-        let Seconds { read, tokenize, load, write } = self.seconds;
+        let OutsideTimes { read, tokenize, load, write } = self.outside_times;
         writeln!(
             out,
             "time     {} to read, {} to tokenize, {} to load the model, {} to try settings,",

@@ -22,18 +22,12 @@ impl Report for Planned {
 
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         self.programs(out)?;
-        self.batches(out)?;
+        if self.is_explained {
+            self.batches(out)?;
+        }
         self.totals(out)?;
-        let reasons = &self.plan.reasons;
-        if !reasons.is_empty() {
-            writeln!(out)?;
-        }
-        let n_more = reasons.len().saturating_sub(N_REASONS);
-        if n_more > 0 {
-            writeln!(out, "- {n_more} programs more are left out; --format json says why")?;
-        }
-        // What was decided last matters most.
-        reasons.iter().skip(n_more).try_for_each(|reason| writeln!(out, "- {reason}"))
+        self.present(out)?;
+        self.reasons(out)
     }
 }
 
@@ -109,6 +103,44 @@ impl Planned {
         parts.collect::<Vec<_>>().join(" + ")
     }
 
+    /// What was decided about the plan as a whole; without --explain the last of it.
+    fn reasons(&self, out: &mut dyn Write) -> io::Result<()> {
+        let most = if self.is_explained { N_REASONS } else { 1 };
+        let reasons = &self.plan.reasons;
+        let n_more = reasons.len().saturating_sub(most);
+        if !reasons.is_empty() {
+            writeln!(out)?;
+        }
+        if n_more > 0 && self.is_explained {
+            writeln!(out, "- {n_more} programs more are left out; --format json says why")?;
+        }
+        // What was decided last matters most.
+        reasons.iter().skip(n_more).try_for_each(|reason| writeln!(out, "- {reason}"))?;
+        if !self.is_explained && !self.plan.batches.is_empty() {
+            writeln!(out, "--explain says where each batch runs, and why")?;
+        }
+        Ok(())
+    }
+
+    /// What the plan is worth beside the programs that are there.
+    fn present(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(present) = &self.present else { return Ok(()) };
+        let (n, used) = (human::count(present.buckets.len(), "program"), present.n_used);
+        let seconds = time(present.totals.seconds);
+        writeln!(out, "present    {n}, {used} of them used: {seconds} a pass")?;
+        let compile = time(self.plan.totals.compile_seconds);
+        let saves = saved(present.saved_seconds);
+        match present.break_even_runs {
+            Some(0) => writeln!(out, "saves      {saves} a pass beside them, without a compile"),
+            Some(n) => writeln!(
+                out,
+                "saves      {saves} a pass beside them; {compile} of compiling, paid after {}",
+                passes(n)
+            ),
+            None => writeln!(out, "saves      nothing beside them"),
+        }
+    }
+
     fn totals(&self, out: &mut dyn Write) -> io::Result<()> {
         let totals = &self.plan.totals;
         let n_rows = totals.n_rows;
@@ -123,9 +155,10 @@ impl Planned {
         )?;
         let cpu_share = totals.n_cpu_tokens as f64 / totals.n_real_tokens.max(1) as f64;
         writeln!(out, "on the cpu {} of the real tokens", percent(cpu_share))?;
-        let assumed = if self.prices_are_assumed { ", by assumed prices" } else { "" };
         let (seconds, cpu) = (time(totals.seconds), time(totals.cpu_seconds));
-        writeln!(out, "time       {seconds} a pass; {cpu} on the cpu alone{assumed}")?;
+        writeln!(out, "time       {seconds} a pass; {cpu} on the cpu alone")?;
+        writeln!(out, "prices     programs: {}", self.prices_from.device.text())?;
+        writeln!(out, "           cpu: {}", self.prices_from.cpu.text())?;
         let compile = time(totals.compile_seconds);
         match totals.break_even_runs {
             _ if self.plan.buckets.is_empty() => Ok(()),

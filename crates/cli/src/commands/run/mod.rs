@@ -12,19 +12,23 @@ use anyhow::{Error, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::value_parser;
 use shapeyard_core::backend::SessionOptions;
-use shapeyard_core::{Outputs, Request, RunError, RunReport, Session, TensorView};
+use shapeyard_core::plan::{Requests, Work};
+use shapeyard_core::{Outputs, Request, RunError, RunReport, Session, Signature, TensorView};
 
 use self::destination::Destination;
 use self::inputs::{Inputs, NamedFile};
 use self::report::{Finished, Repeats};
 use crate::axes::AxisArgs;
 use crate::backends::BackendArgs;
+use crate::background::Watched;
 use crate::cli::Global;
 use crate::exit::{Code, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::loading::Loading;
 use crate::need::Need;
 use crate::output::Output;
+use crate::traffic::TrafficArgs;
+use crate::work_symbols::{WorkSymbolArgs, WorkSymbols};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -40,7 +44,7 @@ converted: what the model takes as f32 has to be f32.
 
 migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into
 the smallest that holds it, or split over several. One that none holds ends with 3 and says what to
-warm. onnxruntime loads its rewritten model from there if it was warmed.";
+warm; under --backend auto another backend answers it. onnxruntime loads its rewritten model from there if it was warmed.";
 
 /// The time of every run is kept, and more of them say nothing new.
 const MOST_REPEATS: i64 = 1_000_000;
@@ -62,6 +66,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     #[command(flatten)]
+    traffic: TrafficArgs,
+    #[command(flatten)]
     axes: AxisArgs,
     /// Run so many times and report the times; outputs are those of the last run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=MOST_REPEATS))]
@@ -77,6 +83,9 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let views = inputs.views();
     let request = Request::bind(signature, &views).map_err(|error| inputs.explain(&error))?;
     let destination = Destination::new(&args.out, signature)?;
+    let traffic = args.traffic.open()?;
+    let work = work(signature, &request, args.repeat)?;
+    traffic.iter().try_for_each(|file| file.check(&work))?;
     let interrupt = Interrupt::listen()?;
     let options = SessionOptions::threads(args.backend.n_threads());
     let loading = Loading {
@@ -93,7 +102,10 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
 
     let mut session = loaded.executable.session(&options)?;
     let mut outputs = Outputs::new();
+    let watched = loaded.router.as_ref().filter(|_| args.backend.compile_background);
+    let watched = watched.map(|router| Watched::start(router, None, *output)).transpose()?;
     let repeated = repeat(session.as_mut(), &request, &mut outputs, args.repeat, &interrupt);
+    let compiled = watched.map(Watched::finish);
     let (run_report, repeats) = repeated.map_err(|error| explain(error, &loading))?;
 
     let results: Vec<(&str, TensorView<'_>)> = signature
@@ -103,16 +115,19 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         .map(|(spec, tensor)| (spec.name.as_str(), tensor.view()))
         .collect();
     let files = destination.write(&results)?;
-    output.beside(&Finished::new(
-        &model,
-        &loaded,
-        &run_report,
-        &inputs.listed(),
-        &results,
-        files,
-        repeats,
-    ))?;
+    traffic.iter().try_for_each(|file| file.add(&work))?;
+    let listed = inputs.listed();
+    let finished = Finished::new(&model, &loaded, &run_report, &listed, &results, files, repeats);
+    output.beside(&finished.with_compiled(compiled))?;
     Ok(Code::Done)
+}
+
+/// The runs as work to plan by.
+fn work(signature: &Signature, request: &Request<'_>, n: u32) -> Result<Work> {
+    let WorkSymbols { rows, length } = WorkSymbolArgs::default().of(signature)?;
+    let extent = |name: &str| signature.symbol(name).and_then(|it| request.extents().get(it));
+    let (rows, length) = (extent(&rows).unwrap_or(1).max(1), extent(&length).unwrap_or(1).max(1));
+    Ok(Work::Requests(vec![Requests { rows, length, count: u64::from(n) }]))
 }
 
 /// A request that found no program gets the command that compiles one.

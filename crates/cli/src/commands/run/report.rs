@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shapeyard_core::registry::PassedOver;
-use shapeyard_core::{BackendId, BindingMode, DataType, Model, Route, RunReport, TensorView, Tier};
+use shapeyard_core::{
+    BackendId, BindingMode, DataType, Fallback, Model, Route, RunReport, TensorView, Tier,
+};
 
+use crate::background::Compiled;
 use crate::human;
 use crate::loading::{Loaded, Program};
 use crate::output::Report;
@@ -68,6 +71,12 @@ pub(super) struct Finished<'a> {
     model: String,
     backend: &'a BackendId,
     passed_over: &'a [PassedOver],
+    /// The part of another backend than the preferred one in the last run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a Fallback>,
+    /// What was compiled meanwhile, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compiled: Option<Compiled>,
     route: Route,
     tier: Tier,
     binding: BindingMode,
@@ -96,6 +105,8 @@ impl<'a> Finished<'a> {
         Self {
             model: model.path().display().to_string(),
             backend: &report.backend,
+            fallback: report.fallback.as_ref(),
+            compiled: None,
             passed_over: &loaded.passed_over,
             programs: &loaded.programs,
             route: report.route,
@@ -116,6 +127,13 @@ impl<'a> Finished<'a> {
     }
 }
 
+impl Finished<'_> {
+    /// What was compiled meanwhile.
+    pub(super) fn with_compiled(self, compiled: Option<Compiled>) -> Self {
+        Self { compiled, ..self }
+    }
+}
+
 impl Report for Finished<'_> {
     const COMMAND: &'static str = "run";
 
@@ -123,6 +141,9 @@ impl Report for Finished<'_> {
         let time = |seconds| human::time(Duration::from_secs_f64(seconds));
         writeln!(out, "backend  {}", self.backend)?;
         writeln!(out, "route    {}", self.route_text())?;
+        if let Some(compiled) = &self.compiled {
+            writeln!(out, "compiled {}", compiled.text())?;
+        }
         if !self.programs.is_empty() {
             let programs = human::count(self.programs.len(), "program");
             writeln!(out, "loaded   {programs} from the cache")?;
@@ -150,21 +171,19 @@ impl Report for Finished<'_> {
 impl Finished<'_> {
     /// What happened to the request, and what that cost.
     fn route_text(&self) -> String {
-        let mut text = format!("{}, {}", name(&self.route), name(&self.tier));
+        let mut text = format!("{}, {}", human::name(&self.route), human::name(&self.tier));
         if self.n_pieces > 1 {
             text.push_str(&format!(", in {} pieces", self.n_pieces));
         }
         if self.n_padded_rows > 0 {
             text.push_str(&format!(", {} of padding", human::count(self.n_padded_rows, "row")));
         }
+        if let Some(Fallback { backend, reason, n_rows }) = self.fallback {
+            let rows = human::count(*n_rows, "row");
+            text.push_str(&format!("; {rows} on {backend}: {reason}"));
+        }
         text
     }
-}
-
-/// The name that JSON has for it.
-fn name(value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).unwrap_or_default();
-    value.as_str().unwrap_or("unknown").to_owned()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `shapeyard warm`.
 
+mod planned;
 mod report;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ Examples:
   shapeyard warm model.onnx --buckets batch=1,2,4,8 sequence=32,64
   shapeyard warm model.onnx --buckets batch=..64 sequence=16..128:16 --precision fp16
   shapeyard warm model.onnx --backend migraphx --target ref --buckets batch=1,8 --cache model.cache
+  shapeyard warm model.onnx --plan plan.json
   shapeyard warm model.onnx --backend onnxruntime
   shapeyard warm model.onnx --buckets batch=..64 --retry --format json
 
@@ -56,6 +58,9 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     buckets: BucketArgs,
+    /// The programs of a plan that `shapeyard plan --out` wrote, what saves most first
+    #[arg(long, value_name = "FILE.json", conflicts_with = "buckets")]
+    plan: Option<PathBuf>,
     /// Who compiles: migraphx or onnxruntime [default: migraphx where shapes are given, else the first
     /// that is usable]
     #[arg(long, value_name = "NAME", default_value = "auto", hide_default_value = true)]
@@ -85,9 +90,18 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     if backend.id() == migraphx.id() {
         migraphx.check_options(&model)?;
     }
-    let buckets = args.buckets.shapes(model.signature(), backend.as_ref(), output)?;
     let cache = args.cache.open(output)?;
     let store = Arc::new(cache.store);
+    let buckets = match &args.plan {
+        Some(file) if backend.capabilities().shapes == ShapeSupport::Static => {
+            planned::buckets(file, &model, store.digests().of_model(&model)?)?
+        }
+        Some(_) => vec![Bucket::default()],
+        None => args.buckets.shapes(model.signature(), backend.as_ref(), output)?,
+    };
+    if buckets.is_empty() {
+        output.note("the plan wants no program");
+    }
     let optimisation = Optimisation::default();
     let artifacts =
         CachedArtifacts::new(store, Arc::clone(&backend), Arc::clone(&model), optimisation)?;
@@ -110,7 +124,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
 /// Who is meant: shapes are for a backend that needs them, and it is not passed over in silence.
 fn chosen(args: &Args) -> Result<Choice> {
     let choice = args.migraphx.choice(&args.backend)?;
-    let needs_shapes = choice == Choice::Auto && args.buckets.is_given();
+    let needs_shapes = choice == Choice::Auto && (args.buckets.is_given() || args.plan.is_some());
     Ok(if needs_shapes { Choice::Forced(shapeyard_migraphx::ID) } else { choice })
 }
 

@@ -1,0 +1,45 @@
+//! `shapeyard bench`.
+
+use anyhow::Result;
+use shapeyard_bench::command::Command;
+use shapeyard_bench::suite::{self, Host};
+
+use crate::cli::Global;
+use crate::exit::Code;
+use crate::migraphx_args::WORKER;
+use crate::output::Format;
+
+const AFTER_HELP: &str = "\
+All contenders of a contest do the same work in rounds that take turns. --record keeps what was found, with
+machine, libraries, settings and every round; `report` makes a page of it that ends in what to run, and
+`compare` says whether a later run is slower. ONNX Runtime is also driven directly, for which its library has
+to be named, by --onnxruntime or ORT_DYLIB_PATH.
+
+Examples:
+  shapeyard bench encode --model model.onnx --tokenizer tokenizer.json --corpus src/ --record a.jsonl
+  shapeyard bench coldstart --model model.onnx --extents batch=1,sequence=64
+  shapeyard bench serve-mix --model model.onnx --threads 32
+  shapeyard bench report a.jsonl --out report
+  shapeyard bench compare a.jsonl b.jsonl --fail-over 5%";
+
+/// Measure a model of your own beside ONNX Runtime driven directly
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+pub(crate) fn run(args: &Args, global: &Global) -> Result<Code> {
+    let host = Host {
+        call: "shapeyard bench",
+        words: &["bench"],
+        migraphx_worker: WORKER,
+        onnxruntime: global.onnxruntime.clone(),
+        format: match global.format {
+            Format::Text => suite::Format::Text,
+            Format::Json => suite::Format::Json,
+        },
+    };
+    Ok(if args.command.run(&host)? { Code::Done } else { Code::No })
+}
