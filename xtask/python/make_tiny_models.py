@@ -265,6 +265,19 @@ def many_outputs():
     )
 
 
+@makes("chain.onnx")
+def chain():
+    """`y` f32 [batch, 4] = `x` + 50 / 64, in 100 nodes one after the other, each of which adds or
+    multiplies by 1: many small kernels."""
+    nodes, before = [], "x"
+    for index in range(100):
+        after = "y" if index == 99 else f"step_{index:02}"
+        nodes.append(node("Add" if index % 2 else "Mul", f"{before} {'little' if index % 2 else 'one'}", after))
+        before = after
+    weights = {"little": np.float32(1 / 64), "one": np.float32(1)}
+    return model("chain", nodes, [value("x", F32, ROWS)], [value("y", F32, ROWS)], weights)
+
+
 @makes("mixed_types.onnx")
 def mixed_types():
     """Five element types, all [batch, 3]: `count` i32, `offset` i64, `flag` bool, `level` u8,

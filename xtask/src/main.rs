@@ -7,6 +7,7 @@ mod bench;
 mod bindings;
 mod ci;
 mod demo;
+mod device_tests;
 mod digest;
 mod fixtures;
 mod fuzz;
@@ -37,6 +38,7 @@ Examples:
   cargo xtask demo --hide-onnxruntime the same, as on a machine without ONNX Runtime
   cargo xtask test                    every test, and at the end what could not be run here
   cargo xtask test -- -p shapeyard-core
+  cargo xtask device-tests            the suites that want a GPU, to be run where one is
   cargo xtask bench encode            measure one suite (`bench help` lists them)
   cargo xtask ci                      what has to pass before a change goes in
 
@@ -60,6 +62,7 @@ enum Command {
     Bindings(bindings::Args),
     Demo(demo::Args),
     Test(test::Args),
+    DeviceTests(device_tests::Args),
     Lint(lint::Args),
     Tidy(tidy::Args),
     Bench(bench::Args),
@@ -87,6 +90,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Bindings(args) => bindings::run(&layout, args),
         Command::Demo(args) => demo::run(&layout, args),
         Command::Test(args) => test::run(&layout, args),
+        Command::DeviceTests(args) => device_tests::run(&layout, args),
         Command::Lint(args) => lint::run(&layout, args, &command_names()),
         Command::Tidy(args) => tidy::run(&layout, args, &command_names()),
         Command::Bench(args) => bench::run(&layout, args),

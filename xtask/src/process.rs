@@ -15,6 +15,13 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// A script for the system's shell.
+pub(crate) fn shell(script: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.arg(script);
+    command
+}
+
 /// Runs to the end with our own output, and fails when the program does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);

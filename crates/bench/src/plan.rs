@@ -108,7 +108,8 @@ fn planning(args: &Args) -> Result<Contest> {
                 sorted.sort_unstable();
                 black_box(sorted);
             })
-        }),
+        })
+        .role(Role::Limit),
         Contender::new("fitted lengths, each item a row", || {
             work(&|| drop(black_box(lengths(&Histogram::of(&items), n))))
         })

@@ -6,7 +6,11 @@ use shapeyard_cache::{MeasuredOf, Store};
 use shapeyard_core::backend::{Backend, Status};
 use shapeyard_core::plan::Histogram;
 use shapeyard_core::plan::prices::{Choice, Measurements};
+use shapeyard_core::registry::Registry;
 use shapeyard_core::{BackendId, Model};
+
+use crate::backends;
+use crate::human;
 
 /// What was measured of a model on one backend, for work of some lengths.
 #[derive(Clone, Debug, Serialize)]
@@ -45,4 +49,21 @@ pub(crate) fn measured(
         let (backend, measured_at_ms) = (backend.id(), all.measured_at_ms);
         Some(Measured { backend, measured_at_ms, choice, all })
     }))
+}
+
+/// Adds what production runs took to what `shapeyard calibrate` found. Where nobody calibrated, nothing is kept.
+pub(crate) fn refine(
+    store: &Store,
+    registry: &Registry,
+    model: &Model,
+    newer: &[Measurements],
+) -> Result<()> {
+    for newer in newer {
+        let backend = backends::named(registry, &newer.backend)?;
+        if let Some(of) = measured_of(store, model, backend.as_ref())? {
+            let newer = Measurements { measured_at_ms: human::now_ms(), ..newer.clone() };
+            store.refine_measurements(&of, &newer)?;
+        }
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 
 use common::{Folder, Ran, model, run, shapeyard};
+use serde_json::Value;
 
 /// Calibrates with few rounds, into a cache of the test's own.
 fn calibrate(folder: &Folder, name: &str, more: &[&str]) -> Ran {
@@ -72,4 +73,33 @@ fn auto_measures_whoever_is_usable_and_names_the_others() {
     assert!(measured.iter().any(|it| it["backend"] == "rten"), "{json}");
     let passed_over = json["passed_over"].as_array().unwrap();
     assert_eq!(measured.len() + passed_over.len() + json["failed"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn an_encoding_refines_what_was_calibrated_and_starts_nothing() {
+    let folder = Folder::new();
+    let texts: String = (0..40).map(|nth| format!("{{\"text\": \"x{nth}\"}}\n")).collect();
+    let texts = folder.write("texts.jsonl", texts);
+    let encode = || {
+        let mut command = shapeyard();
+        command.arg("encode").arg(model("encoder.onnx")).arg(&texts).args(RTEN);
+        command.arg("--tokenizer").arg(model("tiny_tokenizer.json")).args(["--max-length", "32"]);
+        command.args(["--sessions", "2", "--token-budget", "1"]);
+        command.arg("--out").arg(folder.path("e.npy"));
+        run(command.arg("--cache").arg(folder.path("cache"))).done();
+    };
+    encode();
+    assert!(!folder.path("cache/v1/prices").exists(), "nobody calibrated");
+    let json = calibrate(&folder, "encoder.onnx", &[&RTEN[..], &["--format", "json"]].concat());
+    let kept = json.done().json()["backends"][0]["kept_in"].as_str().unwrap().to_owned();
+    let n_runs = || {
+        let file: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+        let splits = file["content"]["measurements"]["splits"].as_array().unwrap();
+        let of = splits.iter().find(|it| it["split"]["n_sessions"] == 2).unwrap();
+        let runs = of["runs"].as_array().unwrap().iter();
+        runs.map(|it| it["n_runs"].as_f64().unwrap()).sum::<f64>()
+    };
+    let before = n_runs();
+    encode();
+    assert_eq!(n_runs(), before + 40.0);
 }

@@ -16,7 +16,7 @@ use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::pool::Pooling;
 use crate::remaining::{N_RUNS, Remaining};
-use crate::report::{Routes, Tried, rate};
+use crate::report::{Measured, Routes, Tried, rate};
 use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
@@ -30,6 +30,9 @@ const USUAL_BUDGET: usize = 512;
 /// Sessions that are tried at most. Each holds the model's weights or a share of them, and what more of
 /// them gain, threads inside a session gain as well.
 const MOST_SESSIONS: usize = 4;
+
+/// With so many batches a session, few run while other sessions are idle.
+const N_BUSY: usize = 8;
 
 /// How texts become vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl Encoder {
             times: EncodeTimes::default(),
             tried: Vec::new(),
             routes: Routes::default(),
+            measured: Measured::default(),
         };
         let setting = run.calibrate()?;
         run.finish(setting)?;
@@ -232,6 +236,7 @@ struct Run<'a> {
     times: EncodeTimes,
     tried: Vec<Tried>,
     routes: Routes,
+    measured: Measured,
 }
 
 impl Run<'_> {
@@ -274,7 +279,9 @@ impl Run<'_> {
             return Ok(());
         }
         let one_each = self.remaining.take(2 * split.n_sessions);
+        let before = self.measured.clone();
         self.run(Setting { split, token_budget: 1 }, vec![one_each])?;
+        self.measured = before;
         Ok(())
     }
 
@@ -324,6 +331,7 @@ impl Run<'_> {
         let (texts, options, layout) = (self.texts, self.options, &self.encoder.layout);
         let (lengths, observer) = (self.lengths, self.observer);
         let mut done = Totals::default();
+        let are_all_busy = batches.len() >= N_BUSY * setting.split.n_sessions;
         let fill = |batch: &Batch, request: &mut InferRequest| {
             let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();
             let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_cells: batch.length };
@@ -336,6 +344,10 @@ impl Run<'_> {
             collect(layout, batch, lengths, response, options, self.embeddings)?;
             add(&mut done, &one);
             self.routes.count(&response.report, one.n_real_tokens);
+            if are_all_busy {
+                let shape = (batch.items.len(), batch.length);
+                self.measured.add(setting.split, shape, &response.report);
+            }
             observer.progress(one.n_items, one.n_real_tokens);
             Ok(())
         };
@@ -378,6 +390,7 @@ impl Run<'_> {
             tried: self.tried,
             totals: self.totals,
             times: self.times,
+            measured: self.measured.by_backend(),
         }
     }
 }

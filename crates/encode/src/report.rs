@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use shapeyard_core::plan::Totals;
-use shapeyard_core::plan::calibrate::Setting;
-use shapeyard_core::{BackendId, FallbackReason, Route, RunReport};
+use shapeyard_core::plan::calibrate::{Setting, Split};
+use shapeyard_core::plan::prices::Measurements;
+use shapeyard_core::{BackendId, FallbackReason, Route, RunReport, StageTimes};
 
 use crate::lanes::Spent;
 
@@ -61,6 +62,35 @@ impl Routes {
         let first = self.0.first()?;
         let is_alone = |it: &Routed| it.backend == first.backend && it.route != Route::Hybrid;
         self.0.iter().all(is_alone).then(|| first.backend.clone())
+    }
+}
+
+/// What batches took, while all sessions were at work.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured(Vec<Measurements>);
+
+impl Measured {
+    /// Adds a batch that one of the split's sessions ran.
+    pub(crate) fn add(&mut self, split: Split, (rows, length): (usize, usize), report: &RunReport) {
+        let backend = match (report.route, &report.fallback) {
+            (Route::Exact, _) => &report.backend,
+            (Route::Fallback, Some(fallback)) => &fallback.backend,
+            // What ran then had other shapes, or took parts of the time in two places.
+            _ => return,
+        };
+        let at = self.0.iter().position(|it| it.backend == *backend).unwrap_or_else(|| {
+            self.0.push(Measurements::new(backend.clone()));
+            self.0.len() - 1
+        });
+        let StageTimes { prepare, run, finish } = report.times;
+        // The others got as much done meanwhile.
+        let seconds = (prepare + run + finish).as_secs_f64() / split.n_sessions.max(1) as f64;
+        self.0[at].of(split).runs.record(rows, length, seconds);
+    }
+
+    /// All of it, by backend.
+    pub(crate) fn by_backend(self) -> Vec<Measurements> {
+        self.0
     }
 }
 
@@ -121,6 +151,10 @@ pub struct EncodeReport {
     pub times: EncodeTimes,
     /// Whether it was told to stop before all was done.
     pub interrupted: bool,
+    /// What batches took that ran in the shape that they came in, by the backend that ran them: prices can be
+    /// [refined](Measurements::refine) with it.
+    #[serde(skip)]
+    pub measured: Vec<Measurements>,
 }
 
 impl EncodeReport {

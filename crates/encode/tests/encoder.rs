@@ -117,6 +117,24 @@ fn one_encoding_after_another_uses_the_same_sessions() {
 }
 
 #[test]
+fn what_batches_took_is_told_where_all_sessions_were_busy() {
+    let encoder = open("encoder.onnx").unwrap();
+    let measured = |n: usize| {
+        let texts = texts(n);
+        let mut embeddings = encoder.embeddings(&texts, &FIXED).unwrap();
+        encoder.encode(&texts, &FIXED, &mut embeddings, &Unobserved).unwrap().measured
+    };
+    assert!(measured(15).is_empty(), "sessions may have been idle");
+    let [mut of] = <[_; 1]>::try_from(measured(100)).unwrap();
+    assert_eq!(of.backend, BackendId::new("rten"));
+    let sums = of.of(FIXED.split.unwrap()).runs.sums();
+    let tokens: usize = texts(100).iter().map(|it| it.ids.len()).sum();
+    assert_eq!(sums.iter().map(|it| it.n_runs).sum::<f64>(), 100.0);
+    assert_eq!(sums.iter().map(|it| it.tokens).sum::<f64>(), tokens as f64);
+    assert!(sums.iter().all(|it| it.cost > 0.0));
+}
+
+#[test]
 fn padding_and_order_change_nothing() {
     let texts = texts(60);
     let alone = encode(&texts, &FIXED);

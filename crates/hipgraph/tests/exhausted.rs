@@ -52,8 +52,8 @@ fn fill(bench: &Bench) -> Vec<DeviceBuffer> {
 }
 
 #[test]
-fn without_memory_answers_are_right_and_errors_typed() {
-    let bench = bench_or_skip!("without_memory_answers_are_right_and_errors_typed");
+fn pitfall_74_without_memory_answers_are_right_and_errors_typed() {
+    let bench = bench_or_skip!("pitfall_74_without_memory_answers_are_right_and_errors_typed");
     let stream = bench.stream();
     let (from, to) = (bench.buffer(1024), bench.buffer(1024));
     write_floats(&stream, &from, &[1.5; 256]);

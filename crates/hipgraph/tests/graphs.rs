@@ -127,10 +127,9 @@ impl Buffers {
 
 const WARMING: Action = Action::Eager(EagerReason::Warming);
 
-/// Pitfall 52.
 #[test]
-fn a_replay_never_crosses_modes() {
-    let bench = bench_or_skip!("a_replay_never_crosses_modes");
+fn pitfall_52_a_replay_never_crosses_modes() {
+    let bench = bench_or_skip!("pitfall_52_a_replay_never_crosses_modes");
     let stream = bench.stream();
     let mut runner = Runner::new(&stream, Settings::default());
     let buffers = Buffers::new(&bench, &stream);
@@ -147,11 +146,12 @@ fn a_replay_never_crosses_modes() {
     assert_eq!((counts.eager, counts.captures, counts.replays), (4, 2, 34));
 }
 
-/// Pitfalls 53 and 54; the million runs are in the tests of the state machine.
+/// The million runs are in the tests of the state machine.
 #[test]
-fn addresses_that_drift_are_captured_anew_and_those_that_jump_are_staged() {
-    let bench =
-        bench_or_skip!("addresses_that_drift_are_captured_anew_and_those_that_jump_are_staged");
+fn pitfalls_53_54_addresses_that_drift_are_captured_anew_and_those_that_jump_are_staged() {
+    let bench = bench_or_skip!(
+        "pitfalls_53_54_addresses_that_drift_are_captured_anew_and_those_that_jump_are_staged"
+    );
     let stream = bench.stream();
     let mut settings = Settings::default();
     settings.probation_runs = 8;
@@ -187,10 +187,9 @@ fn addresses_that_drift_are_captured_anew_and_those_that_jump_are_staged() {
     assert!(modes.contains(&BindingMode::DirectBind) && modes.contains(&BindingMode::Staged));
 }
 
-/// Pitfall 55.
 #[test]
-fn our_own_buffers_that_move_are_captured_anew() {
-    let bench = bench_or_skip!("our_own_buffers_that_move_are_captured_anew");
+fn pitfall_55_our_own_buffers_that_move_are_captured_anew() {
+    let bench = bench_or_skip!("pitfall_55_our_own_buffers_that_move_are_captured_anew");
     let stream = bench.stream();
     let mut runner = Runner::new(&stream, Settings::default());
     let buffers = Buffers::new(&bench, &stream);
@@ -205,10 +204,9 @@ fn our_own_buffers_that_move_are_captured_anew() {
     assert_eq!(work.run(&mut runner, 1, false).action, Action::Replay);
 }
 
-/// Pitfall 56.
 #[test]
-fn a_run_that_adds_up_answers_the_same_from_the_first() {
-    let bench = bench_or_skip!("a_run_that_adds_up_answers_the_same_from_the_first");
+fn pitfall_56_a_run_that_adds_up_answers_the_same_from_the_first() {
+    let bench = bench_or_skip!("pitfall_56_a_run_that_adds_up_answers_the_same_from_the_first");
     let stream = bench.stream();
     let mut runner = Runner::new(&stream, Settings::default());
     let buffers = Buffers::new(&bench, &stream);
@@ -226,10 +224,11 @@ fn a_run_that_adds_up_answers_the_same_from_the_first() {
     }
 }
 
-/// Pitfalls 56 and 68: the comparison finds a replay that answers otherwise.
+/// The comparison finds a replay that answers otherwise.
 #[test]
-fn a_replay_that_answers_otherwise_is_found_and_never_serves() {
-    let bench = bench_or_skip!("a_replay_that_answers_otherwise_is_found_and_never_serves");
+fn pitfalls_56_68_a_replay_that_answers_otherwise_is_found_and_never_serves() {
+    let bench =
+        bench_or_skip!("pitfalls_56_68_a_replay_that_answers_otherwise_is_found_and_never_serves");
     let stream = bench.stream();
     let mut settings = Settings::default();
     settings.checks = 2;
@@ -246,10 +245,9 @@ fn a_replay_that_answers_otherwise_is_found_and_never_serves() {
     assert_eq!(ran[5].action, Action::Eager(EagerReason::Condemned));
 }
 
-/// Pitfall 57.
 #[test]
-fn a_capture_that_fails_is_answered_eagerly_and_rests() {
-    let bench = bench_or_skip!("a_capture_that_fails_is_answered_eagerly_and_rests");
+fn pitfall_57_a_capture_that_fails_is_answered_eagerly_and_rests() {
+    let bench = bench_or_skip!("pitfall_57_a_capture_that_fails_is_answered_eagerly_and_rests");
     let stream = bench.stream();
     let mut settings = Settings::default();
     settings.rest_runs = 3;
@@ -276,10 +274,10 @@ fn a_capture_that_fails_is_answered_eagerly_and_rests() {
     assert_eq!(actions[6..], [Action::Capture, Action::Replay]);
 }
 
-/// Pitfall 60's shape of requests: a larger and a smaller bucket in turn.
+/// A larger and a smaller bucket in turn.
 #[test]
-fn buckets_in_turn_each_have_their_own_graph() {
-    let bench = bench_or_skip!("buckets_in_turn_each_have_their_own_graph");
+fn pitfall_60_buckets_in_turn_each_have_their_own_graph() {
+    let bench = bench_or_skip!("pitfall_60_buckets_in_turn_each_have_their_own_graph");
     let stream = bench.stream();
     let mut runner = Runner::new(&stream, Settings::default());
     let buffers = Buffers::new(&bench, &stream);
@@ -296,10 +294,10 @@ fn buckets_in_turn_each_have_their_own_graph() {
     assert_eq!(runner.statistics().replays, 50 - 6);
 }
 
-/// Pitfall 59: graphs that make room may still be in flight.
+/// Graphs that make room may still be in flight.
 #[test]
-fn graphs_that_make_room_end_first() {
-    let bench = bench_or_skip!("graphs_that_make_room_end_first");
+fn pitfall_59_graphs_that_make_room_end_first() {
+    let bench = bench_or_skip!("pitfall_59_graphs_that_make_room_end_first");
     let stream = bench.stream();
     let mut settings = Settings::default();
     settings.capacity = 1;
@@ -316,10 +314,9 @@ fn graphs_that_make_room_end_first() {
     assert_eq!(runner.statistics().evictions, 59);
 }
 
-/// Pitfall 66.
 #[test]
-fn on_the_default_stream_graphs_are_off_with_a_reason() {
-    let bench = bench_or_skip!("on_the_default_stream_graphs_are_off_with_a_reason");
+fn pitfall_66_on_the_default_stream_graphs_are_off_with_a_reason() {
+    let bench = bench_or_skip!("pitfall_66_on_the_default_stream_graphs_are_off_with_a_reason");
     // SAFETY: the default stream is always there.
     let stream = unsafe { Stream::borrowed(&bench.device, ptr::null_mut()) };
     let mut runner = Runner::new(&stream, Settings::default());
@@ -333,10 +330,9 @@ fn on_the_default_stream_graphs_are_off_with_a_reason() {
     }
 }
 
-/// Pitfall 63.
 #[test]
-fn lanes_of_many_threads_answer_as_one() {
-    let bench = bench_or_skip!("lanes_of_many_threads_answer_as_one");
+fn pitfall_63_lanes_of_many_threads_answer_as_one() {
+    let bench = bench_or_skip!("pitfall_63_lanes_of_many_threads_answer_as_one");
     for n_lanes in [2, 8] {
         thread::scope(|scope| {
             for lane in 0..n_lanes {

@@ -21,10 +21,11 @@ use common::{Double, Failed, Program, Results, call, inputs, made, made_up};
 use hipgraph::{CaptureError, Device, DeviceBuffer, Stream};
 
 /// Every model that the double takes, with an extent for its open axes.
-const MODELS: [(&str, usize); 34] = [
+const MODELS: [(&str, usize); 35] = [
     ("identity.onnx", 3),
     ("add_one.onnx", 3),
     ("dense.onnx", 5),
+    ("chain.onnx", 3),
     ("external.onnx", 5),
     ("encoder.onnx", 4),
     ("many_inputs.onnx", 2),
@@ -236,6 +237,22 @@ fn a_run_is_captured_and_replayed() {
     {
         replays(settings, &device, &double);
     }
+}
+
+#[test]
+fn a_hundred_kernels_are_a_hundred_nodes() {
+    let (device, double) = device_or_skip!("a_hundred_kernels_are_a_hundred_nodes", "queue-bound");
+    let rig = Rig::of(&device, &double, "chain.onnx", 4);
+    let given = inputs(&rig.program, 1);
+    rig.write(&given);
+    let right = rig.run().unwrap();
+    let (graph, results) = rig.stream.capture(|stream| rig.enqueue_on(stream)).unwrap();
+    assert_eq!(graph.n_nodes(), 100);
+    rig.spoil();
+    // SAFETY: nothing that was captured has moved.
+    unsafe { graph.launch(&rig.stream) }.unwrap();
+    assert_eq!(rig.read(&results.addresses()), right);
+    assert_eq!(right, on_the_host(&double, "chain.onnx", 4, &given));
 }
 
 #[test]

@@ -22,10 +22,11 @@ use shapeyard_core::{Model, Outputs, Request, Tensor, TensorView};
 use shapeyard_cpu::Rten;
 
 /// Models that rten computes too, with an extent for their open axes.
-const MODELS: [(&str, usize); 25] = [
+const MODELS: [(&str, usize); 26] = [
     ("identity.onnx", 3),
     ("add_one.onnx", 3),
     ("dense.onnx", 5),
+    ("chain.onnx", 3),
     ("encoder.onnx", 4),
     ("many_inputs.onnx", 2),
     ("many_outputs.onnx", 3),

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use shapeyard_core::Model;
-use shapeyard_core::backend::{LoadJob, SessionOptions};
+use shapeyard_core::backend::{LoadJob, SessionOptions, Status};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_cpu::CpuOptions;
@@ -116,6 +116,10 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
     let n_threads = setting.map_or(args.threads, |setting| setting.split.n_threads);
     let job = LoadJob::of(&model).for_sessions(SessionOptions::threads(n_threads));
     let opened = registry.open(&choice, &job)?;
+    let version = match opened.backend.probe().status {
+        Status::Usable { version, .. } => version,
+        Status::Unusable { reason, .. } => bail!("a backend that was opened is unusable: {reason}"),
+    };
     let encoder = Encoder::new(opened.backend, Arc::new(model), opened.executable)?;
     let options = EncodeOptions {
         pooling: Pooling::Mean,
@@ -137,7 +141,7 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
         n_padded_tokens: report.totals.n_padded_tokens,
         setting: Some(report.setting),
         tried: report.tried.iter().map(tried).collect(),
-        backend: report.backend.to_string(),
+        backend: format!("{} {version}", report.backend),
         n_dims: embeddings.n_dims(),
         vectors: embeddings.values().to_vec(),
     })

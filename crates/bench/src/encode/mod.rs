@@ -36,6 +36,8 @@ const MEASURED: &str = "measured.json";
 /// The tokens of the texts that ours finds its setting on, more of the same corpus.
 const CALIBRATION: &str = "calibration.json";
 const CALIBRATION_FACTOR: usize = 4;
+/// Fewer texts than these leave too little for each trial.
+const LEAST_CALIBRATION: usize = 1000;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -148,7 +150,7 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
         Ok(ids.iter().map(|ids| ids.len()).collect())
     };
     let mut lengths = write(MEASURED, n_units)?;
-    write(CALIBRATION, (CALIBRATION_FACTOR * n_units).min(collected.len()))?;
+    write(CALIBRATION, (CALIBRATION_FACTOR * n_units).max(LEAST_CALIBRATION).min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
     let counts = Histogram::of(&lengths).entries().to_vec();

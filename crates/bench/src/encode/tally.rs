@@ -127,7 +127,10 @@ pub(super) fn contest(
     tried.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let tried: Vec<String> =
         tried.iter().map(|(setting, rate)| format!("{rate:.0} {setting}")).collect();
-    notes.push(format!("what it tried, in real tokens a second: {}", tried.join("; ")));
+    notes.push(match tried[..] {
+        [] => "the texts were too few to try settings; that is the usual one".to_owned(),
+        _ => format!("what it tried, in real tokens a second: {}", tried.join("; ")),
+    });
     Contest {
         name: model.to_owned(),
         title: format!("{} texts, {} tokens", workload.n_units, workload.n_tokens),

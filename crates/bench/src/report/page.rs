@@ -41,6 +41,9 @@ const ABOUT: [About; 9] = [
     about!("sensitivity", false),
 ];
 
+/// The suite that measures measuring.
+const CONTROL: &str = "sensitivity";
+
 const HEAD: &str = include_str!("about/head.md");
 const FOOT: &str = include_str!("about/foot.md");
 const PAGE: &str = "performance.md";
@@ -145,7 +148,8 @@ impl Page {
     fn contest(&mut self, record: &Record, contest: &Contest, is_drawn: bool) {
         self.line(format_args!("\n### {}", contest.name));
         let rounds = contest.n_rounds;
-        self.line(format_args!("\n{}; medians of {rounds} rounds.", contest.title));
+        let title = sentence(&contest.title);
+        self.line(format_args!("\n{title}; medians of {rounds} rounds."));
         if is_drawn && contest.contenders.len() > 1 {
             let name = format!("{} {} {}", record.suite, contest.name, record.machine.host);
             self.plot(&name, &contest.title, plot::bars(contest));
@@ -172,17 +176,32 @@ fn origin(record: &Record) -> String {
     format!("{}.", words.join("; "))
 }
 
-/// Of each contest, ours over the best alternative; over the limit where there is no alternative.
+/// Of each contest that has an alternative, ours over the best one.
 fn best_ratios(record: &Record) -> Vec<(String, f64)> {
+    let about = ABOUT.iter().find(|about| about.suite == record.suite);
     let best = |contest: &Contest| {
-        let limit = || contest.contenders.iter().find(|it| it.role == Role::Limit);
-        let other = contest.best_rival().or_else(limit)?;
+        let other = contest.best_rival()?;
         let ours = contest.contenders.iter().filter(|it| it.role == Role::Ours);
-        let ours = ours.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?;
+        let ours = match about {
+            // Configurations of one thing: a user takes the best.
+            Some(About { is_drawn: true, .. }) => {
+                ours.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?
+            }
+            _ => contest.first_of_ours()?,
+        };
         let ratio = ours.rounds.median / other.rounds.median;
         Some((format!("{}: {}", record.suite, contest.name), ratio))
     };
+    if record.suite == CONTROL {
+        return Vec::new();
+    }
     record.contests.iter().filter_map(best).filter(|(_, ratio)| ratio.is_finite()).collect()
+}
+
+/// With a capital letter.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A name of a file that every system takes.

@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 use crate::contest::{Contest, Measured, Role};
 use crate::table::Unit;
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 960.0;
 /// Where bars begin: names stand before.
-const LEFT: f64 = 380.0;
+const LEFT: f64 = 430.0;
 /// Room for the number behind the longest bar.
-const RIGHT: f64 = 150.0;
+const RIGHT: f64 = 200.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 14.0;
 /// Characters of a name that fit before the bars.
-const N_NAME: usize = 58;
+const N_NAME: usize = 66;
 
 const OURS: &str = "#2f6f9f";
 const OTHER: &str = "#c2c8cf";
@@ -38,8 +38,8 @@ pub(super) fn bars(contest: &Contest) -> String {
     let bar = |it: &&Measured| {
         let ratio = contest.ratio_of(it).filter(|ratio| ratio.of.name != ratio.over.name);
         let ratio = match (&it.beside, ratio) {
-            (Some(_), Some(ratio)) => format!(", {:.2} of the other's", ratio.median),
-            (None, Some(ratio)) => format!(", ours takes {:.2}", ratio.median),
+            (Some(_), Some(ratio)) => format!(", this / beside {:.2}", ratio.median),
+            (None, Some(ratio)) => format!(", ours / this {:.2}", ratio.median),
             (_, None) => String::new(),
         };
         Bar {
@@ -91,15 +91,15 @@ fn chart(title: &str, bars: &[Bar], mark: Option<f64>) -> String {
 <text x="12" y="24" font-size="14">{0}</text>"##,
         escaped(title)
     );
-    for (nth, bar) in bars.iter().enumerate() {
-        let _ = row(&mut svg, TOP + ROW * nth as f64, bar, &x);
-    }
     if let Some(mark) = mark {
         let (at, end) = (x(mark), height - BOTTOM);
         let _ = writeln!(
             svg,
             r##"<path d="M{at:.1} {TOP}V{end:.1}" stroke="{INK}" stroke-dasharray="4 3"/>"##
         );
+    }
+    for (nth, bar) in bars.iter().enumerate() {
+        let _ = row(&mut svg, TOP + ROW * nth as f64, bar, &x);
     }
     svg.push_str("</svg>\n");
     svg
@@ -131,7 +131,8 @@ fn row(svg: &mut String, top: f64, bar: &Bar, x: &dyn Fn(f64) -> f64) -> std::fm
         )?;
     }
     let label = escaped(&bar.label);
-    writeln!(svg, r##"<text x="{:.1}" y="{base:.1}">{label}</text>"##, right + 8.0)
+    let halo = r##"stroke="#ffffff" stroke-width="4" paint-order="stroke""##;
+    writeln!(svg, r##"<text x="{:.1}" y="{base:.1}" {halo}>{label}</text>"##, right + 8.0)
 }
 
 fn shortened(name: &str) -> String {
@@ -159,7 +160,7 @@ mod tests {
         let svg = bars(&Contest { contenders, ..Contest::default() });
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<rect").count(), 1 + 2);
-        assert!(svg.contains("ours &lt;b>") && svg.contains("ours takes 0.5"));
+        assert!(svg.contains("ours &lt;b>") && svg.contains("ours / this 0.5"));
         assert!(overview(&[]).ends_with("</svg>\n"));
     }
 }

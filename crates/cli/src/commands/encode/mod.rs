@@ -15,13 +15,14 @@ use shapeyard_core::plan::{Histogram, Work};
 use shapeyard_core::{Model, RunError};
 use shapeyard_encode::tokens::{TextTokenizer, Tokens};
 use shapeyard_encode::units::{self, Collected, SkipReason, Skipped};
-use shapeyard_encode::{Embeddings, EncodeError, Encoder};
+use shapeyard_encode::{Embeddings, EncodeError, EncodeReport, Encoder};
 
 pub(crate) use self::args::Args;
 use self::destination::{Destination, units_path};
 use self::partial::Partial;
 use self::report::{Finished, OutsideTimes};
 use self::watch::Watch;
+use crate::backends;
 use crate::background::Watched;
 use crate::cli::Global;
 use crate::exit::{Code, Interrupted};
@@ -30,6 +31,7 @@ use crate::interrupt::Interrupt;
 use crate::loading::{Loaded, Loading};
 use crate::need::Need;
 use crate::output::Output;
+use crate::prices;
 use crate::progress::Progress;
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
@@ -91,6 +93,9 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     });
     written.map_err(|error| failed(error, "the embeddings were not written", kept()))?;
     partial.remove();
+    if let Err(error) = refine(args, global, &model, &encoded, output) {
+        output.note(format_args!("the prices in the cache are not refined: {error:#}"));
+    }
     if let Some(traffic) = traffic {
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
         traffic.add(&Work::Histogram(Histogram::of(&lengths)))?;
@@ -115,6 +120,22 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         report: &encoded,
     })?;
     Ok(if collected.has_unreadable() { Code::No } else { Code::Done })
+}
+
+/// Adds what the batches took to what was calibrated.
+fn refine(
+    args: &Args,
+    global: &Global,
+    model: &Model,
+    encoded: &EncodeReport,
+    output: &Output,
+) -> Result<()> {
+    if encoded.measured.is_empty() {
+        return Ok(());
+    }
+    let Some(opened) = args.backend.cache.look(output)? else { return Ok(()) };
+    let registry = backends::registry(global, Arc::new(args.backend.migraphx.backend()?));
+    prices::refine(&opened.store, &registry, model, &encoded.measured)
 }
 
 /// Watches what is compiled meanwhile, where that was asked for and is possible.

@@ -5,17 +5,24 @@ use std::fmt::Write as _;
 use shapeyard_core::plan::{Histogram, RoutingPlan, Workload};
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 20.0;
-const TOP: f64 = 70.0;
-const BOTTOM: f64 = 50.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 96.0;
+const BOTTOM: f64 = 52.0;
 const N_BARS: usize = 128;
 const N_TICKS: usize = 8;
-/// Labels of programs that lie close together take turns on so many lines.
+/// Lines of labels; labels that lie close together take turns on them.
 const N_LABEL_LINES: usize = 3;
+const LABEL_WIDTH: f64 = 58.0;
 
-/// A histogram of the rows by length; a line at the length of each program.
+/// The colours of neighbouring programs' bars, and of what no program serves.
+const BARS: [&str; 2] = ["#4a78b0", "#86aed6"];
+const UNSERVED: &str = "#b8b8b8";
+const LINE: &str = "#a33d22";
+
+/// A histogram of the rows by length, in the colour of the program that is long enough; over it the programs'
+/// lengths, with the share of the tokens that each serves.
 pub(super) fn svg(workload: &Workload, plan: &RoutingPlan) -> String {
     let histogram = workload.work.histogram();
     let lengths = lengths(workload, plan);
@@ -25,11 +32,19 @@ pub(super) fn svg(workload: &Workload, plan: &RoutingPlan) -> String {
     let most = bars.iter().map(|(_, _, n)| *n).max().unwrap_or(0).max(1);
     let mut svg = String::new();
     // Writing to a string does not fail.
-    let _ = header(&mut svg, workload);
-    let _ = bars.iter().try_for_each(|bar| rectangle(&mut svg, bar, longest, most));
+    let _ = header(&mut svg, workload, plan);
     let _ = axes(&mut svg, longest, most);
-    let lines = lengths.iter().enumerate();
-    let _ = lines.into_iter().try_for_each(|(nth, it)| line(&mut svg, nth, it, longest));
+    let _ = bars.iter().try_for_each(|bar| rectangle(&mut svg, bar, &lengths, longest, most));
+    let mut last = [f64::NEG_INFINITY; N_LABEL_LINES];
+    for it in &lengths {
+        let at = x(it.0, longest);
+        // The lowest line with room, or else the one whose last label is farthest away.
+        let free = last.iter().position(|before| at - before >= LABEL_WIDTH);
+        let farthest = (0..N_LABEL_LINES).min_by(|&a, &b| last[a].total_cmp(&last[b]));
+        let nth = free.or(farthest).unwrap_or(0);
+        last[nth] = at;
+        let _ = line(&mut svg, nth, it, at);
+    }
     svg.push_str("</svg>\n");
     svg
 }
@@ -69,15 +84,20 @@ fn y(share: f64) -> f64 {
     HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 }
 
-fn header(svg: &mut String, workload: &Workload) -> std::fmt::Result {
+fn header(svg: &mut String, workload: &Workload, plan: &RoutingPlan) -> std::fmt::Result {
     let symbol = if workload.length.is_empty() { "length" } else { workload.length.as_str() };
+    let totals = &plan.totals;
+    let on_cpu = 100.0 * totals.n_cpu_tokens as f64 / totals.n_real_tokens.max(1) as f64;
     writeln!(
         svg,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12" fill="#333333">
 <title>Rows by length, and the lengths that get programs</title>
 <rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>
-<text x="{LEFT}" y="18" font-size="14">Rows by length (bars), programs (lines, with their share of the tokens)</text>
+<text x="{LEFT}" y="22" font-size="15">Rows by length, and the programs that serve them</text>
+<text x="{LEFT}" y="40">{} rows; {:.3} tokens run for each real one; {on_cpu:.1}% of the tokens on the CPU. At each line: a length, its share of the tokens</text>
 <text x="{}" y="{}" text-anchor="middle">{} in tokens</text>"##,
+        totals.n_rows,
+        totals.padded_over_real(),
         f64::midpoint(LEFT, WIDTH - RIGHT),
         HEIGHT - 12.0,
         escaped(symbol),
@@ -87,6 +107,7 @@ fn header(svg: &mut String, workload: &Workload) -> std::fmt::Result {
 fn rectangle(
     svg: &mut String,
     &(first, last, n): &(usize, usize, u64),
+    lengths: &[(usize, f64)],
     longest: usize,
     most: u64,
 ) -> std::fmt::Result {
@@ -97,22 +118,30 @@ fn rectangle(
     let top = y(n as f64 / most as f64);
     let (width, height) = ((right - left - 0.5).max(0.5), y(0.0) - top);
     let range = if first == last { first.to_string() } else { format!("{first} to {last}") };
+    let held_by = lengths.iter().position(|(length, _)| *length >= first);
+    let colour = held_by.map_or(UNSERVED, |nth| BARS[nth % BARS.len()]);
     writeln!(
         svg,
-        r##"<rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" fill="#7a9cc6"><title>{range}: {n} rows</title></rect>"##
+        r##"<rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"><title>{range}: {n} rows</title></rect>"##
     )
 }
 
 fn axes(svg: &mut String, longest: usize, most: u64) -> std::fmt::Result {
     let (floor, right) = (y(0.0), WIDTH - RIGHT);
+    for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
+        let (at, rows) = (y(share), (share * most as f64).round());
+        writeln!(
+            svg,
+            r##"<path d="M{LEFT} {at:.1}H{right}" stroke="#e4e4e4"/><text x="{:.1}" y="{:.1}" text-anchor="end">{rows}</text>"##,
+            LEFT - 8.0,
+            at + 4.0,
+        )?;
+    }
+    let middle = f64::midpoint(TOP, floor);
     writeln!(
         svg,
-        r##"<path d="M{LEFT} {TOP}V{floor}H{right}" fill="none" stroke="#333333"/>
-<text x="{:.1}" y="{:.1}" text-anchor="end">{most}</text>
-<text x="{:.1}" y="{floor:.1}" text-anchor="end">0</text>"##,
-        LEFT - 6.0,
-        TOP + 4.0,
-        LEFT - 6.0,
+        r##"<path d="M{LEFT} {floor}H{right}" stroke="#333333"/>
+<text x="18" y="{middle:.1}" text-anchor="middle" transform="rotate(-90 18 {middle:.1})">rows</text>"##
     )?;
     let step = longest.div_ceil(N_TICKS).max(1);
     (0..=longest).step_by(step).try_for_each(|length| {
@@ -121,19 +150,23 @@ fn axes(svg: &mut String, longest: usize, most: u64) -> std::fmt::Result {
     })
 }
 
+/// `nth` counts lines of labels from the lowest.
 fn line(
     svg: &mut String,
     nth: usize,
     &(length, share): &(usize, f64),
-    longest: usize,
+    at: f64,
 ) -> std::fmt::Result {
-    let (at, floor) = (x(length, longest), y(0.0));
-    let label = 32.0 + 12.0 * (nth % N_LABEL_LINES) as f64;
+    let floor = y(0.0);
+    let label = TOP - 8.0 - 13.0 * nth as f64;
     let percent = 100.0 * share;
+    // A label in the middle would leave the picture at its edge.
+    let (anchor, label_at) =
+        if at > WIDTH - RIGHT - LABEL_WIDTH / 2.0 { ("end", at + 4.0) } else { ("middle", at) };
     writeln!(
         svg,
-        r##"<path d="M{at:.1} {:.1}V{floor:.1}" stroke="#b5452c" stroke-dasharray="4 3"/>
-<text x="{at:.1}" y="{label:.1}" text-anchor="end" font-size="10" fill="#b5452c">{length} ({percent:.0}%)</text>"##,
+        r##"<path d="M{at:.1} {:.1}V{floor:.1}" stroke="{LINE}" stroke-dasharray="4 3"/>
+<text x="{label_at:.1}" y="{label:.1}" text-anchor="{anchor}" font-size="11" fill="{LINE}">{length} ({percent:.0}%)</text>"##,
         label + 3.0,
     )
 }
