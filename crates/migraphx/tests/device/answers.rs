@@ -6,8 +6,10 @@ use shapeyard_migraphx::{DeviceOptions, Graphs};
 
 use crate::common::{Double, Pair, assert_same, gpu, inputs, run, shape, with_graphs};
 
+type Extents = Vec<(&'static str, usize)>;
+
 /// Models that the double runs, with a shape to compile and shapes to ask for.
-fn cases() -> Vec<(&'static str, Vec<(&'static str, usize)>, Vec<Vec<(&'static str, usize)>>)> {
+fn cases() -> Vec<(&'static str, Extents, Vec<Extents>)> {
     let rows = |n| vec![("batch", n)];
     let tokens = |n, length| vec![("batch", n), ("sequence", length)];
     vec![
@@ -91,7 +93,7 @@ fn pitfall_37_four_then_three_then_four_then_three() {
 fn pitfall_69_large_pinned_inputs_are_sent_from_where_they_are() {
     let _double = Double::with("");
     let Some(backend) = gpu("pinned inputs", DeviceOptions::default()) else { return };
-    let n = 1 << 14;
+    let n = 1 << 15;
     let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", n)])]);
     let [mut device, mut host] = pair.sessions();
     let hip = Device::first().unwrap();

@@ -4,6 +4,14 @@
 //!
 //! Without a device each test says in one line what it skipped; `SHAPEYARD_REQUIRE_DEVICE` makes that a failure.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
+
 mod answers;
 mod common;
 mod faults;
