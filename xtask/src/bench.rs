@@ -23,6 +23,7 @@ Examples:
   cargo xtask bench prices                       what the cost model predicts, and what it takes
   cargo xtask bench cache --only hit,race --format json > cache.json
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
+  cargo xtask bench router                       what requests wait for while a program is compiled
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call
   cargo xtask bench coldstart                    from the start of a process to full speed
   cargo xtask bench serve-mix                    many threads with random shapes
@@ -40,7 +41,7 @@ pub(crate) struct Args {
 const NEED_NOTHING: [&str; 6] = ["cache", "plan", "sensitivity", "compare", "--compare", "report"];
 
 /// Suites that call the real MIGraphX.
-const NEED_MIGRAPHX: [&str; 2] = ["concurrency", "overhead"];
+const NEED_MIGRAPHX: [&str; 3] = ["concurrency", "overhead", "router"];
 
 /// Suites that use MIGraphX where it is to be had, beside the real model.
 const MAY_USE_MIGRAPHX: [&str; 2] = ["all", "coldstart"];

@@ -8,6 +8,7 @@ mod concurrency;
 mod overhead;
 mod plan;
 mod prices;
+mod router;
 mod sensitivity;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Concurrency(concurrency::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
     Overhead(overhead::Args),
+    /// What requests wait for while a program is compiled, and what routing adds to a call.
+    Router(router::Args),
     /// Whether comparing finds a slowdown of a tenth, and nothing where nothing changed.
     Sensitivity(sensitivity::Args),
     /// One process of `cache`; started by it.
@@ -80,6 +83,7 @@ fn main() -> Result<ExitCode> {
         Command::Overhead(args) => args.run(&host)?,
         Command::Plan(args) => args.run(&host)?,
         Command::Prices(args) => args.run(&host)?,
+        Command::Router(args) => args.run(&host)?,
         Command::Sensitivity(args) => args.run(&host)?,
         Command::CacheWorker(args) => cache::worker::run(&args)?,
         Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),

@@ -10,9 +10,19 @@ use common::{Folder, model, run, shapeyard};
 
 #[test]
 fn help_has_examples() {
-    for command in
-        ["", "inspect", "run", "encode", "plan", "warm", "doctor", "cache", "completions", "man"]
-    {
+    for command in [
+        "",
+        "inspect",
+        "run",
+        "encode",
+        "calibrate",
+        "plan",
+        "warm",
+        "doctor",
+        "cache",
+        "completions",
+        "man",
+    ] {
         let args = [command, "--help"];
         let ran = run(shapeyard().args(args.into_iter().filter(|arg| !arg.is_empty()))).done();
         assert!(ran.stdout.contains("Examples:\n  shapeyard "), "{command}: {}", ran.stdout);

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    Fingerprint, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
+    Fingerprint, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport,
+    Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
@@ -359,6 +360,7 @@ impl Backend for MigraphxBackend {
             n_bytes: compiled.n_bytes,
             checksum,
             notes: compiled.notes,
+            in_use: InUse::default(),
         })
     }
 

@@ -3,7 +3,7 @@
 
 mod clients;
 mod place;
-mod rows;
+pub(crate) mod rows;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -29,11 +29,12 @@ macro_rules! about {
 }
 
 /// In the order of the page; other suites follow without words.
-const ABOUT: [About; 9] = [
+const ABOUT: [About; 10] = [
     about!("encode", true),
     about!("coldstart", true),
     about!("serve-mix", true),
     about!("concurrency", true),
+    about!("router", true),
     about!("overhead", false),
     about!("cache", false),
     about!("plan", false),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use artifact::{Artifact, ArtifactSource};
+pub use artifact::{Artifact, ArtifactSource, InUse};
 pub use cancellation::Cancellation;
 pub use describe::{
     ArtifactUse, BackendId, Capabilities, DeviceReport, Fingerprint, Probe, SearchStep,

@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
-    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
@@ -138,6 +138,7 @@ impl Backend for Ggml {
             n_bytes,
             checksum: Digest::of_file(&job.output).map_err(unreadable)?,
             notes: BTreeMap::new(),
+            in_use: InUse::default(),
         })
     }
 
