@@ -37,7 +37,12 @@ impl Backend for Toy {
 
     fn probe(&self) -> Probe {
         let (reason, remedy) = ("it is a toy".to_owned(), "none".to_owned());
-        Probe { backend: ID, status: Status::Unusable { reason, remedy }, searched: Vec::new() }
+        Probe {
+            backend: ID,
+            status: Status::Unusable { reason, remedy },
+            searched: Vec::new(),
+            devices: Vec::new(),
+        }
     }
 
     fn plan(&self, _: &Model, work: &Workload, by: &PlanOptions) -> Result<Plan, BackendError> {

@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 pub use artifact::{Artifact, ArtifactSource, InUse};
 pub use cancellation::Cancellation;
 pub use describe::{
-    ArtifactUse, BackendId, Capabilities, Fingerprint, Probe, SearchStep, ShapeSupport, Status,
+    ArtifactUse, BackendId, Capabilities, DeviceReport, Fingerprint, Probe, SearchStep,
+    ShapeSupport, Status,
 };
 pub use environment::{Environment, EnvironmentRule};
 pub use error::{BackendError, CompileEnd, RunError, tells_of_shortage};

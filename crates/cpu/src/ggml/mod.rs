@@ -104,7 +104,7 @@ impl Backend for Ggml {
                 Status::Unusable { reason: reason.clone(), remedy: library::REMEDY.to_owned() }
             }
         };
-        Probe { backend: ID, status, searched: search.steps.clone() }
+        Probe { backend: ID, status, searched: search.steps.clone(), devices: Vec::new() }
     }
 
     fn plan(
