@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Backend, BackendError, LoadJob};
+use shapeyard_core::backend::{Artifact, Backend, BackendError, CompileJob, LoadJob};
+use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::calibrate::Split;
+use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::{TextTokenizer, Tokens};
 use shapeyard_encode::{EncodeOptions, Encoder, Unobserved};
@@ -47,6 +49,16 @@ fn encode(
     file: &str,
     token_budget: usize,
 ) -> Option<(Reference, Vec<Tokens>, Vec<f32>)> {
+    encode_with(test, backend, file, token_budget, &[])
+}
+
+fn encode_with(
+    test: &str,
+    backend: &Arc<dyn Backend>,
+    file: &str,
+    token_budget: usize,
+    artifacts: &[Artifact],
+) -> Option<(Reference, Vec<Tokens>, Vec<f32>)> {
     let model = real_model(test, file)?;
     let tokenizer = real_model(test, "tokenizer.json")?;
     let reference = read_reference();
@@ -55,7 +67,7 @@ fn encode(
     let tokens = tokenizer.encode_all(&texts, 2).unwrap();
     let model = Model::open(model).unwrap();
     tokenizer.check_fits(model.signature()).unwrap();
-    let executable = match backend.load(&LoadJob::of(&model)) {
+    let executable = match backend.load(&LoadJob { artifacts, ..LoadJob::of(&model) }) {
         // ggml has none of the operators of dynamic quantisation.
         Err(BackendError::Model { .. }) if backend.id().as_str() == "ggml" => return None,
         executable => executable.unwrap(),
@@ -103,12 +115,49 @@ fn int8_vectors_point_where_pytorch_s_do() {
         let run = encode(test, &backend, "minilm-l6-int8.onnx", 1);
         let Some((reference, _, vectors)) = run else { continue };
         assert!(vectors.iter().all(|x| x.is_finite()), "{}", backend.id());
-        let rows = vectors.chunks(N_DIMS).zip(reference.vectors.chunks(N_DIMS));
-        let cosines: Vec<f32> =
-            rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
-        let least = cosines.iter().copied().fold(f32::INFINITY, f32::min);
-        let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+        let (least, mean) = cosines(&vectors, &reference.vectors);
         eprintln!("{}: INT8 cosine to PyTorch: least {least:.4}, mean {mean:.4}", backend.id());
         assert!(least > 0.95 && mean > 0.985, "{}: least {least}, mean {mean}", backend.id());
+    }
+}
+
+/// The least cosine of vectors of length 1, and the mean.
+fn cosines(a: &[f32], b: &[f32]) -> (f32, f32) {
+    let rows = a.chunks(N_DIMS).zip(b.chunks(N_DIMS));
+    let cosines: Vec<f32> = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
+    let least = cosines.iter().copied().fold(f32::INFINITY, f32::min);
+    (least, cosines.iter().sum::<f32>() / cosines.len() as f32)
+}
+
+#[test]
+fn narrow_gguf_vectors_point_where_pytorch_s_do() {
+    let test = "narrow_gguf_vectors_point_where_pytorch_s_do";
+    if !usable_backends(test).iter().any(|backend| backend.id().as_str() == "ggml") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // ggml rounds what it multiplies with narrow integers to 8 bits too, which costs more than the weights.
+    for (weights, bound, mean_bound) in [
+        (GgmlWeights::F16, 0.9999, 0.9999),
+        (GgmlWeights::Q8_0, 0.997, 0.999),
+        (GgmlWeights::Q4K, 0.9, 0.96),
+    ] {
+        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let backend: Arc<dyn Backend> = Arc::new(Ggml::new(&options));
+        let Some(path) = real_model(test, "minilm-l6.gguf") else { return };
+        let output = folder.path().join(weights.name());
+        let model = Model::open(path).unwrap();
+        let job = CompileJob::new(&model, Bucket::default(), output);
+        let artifact = backend.compile(&job).unwrap();
+        let run = encode_with(test, &backend, "minilm-l6.gguf", 1024, &[artifact]);
+        let Some((reference, _, vectors)) = run else { return };
+        assert!(vectors.iter().all(|x| x.is_finite()));
+        let (least, mean) = cosines(&vectors, &reference.vectors);
+        eprintln!("ggml {}: cosine to PyTorch: least {least:.5}, mean {mean:.5}", weights.name());
+        assert!(
+            least > bound && mean > mean_bound,
+            "{}: least {least}, mean {mean}",
+            weights.name()
+        );
     }
 }

@@ -12,13 +12,14 @@ use crate::paths::{self, Layout};
 use crate::{process, terminal};
 
 /// Suites by package and name: each runs on a HIP device of either platform.
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 7] = [
     ("hip-sys", "device"),
     ("hipgraph", "device"),
     ("hipgraph", "graphs"),
     ("hipgraph", "inputs"),
     ("hipgraph", "exhausted"),
     ("migraphx-gpu-double", "device"),
+    ("shapeyard-migraphx", "device"),
 ];
 
 /// What is loaded in MIGraphX's place; tests look for it beside themselves.
@@ -73,7 +74,8 @@ struct Built {
 
 impl Built {
     fn suite(&self, package: &str, suite: &str) -> Result<&Path> {
-        let manifest = format!("crates/{package}/Cargo.toml");
+        let folder = package.trim_start_matches("shapeyard-");
+        let manifest = format!("crates/{folder}/Cargo.toml");
         let found = self
             .suites
             .iter()
@@ -146,6 +148,8 @@ fn script(names: &[String]) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Made by `cargo xtask device-tests`: runs each suite on this machine's GPU.\n\
          cd \"$(dirname \"$0\")\" || exit 1\n\
+         # MIGraphX is AMD's: its backend takes another platform only where that is asked for.\n\
+         [ -e /dev/kfd ] || export HIP_PLATFORM=\"${HIP_PLATFORM:-nvidia}\"\n\
          export SHAPEYARD_REQUIRE_DEVICE=1 SHAPEYARD_TINY_MODELS=\"$PWD/models\"\n\
          failed=\n",
     );

@@ -1,12 +1,12 @@
 //! What a backend compiles, kept in a store: where a backend and the store meet.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shapeyard_core::Model;
 use shapeyard_core::backend::{
-    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, CompileJob,
+    Artifact, ArtifactSource, Backend, BackendError, BackendId, Cancellation, CompileJob, InUse,
     Optimisation, Recipe,
 };
 use shapeyard_core::model::Digest;
@@ -21,7 +21,7 @@ use crate::store::{Served, Store};
 
 /// The artifacts that one backend makes of one model, kept in a store.
 ///
-/// Those that were handed out stay in use, and are not collected, as long as this lives.
+/// Those that are handed out are in use, and not collected, as long as a copy of them lives.
 pub struct CachedArtifacts {
     store: Arc<Store>,
     backend: Arc<dyn Backend>,
@@ -29,7 +29,6 @@ pub struct CachedArtifacts {
     digest: Digest,
     optimisation: Optimisation,
     recipe: Recipe,
-    in_use: Mutex<BTreeMap<Bucket, Entry>>,
 }
 
 impl std::fmt::Debug for CachedArtifacts {
@@ -103,8 +102,7 @@ impl CachedArtifacts {
         let digest = store.digests().of_model(&model)?;
         model.assume_digest(digest);
         let recipe = backend.recipe(optimisation)?;
-        let in_use = Mutex::default();
-        Ok(Self { store, backend, model, digest, optimisation, recipe, in_use })
+        Ok(Self { store, backend, model, digest, optimisation, recipe })
     }
 
     /// The model.
@@ -139,7 +137,7 @@ impl CachedArtifacts {
     #[must_use]
     pub fn get(&self, bucket: &Bucket) -> Option<Artifact> {
         let entry = self.store.get(&self.key(bucket))?;
-        Some(self.hold(bucket, &entry))
+        Some(self.of_entry(bucket, entry))
     }
 
     /// The artifact for a shape: from the store, or compiled and kept there. Whoever else wants it
@@ -176,7 +174,7 @@ impl CachedArtifacts {
         });
         match (outcome, error) {
             (Ok(outcome), _) => {
-                let artifact = self.hold(bucket, &outcome.entry);
+                let artifact = self.of_entry(bucket, outcome.entry);
                 Ok(Obtained { artifact, served: outcome.served, waited: outcome.waited })
             }
             (Err(CacheError::Failed { origin: FailureOrigin::Here, .. }), Some(error)) => {
@@ -195,10 +193,8 @@ impl CachedArtifacts {
         }
     }
 
-    fn hold(&self, bucket: &Bucket, entry: &Entry) -> Artifact {
+    fn of_entry(&self, bucket: &Bucket, entry: Entry) -> Artifact {
         let payload = entry.manifest().payload;
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        in_use.insert(bucket.clone(), entry.clone());
         Artifact {
             backend: self.backend.id(),
             model: self.digest,
@@ -209,6 +205,7 @@ impl CachedArtifacts {
             n_bytes: payload.n_bytes,
             checksum: payload.checksum,
             notes: entry.manifest().notes.clone(),
+            in_use: InUse::by(entry),
         }
     }
 }

@@ -114,7 +114,8 @@ fn cpu_options(global: &Global) -> CpuOptions {
     CpuOptions {
         onnxruntime: global.onnxruntime.clone(),
         ggml: global.ggml.clone(),
-        ggml_weights: None,
+        ggml_device: global.ggml_device.clone(),
+        ggml_weights: global.ggml_weights,
     }
 }
 
@@ -133,7 +134,7 @@ pub(crate) fn check_named_libraries(
     if global.onnxruntime.is_some() {
         check_usable(&OnnxRuntime::new(&cpu_options(global)))?;
     }
-    if global.ggml.is_some() {
+    if global.ggml.is_some() || global.ggml_device.is_some() {
         check_usable(&Ggml::new(&cpu_options(global)))?;
     }
     Ok(())

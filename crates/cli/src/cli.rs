@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use shapeyard_cpu::GgmlWeights;
 
 use crate::commands::{
     bench, cache, calibrate, completions, doctor, encode, inspect, man, plan, run, warm,
@@ -60,6 +61,15 @@ pub(crate) struct Global {
     /// the program, and where the system keeps its libraries.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) ggml: Option<PathBuf>,
+    /// The device of ggml that computes, as `shapeyard doctor` names them [default: the processor]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) ggml_device: Option<String>,
+    /// Narrower weights for ggml, made of a GGUF file by `shapeyard warm`: f16, q8_0 or q4_k
+    ///
+    /// f16 halves the file, q8_0 takes about a quarter and q4_k about a sixth of it. Without this option the
+    /// weights are used as the file has them.
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub(crate) ggml_weights: Option<GgmlWeights>,
     /// No notes and no progress, and no report where a file is the result
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,

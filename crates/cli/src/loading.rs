@@ -21,6 +21,7 @@ use shapeyard_migraphx::Limits;
 use crate::axes::AxisArgs;
 use crate::backends::{self, BackendArgs};
 use crate::cli::Global;
+use crate::exit::BadInput;
 use crate::interrupt::Interrupt;
 use crate::need::{Cold, Command, Need};
 use crate::output::Output;
@@ -35,8 +36,6 @@ pub(crate) struct Loaded {
     pub(crate) programs: Vec<Program>,
     /// What routes requests, where two backends serve.
     pub(crate) router: Option<Arc<Router>>,
-    /// Keeps artifacts from being collected.
-    _in_use: Vec<Arc<CachedArtifacts>>,
 }
 
 /// An artifact that is used.
@@ -96,12 +95,9 @@ impl Loading<'_> {
         let registry = backends::registry(self.global, planning);
         let is_routed = self.is_routed(need, &offer);
         let mut artifacts = std::mem::take(&mut offer.artifacts);
-        let mut in_use: Vec<_> = offer.source.iter().cloned().collect();
         if artifacts.is_empty() || is_routed {
             for backend in registry.backends() {
-                let (artifact, source) = self.optional(backend, store.as_ref())?;
-                artifacts.extend(artifact);
-                in_use.extend(source);
+                artifacts.extend(self.optional(backend, store.as_ref())?);
             }
         }
         let background = offer.source.clone().filter(|_| self.args.compile_background);
@@ -121,7 +117,7 @@ impl Loading<'_> {
             router.set_prices(self.prices(store, router, (&registry, need))?);
             self.note_lacking(router, offer.cold.as_ref());
         }
-        Ok(Loaded::new(opened, &artifacts, in_use))
+        Ok(Loaded::new(opened, &artifacts))
     }
 
     /// Whether two backends share the work: programs that are ready, or will be meanwhile, and somebody for
@@ -274,15 +270,29 @@ impl Loading<'_> {
         &self,
         backend: &Arc<dyn Backend>,
         store: Option<&Arc<Store>>,
-    ) -> Result<(Option<Artifact>, Option<Arc<CachedArtifacts>>)> {
+    ) -> Result<Option<Artifact>> {
         let is_meant = self.choice == Choice::Auto || self.is_forced(&backend.id());
         let makes_some = backend.capabilities().artifacts == ArtifactUse::Optional;
-        let Some(store) = store.filter(|_| is_meant && makes_some) else { return Ok((None, None)) };
-        if !backend.probe().is_usable() {
-            return Ok((None, None));
+        if !is_meant || !makes_some || !backend.probe().is_usable() {
+            return Ok(None);
         }
-        let source = self.artifacts(store, backend)?;
-        Ok((source.get(&Bucket::default()), Some(source)))
+        let source = store.map(|store| self.artifacts(store, backend)).transpose()?;
+        let artifact = source.and_then(|source| source.get(&Bucket::default()));
+        match self.global.ggml_weights {
+            Some(weights) if artifact.is_none() && backend.id().as_str() == "ggml" => {
+                Err(self.no_weights(weights.name()).into())
+            }
+            _ => Ok(artifact),
+        }
+    }
+
+    /// Weights that were asked for are not replaced by others.
+    fn no_weights(&self, name: &str) -> BadInput {
+        let model = self.model.path().display();
+        BadInput::new(format!(
+            "no {name} weights of `{model}` are in the cache; make them with `shapeyard warm {model} \
+             --backend ggml --ggml-weights {name}`"
+        ))
     }
 
     /// The command that compiles what is missing.
@@ -320,7 +330,7 @@ fn explain(opened: &mut Opened, id: &BackendId, cold: Option<&Cold>) {
 }
 
 impl Loaded {
-    fn new(opened: Opened, artifacts: &[Artifact], in_use: Vec<Arc<CachedArtifacts>>) -> Self {
+    fn new(opened: Opened, artifacts: &[Artifact]) -> Self {
         let used = artifacts.iter().filter(|artifact| artifact.backend == opened.backend.id());
         Self {
             programs: used.map(Program::of).collect(),
@@ -328,7 +338,6 @@ impl Loaded {
             executable: opened.executable,
             passed_over: opened.passed_over,
             router: opened.router,
-            _in_use: in_use,
         }
     }
 }

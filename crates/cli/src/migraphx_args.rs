@@ -10,8 +10,8 @@ use shapeyard_core::Signature;
 use shapeyard_core::backend::BackendError;
 use shapeyard_core::registry::Choice;
 use shapeyard_migraphx::{
-    CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Padding,
-    PaddingPolicy, Precision, Target, WorkerProgram,
+    CompileOptions, CompilePlace, Compiler, DeviceOptions, Graphs, MigraphxBackend,
+    MigraphxOptions, Padding, PaddingPolicy, Precision, Target, WorkerProgram,
 };
 
 use crate::backends::up_to_a_thousand;
@@ -62,6 +62,20 @@ pub(crate) struct MigraphxArgs {
     /// Copies of each program in memory, so that as many sessions can run one shape side by side
     #[arg(long, value_name = "N", default_value = "1", value_parser = up_to_a_thousand)]
     instances: NonZeroUsize,
+    /// The GPU to run on, by HIP's number; may be repeated, and sessions take turns on them [default: 0]
+    #[arg(long = "device", value_name = "N")]
+    devices: Vec<usize>,
+    /// Most memory of each GPU for programs and buffers, such as 8GiB; what was not used for longest makes
+    /// room [default: all of it]
+    #[arg(long, value_name = "SIZE")]
+    device_memory: Option<Size>,
+    /// Never capture runs on a GPU and replay them
+    #[arg(long, conflicts_with = "check_graphs")]
+    no_graphs: bool,
+    /// Compare the first replays of each captured run with runs that are not, and use graphs even with a
+    /// runtime that is known to spoil some
+    #[arg(long)]
+    check_graphs: bool,
     /// How long one compile may take, such as 30min
     #[arg(long, value_name = "TIME", default_value = "1h")]
     compile_timeout: Span,
@@ -158,6 +172,7 @@ impl MigraphxArgs {
             compile,
             padding: Padding { policy: self.padding, rows: self.rows.clone(), fills },
             instances: self.instances,
+            device: self.device(),
             compiler: Compiler {
                 place: compile_place(),
                 time_limit: self.compile_timeout.0,
@@ -166,6 +181,20 @@ impl MigraphxArgs {
             },
             ..MigraphxOptions::default()
         })
+    }
+
+    fn device(&self) -> DeviceOptions {
+        let mut device = DeviceOptions::default();
+        if !self.devices.is_empty() {
+            device.devices.clone_from(&self.devices);
+        }
+        device.memory = self.device_memory.map(|size| size.0);
+        device.graphs = match (self.no_graphs, self.check_graphs) {
+            (true, _) => Graphs::Off,
+            (_, true) => Graphs::Checked,
+            _ => Graphs::Auto,
+        };
+        device
     }
 
     /// Who is meant by `named`: some options decide what the answers are, so nobody else may answer under
@@ -282,6 +311,10 @@ mod tests {
         let options = args.backend().unwrap().options().clone();
         assert_eq!(options.compile.calibration.len(), 2);
         assert_eq!(options.padding.fills, BTreeMap::from([("a=b".to_owned(), 1.5)]));
+        let device = parse("--device 1 --device 3 --device-memory 8GiB --check-graphs").unwrap();
+        let device = device.backend().unwrap().options().device.clone();
+        assert_eq!((device.devices, device.memory), (vec![1, 3], Some(8 << 30)));
+        assert_eq!(device.graphs, Graphs::Checked);
         let none: [&str; 0] = [];
         assert_eq!(parse("--target gpu --instances 2 --padding checked").unwrap().words(), none);
     }
@@ -297,6 +330,8 @@ mod tests {
             "--instances 0",
             "--compile-timeout 30",
             "--compile-memory 16G",
+            "--no-graphs --check-graphs",
+            "--device first",
         ] {
             parse(text).unwrap_err();
         }

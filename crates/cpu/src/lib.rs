@@ -51,6 +51,9 @@ pub struct CpuOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The ggml library to load. When it is given, nothing else is tried.
     pub ggml: Option<PathBuf>,
+    /// The device of ggml that computes, by ggml's own name for it (`CPU`, `CUDA0`, `Metal`, `Vulkan0`); the
+    /// processor where none is named. Devices in libraries of their own are looked for beside ggml's.
+    pub ggml_device: Option<String>,
     /// What ggml's artifacts hold in place of `f32` matrices; without it ggml makes none. Only GGUF files
     /// are compiled.
     pub ggml_weights: Option<GgmlWeights>,
@@ -64,20 +67,44 @@ pub enum GgmlWeights {
     F16,
     /// 8 bits each and a scale for 32: about a quarter of the bytes.
     Q8_0,
+    /// 4 bits each in blocks of 256; 5 bits (`Q5_0`) where a row does not fill such blocks.
+    Q4K,
+}
+
+/// No type of weights has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no type of weights that is made; f16, q8_0 and q4_k are")]
+pub struct UnknownWeights(pub String);
+
+impl std::str::FromStr for GgmlWeights {
+    type Err = UnknownWeights;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|weights| weights.name() == name);
+        found.ok_or_else(|| UnknownWeights(name.to_owned()))
+    }
 }
 
 impl GgmlWeights {
-    const fn dtype(self) -> GgufType {
+    /// All that are made.
+    pub const ALL: [Self; 3] = [Self::F16, Self::Q8_0, Self::Q4K];
+
+    /// Types in order of preference; a row takes the first whose blocks it fills.
+    const fn dtypes(self) -> &'static [GgufType] {
         match self {
-            Self::F16 => GgufType::F16,
-            Self::Q8_0 => GgufType::Q8_0,
+            Self::F16 => &[GgufType::F16],
+            Self::Q8_0 => &[GgufType::Q8_0],
+            Self::Q4K => &[GgufType::Q4_K, GgufType::Q5_0],
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// As ggml's programs call it, in small letters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
         }
     }
 }

@@ -243,3 +243,21 @@ fn it_is_asked_last_and_can_be_forced() {
     let opened = Registry::new(backends).open(&"ggml".parse().unwrap(), &LoadJob::of(&model));
     assert_eq!(opened.unwrap().backend.id().as_str(), "ggml");
 }
+
+#[test]
+fn a_device_is_chosen_by_its_name() {
+    let Some(_) = ggml("a_device_is_chosen_by_its_name") else { return };
+    let named = |name: &str| {
+        Ggml::new(&CpuOptions { ggml_device: Some(name.to_owned()), ..CpuOptions::default() })
+    };
+    let processor = named("CPU");
+    let probe = processor.probe();
+    let computes = probe.searched.iter().filter(|step| step.outcome == "computes");
+    assert_eq!(computes.count(), 1, "{:?}", probe.searched);
+    assert!(results(&processor, "dense.onnx", &[2]).len() == 1);
+    let missing = named("Frobnicator0");
+    let Status::Unusable { reason, .. } = missing.probe().status else { panic!("it is usable") };
+    assert!(reason.contains("`Frobnicator0`") && reason.contains("`CPU`"), "{reason}");
+    let error = load(&missing, &model("dense.onnx")).err().unwrap();
+    assert!(matches!(error, BackendError::Unavailable { .. }), "{error}");
+}

@@ -144,7 +144,9 @@ fn narrower_weights_stay_near_the_original() {
     };
     let reference = result(plain.as_ref(), &[]);
     let folder = tempfile::tempdir().unwrap();
-    for (weights, share) in [(GgmlWeights::F16, 0.51), (GgmlWeights::Q8_0, 0.28)] {
+    for (weights, share) in
+        [(GgmlWeights::F16, 0.51), (GgmlWeights::Q8_0, 0.28), (GgmlWeights::Q4K, 0.18)]
+    {
         let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
         let backend = Ggml::new(&options);
         let output = folder.path().join(format!("{weights:?}.gguf"));
@@ -160,7 +162,8 @@ fn narrower_weights_stay_near_the_original() {
         println!("{weights:?}: farthest {farthest:e}, worst cosine of a token {cosine}");
         match weights {
             GgmlWeights::F16 => assert!(farthest < 1e-2, "{farthest}"),
-            _ => assert!(cosine > 0.999, "{cosine}"),
+            GgmlWeights::Q8_0 => assert!(cosine > 0.999, "{cosine}"),
+            _ => assert!(cosine > 0.96, "{cosine}"),
         }
         fs::write(&artifact.payload, vec![0; artifact.n_bytes as usize]).unwrap();
         let error = backend.load(&LoadJob { artifacts: &[artifact], ..LoadJob::of(&model) });

@@ -73,8 +73,23 @@ impl StagingRing {
     ///
     /// [`Fault::OutOfMemory`](hip_sys::Fault::OutOfMemory).
     pub fn new(stream: &Stream, capacity: usize, n_arenas: usize) -> Result<Self, HipError> {
+        Self::with_device_arena(stream, capacity, capacity, n_arenas)
+    }
+
+    /// As [`new`](Self::new), with an arena of the device of another size in bytes: parts of it may be
+    /// filled by kernels, or by several copies.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::OutOfMemory`](hip_sys::Fault::OutOfMemory).
+    pub fn with_device_arena(
+        stream: &Stream,
+        capacity: usize,
+        device_capacity: usize,
+        n_arenas: usize,
+    ) -> Result<Self, HipError> {
         let device = stream.device();
-        let device_arena = DeviceBuffer::new(device, capacity)?;
+        let device_arena = DeviceBuffer::new(device, device_capacity)?;
         let turns = Turns::new(n_arenas);
         let mut arenas = Vec::new();
         for _ in 0..n_arenas.max(1) {
@@ -99,24 +114,57 @@ impl StagingRing {
     /// See [`GatherError`].
     pub fn gather(&mut self, layout: &Layout, inputs: &[&[u8]]) -> Result<usize, GatherError> {
         let n_bytes = self.real_bytes(layout, inputs)?;
+        self.send(0, n_bytes, |bytes| {
+            for (slot, input) in layout.slots().iter().zip(inputs) {
+                bytes[slot.offset..slot.offset + input.len()].copy_from_slice(input);
+            }
+            Ok::<(), GatherError>(())
+        })?;
+        Ok(n_bytes)
+    }
+
+    /// Lets `fill` write `n_bytes` of pinned memory, in which the bytes of an earlier turn may stand, and
+    /// enqueues one copy of them to `offset` of the arena of the device.
+    ///
+    /// # Errors
+    ///
+    /// See [`GatherError`]; and what `fill` answers. Nothing was enqueued then.
+    pub fn send<E: From<GatherError>>(
+        &mut self,
+        offset: usize,
+        n_bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let turn = self.free_arena(n_bytes)?;
+        let (arena, stream) = (&mut self.arenas[turn], &self.stream);
+        // SAFETY: the last copy out of this arena has passed its event.
+        let bytes = unsafe { arena.pinned.bytes_mut_unwaited() };
+        fill(&mut bytes[..n_bytes])?;
+        let send = || {
+            stream.copy_in(&self.device_arena, offset, &arena.pinned, 0, n_bytes)?;
+            arena.copied.record(stream)
+        };
+        send().map_err(GatherError::from)?;
+        self.turns.sent();
+        Ok(())
+    }
+
+    /// The arena whose turn it is, once the device has read it.
+    fn free_arena(&mut self, n_bytes: usize) -> Result<usize, GatherError> {
+        let turn = self.turns.next();
+        let arena = &self.arenas[turn.arena];
+        let capacity = arena.pinned.n_bytes();
+        if n_bytes > capacity {
+            return Err(GatherError::Capacity { n_bytes, capacity });
+        }
         if self.stream.is_capturing()? {
             return Err(GatherError::Capturing);
         }
-        let turn = self.turns.next();
-        let arena = &mut self.arenas[turn.arena];
         if turn.must_wait {
             arena.copied.synchronize()?;
             self.turns.waited();
         }
-        // SAFETY: the last copy out of this arena has passed its event.
-        let bytes = unsafe { arena.pinned.bytes_mut_unwaited() };
-        for (slot, input) in layout.slots().iter().zip(inputs) {
-            bytes[slot.offset..slot.offset + input.len()].copy_from_slice(input);
-        }
-        self.stream.copy_in(&self.device_arena, 0, &arena.pinned, 0, n_bytes)?;
-        arena.copied.record(&self.stream)?;
-        self.turns.sent();
-        Ok(n_bytes)
+        Ok(turn.arena)
     }
 
     fn real_bytes(&self, layout: &Layout, inputs: &[&[u8]]) -> Result<usize, GatherError> {

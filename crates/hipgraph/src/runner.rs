@@ -69,6 +69,8 @@ pub enum OffReason {
     Denied(DenialReason),
     /// The default stream cannot be captured.
     DefaultStream,
+    /// Whoever made the runner wanted none.
+    Unwanted,
 }
 
 impl fmt::Display for OffReason {
@@ -78,6 +80,7 @@ impl fmt::Display for OffReason {
             Self::DefaultStream => {
                 f.write_str("graphs are off: the default stream is not captured")
             }
+            Self::Unwanted => f.write_str("graphs are off: none are wanted"),
         }
     }
 }
@@ -103,6 +106,16 @@ impl<K: Eq + Hash + Clone> Runner<K> {
             Some(reason) if settings.checks == 0 => Some(OffReason::Denied(reason)),
             _ => None,
         };
+        Self::with_reason(stream, settings, off)
+    }
+
+    /// A runner that enqueues every request.
+    #[must_use]
+    pub fn without_graphs(stream: &Stream) -> Self {
+        Self::with_reason(stream, Settings::default(), Some(OffReason::Unwanted))
+    }
+
+    fn with_reason(stream: &Stream, settings: Settings, off: Option<OffReason>) -> Self {
         let mut cache = Cache::new(settings);
         cache.set_enabled(off.is_none());
         Self { stream: stream.clone(), cache, off }

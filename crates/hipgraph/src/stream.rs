@@ -257,6 +257,31 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Copies between two addresses without a wait; `kind` says which of them are the device's.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes lie at both addresses until the copy is done. Those of the host are pinned, or the
+    /// caller waits before he reads or changes them.
+    pub unsafe fn copy_addresses(
+        &self,
+        to: usize,
+        from: usize,
+        n_bytes: usize,
+        kind: MemcpyKind,
+    ) -> Result<(), HipError> {
+        let (to, from) = (ptr::without_provenance_mut(to), ptr::without_provenance(from));
+        let _pinned = self.device().pin()?;
+        // SAFETY: the caller vouches for both ranges.
+        unsafe { self.device().hip().memcpy_async(to, from, n_bytes, kind, self.raw()) }
+    }
+}
+
 /// Whether an event can tell times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {

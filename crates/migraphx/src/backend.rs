@@ -1,20 +1,21 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Executable,
-    Fingerprint, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport, Status,
+    Fingerprint, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, SearchStep, ShapeSupport,
+    Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
 use shapeyard_core::{AxisSymbol, DataType, Model};
 
 use crate::compile::{self, Job, Traits};
-use crate::device::Device;
+use crate::device::Gpu;
 use crate::executable::MigraphxExecutable;
 use crate::native::{Migraphx, dtype_of};
 use crate::options::{Compiler, MigraphxOptions, Target};
@@ -22,7 +23,10 @@ use crate::{ID, plan, specialise};
 
 /// The version of what this crate decides about a program: counted up when the same options make another
 /// program, or what is noted beside it changes.
-pub(crate) const VERSION: &str = "2";
+pub(crate) const VERSION: &str = "3";
+
+const NO_DEVICE_REMEDY: &str =
+    "run on a machine with one, or compile for the target `ref` to try without";
 
 const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRAPHX_DYLIB_PATH";
 
@@ -33,6 +37,7 @@ const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRA
 pub struct MigraphxBackend {
     options: MigraphxOptions,
     search: OnceLock<Search>,
+    gpus: OnceLock<Result<Vec<Arc<Gpu>>, String>>,
     /// The content of the calibration files, read once: a compile refuses other content.
     calibration: OnceLock<Option<Digest>>,
     /// The model that was compiled last.
@@ -83,9 +88,13 @@ impl MigraphxBackend {
                 "only the target gpu has kernels to choose from",
             );
         }
+        if compile.target == Target::Gpu && options.device.devices.is_empty() {
+            return contradiction("devices", "programs for gpu need one device at least");
+        }
         Ok(Self {
             options,
             search: OnceLock::new(),
+            gpus: OnceLock::new(),
             calibration: OnceLock::new(),
             last: Mutex::default(),
         })
@@ -108,6 +117,7 @@ impl MigraphxBackend {
         Self {
             options,
             search: self.search.clone(),
+            gpus: self.gpus.clone(),
             calibration: self.calibration.clone(),
             last: Mutex::default(),
         }
@@ -142,27 +152,29 @@ impl MigraphxBackend {
         })
     }
 
-    /// The library, if what it would compile for is here too.
-    fn usable(&self) -> Result<(&'static Migraphx, Option<Device>), BackendError> {
+    /// The library, if what it would compile for is here too, and that; nothing for the host.
+    fn usable(&self) -> Result<(&'static Migraphx, &[Arc<Gpu>]), BackendError> {
         let library = self.library()?;
         let target = self.options.compile.target;
-        let device = if target == Target::Gpu { Device::here() } else { None };
         let unavailable = |reason: String, remedy: &str| BackendError::Unavailable {
             backend: ID,
             reason,
             remedy: remedy.to_owned(),
         };
-        if target == Target::Gpu && device.is_none() {
-            return Err(unavailable(
-                "there is no AMD GPU: the driver amdgpu lists none".to_owned(),
-                "run on a machine with one, or compile for the target `ref` to try without",
-            ));
-        }
+        let gpus = match target {
+            Target::Gpu => self.gpus().map_err(|reason| unavailable(reason, NO_DEVICE_REMEDY))?,
+            Target::Ref | Target::Cpu => &[],
+        };
         library.know_target(target.name()).map_err(|error| {
             let reason = format!("this MIGraphX has no target `{target}` ({error})");
             unavailable(reason, "install the part of MIGraphX for that target")
         })?;
-        Ok((library, device))
+        Ok((library, gpus))
+    }
+
+    fn gpus(&self) -> Result<&[Arc<Gpu>], String> {
+        let gpus = self.gpus.get_or_init(|| Gpu::open(&self.options.device));
+        gpus.as_deref().map_err(Clone::clone)
     }
 
     fn refuse(model: &Model, reason: impl Into<String>) -> BackendError {
@@ -187,20 +199,21 @@ impl MigraphxBackend {
     }
 
     fn machine(&self) -> Result<Option<Machine>, BackendError> {
-        let Ok((library, device)) = self.usable() else { return Ok(None) };
+        let Ok((library, gpus)) = self.usable() else { return Ok(None) };
         let digest = library.digest().map_err(|message| BackendError::Library {
             backend: ID,
             what: "read its own library",
             message,
         })?;
-        let architecture = match &device {
-            Some(device) => device.architecture.clone(),
-            None => std::env::consts::ARCH.to_owned(),
+        let architectures: BTreeSet<String> = gpus.iter().map(|gpu| gpu.architecture()).collect();
+        let architecture = match architectures.is_empty() {
+            true => std::env::consts::ARCH.to_owned(),
+            false => Vec::from_iter(architectures).join(" "),
         };
         Ok(Some(Machine {
             compiler: library.compiler(),
             library: Some(digest),
-            driver: device.and_then(|device| device.driver),
+            driver: gpus.first().and_then(|gpu| gpu.driver()),
             architecture: Some(architecture),
             environment: library.environment().clone(),
         }))
@@ -256,7 +269,10 @@ impl Backend for MigraphxBackend {
             }
             Err(error) => Status::Unusable { reason: error.to_string(), remedy: REMEDY.to_owned() },
         };
-        Probe { backend: ID, status, searched: self.search().steps.clone() }
+        // A device that was opened and does not answer is told by the first run.
+        let devices = self.usable().map(|(_, gpus)| gpus).unwrap_or_default();
+        let devices = devices.iter().filter_map(|gpu| gpu.report().ok()).collect();
+        Probe { backend: ID, status, searched: self.search().steps.clone(), devices }
     }
 
     fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError> {
@@ -344,12 +360,14 @@ impl Backend for MigraphxBackend {
             n_bytes: compiled.n_bytes,
             checksum,
             notes: compiled.notes,
+            in_use: InUse::default(),
         })
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
-        let (library, _) = self.usable()?;
+        let (library, gpus) = self.usable()?;
         let fingerprint = self.recipe(job.optimisation)?.fingerprint();
-        Ok(Arc::new(MigraphxExecutable::load(library, &self.options, fingerprint, job)?))
+        let (gpus, options) = (gpus.to_vec(), &self.options);
+        Ok(Arc::new(MigraphxExecutable::load(library, gpus, options, fingerprint, job)?))
     }
 }

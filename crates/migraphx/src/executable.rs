@@ -16,6 +16,8 @@ use shapeyard_core::plan::{Bucket, Steps, steps};
 use shapeyard_core::{Signature, SymbolId};
 
 use crate::ID;
+use crate::device::Gpu;
+use crate::lane::{DeviceLane, HostLane, Lane};
 use crate::native::Migraphx;
 use crate::options::{MigraphxOptions, Padding, Target};
 use crate::programs::{BucketProgram, Setting};
@@ -41,6 +43,8 @@ pub(crate) struct Shared {
     target: Target,
     padding: Padding,
     instances: NonZeroUsize,
+    /// Where programs run; none for the host.
+    gpus: Vec<Arc<Gpu>>,
     model: Digest,
     fingerprint: Fingerprint,
     ready: RwLock<Arc<Ready>>,
@@ -65,6 +69,7 @@ pub(crate) struct Ready {
 impl MigraphxExecutable {
     pub(crate) fn load(
         library: &'static Migraphx,
+        gpus: Vec<Arc<Gpu>>,
         options: &MigraphxOptions,
         fingerprint: Fingerprint,
         job: &LoadJob<'_>,
@@ -85,7 +90,10 @@ impl MigraphxExecutable {
             library,
             target: options.compile.target,
             padding: options.padding.clone(),
-            instances: options.instances,
+            instances: options
+                .instances
+                .max(NonZeroUsize::new(gpus.len()).unwrap_or(NonZeroUsize::MIN)),
+            gpus,
             model: job.model.digest()?,
             fingerprint,
             ready: RwLock::default(),
@@ -121,7 +129,8 @@ impl Executable for MigraphxExecutable {
     }
 
     fn session(&self, _options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        let lane = self.next_lane.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_lane.fetch_add(1, Ordering::Relaxed);
+        let lane = self.shared.lane(number)?;
         Ok(Box::new(MigraphxSession::new(Arc::clone(&self.shared), lane)))
     }
 
@@ -135,6 +144,20 @@ impl Shared {
     fn start(&self) {
         let ready = Ready { rigid: self.rigid.clone(), can_split: true, ..Ready::default() };
         *self.ready.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ready);
+    }
+
+    /// A lane on the device of the copies that it runs.
+    fn lane(&self, number: usize) -> Result<Box<dyn Lane>, BackendError> {
+        let copy = number % self.instances;
+        let Some(gpu) = self.gpus.get(copy % self.gpus.len().max(1)) else {
+            return Ok(Box::new(HostLane::new(number)));
+        };
+        let lane = DeviceLane::new(gpu, number).map_err(|error| BackendError::Library {
+            backend: ID,
+            what: "make a stream",
+            message: error.to_string(),
+        })?;
+        Ok(Box::new(lane))
     }
 
     /// The programs that are ready now.
@@ -211,6 +234,7 @@ impl Shared {
             signature: &self.signature,
             padding: &self.padding,
             rows: self.rows,
+            gpus: &self.gpus,
         };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(artifacts.len()));

@@ -1,12 +1,13 @@
 //! Getting a request into a program and its answer out of it.
 
+use hip_sys::HipError;
 use shapeyard_core::backend::Outputs;
 use shapeyard_core::{
     DataType, Dim, Extents, Shape, Signature, SymbolId, TensorSpec, TensorView, byte_len,
 };
 
 use crate::fill::{self, ElementBytes};
-use crate::native::{Bindings, NativeError, Results, ValueShape};
+use crate::native::{Bindings, NativeError, ValueShape};
 use crate::options::Padding;
 use crate::region::{self, Behind, Place};
 use crate::roles::{self, Role};
@@ -16,6 +17,8 @@ use crate::roles::{self, Role};
 pub(crate) enum FeedError {
     #[error(transparent)]
     Native(#[from] NativeError),
+    #[error(transparent)]
+    Hip(#[from] HipError),
     #[error("{0}")]
     Mismatch(String),
 }
@@ -54,6 +57,15 @@ pub(crate) struct Rows {
     pub(crate) n: usize,
     /// Rows of the program that stand before them.
     pub(crate) skipped: usize,
+}
+
+/// The real part of an input, in bytes: whole rows from the first on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Real {
+    pub(crate) n_bytes: usize,
+    pub(crate) row_bytes: usize,
+    /// With the padding behind.
+    pub(crate) whole_bytes: usize,
 }
 
 /// How requests get into one program, and answers out.
@@ -125,13 +137,88 @@ impl Feed {
         rows: Option<Rows>,
         bindings: &mut Bindings,
     ) -> Result<(), FeedError> {
-        for (position, feed) in self.inputs.iter().enumerate() {
-            let view = views.get(feed.input).ok_or_else(|| mismatch("an input is missing"))?;
+        for position in 0..self.inputs.len() {
             let buffer =
                 bindings.buffer_mut(position).ok_or_else(|| mismatch("a buffer is missing"))?;
-            feed.write(view, rows, buffer)?;
+            self.write_whole(position, views, rows, buffer)?;
         }
         Ok(())
+    }
+
+    /// What has to be written of an input; all that comes behind are copies of the last row.
+    pub(crate) fn real(
+        &self,
+        position: usize,
+        views: &[TensorView<'_>],
+        rows: Option<Rows>,
+    ) -> Result<Real, FeedError> {
+        let (feed, view) = self.input(position, views)?;
+        feed.real(view, rows)
+    }
+
+    /// Writes an input with all its padding.
+    pub(crate) fn write_whole(
+        &self,
+        position: usize,
+        views: &[TensorView<'_>],
+        rows: Option<Rows>,
+        buffer: &mut [u8],
+    ) -> Result<(), FeedError> {
+        let (feed, view) = self.input(position, views)?;
+        feed.write(view, rows, &feed.whole, buffer)
+    }
+
+    /// Writes what [`Self::real`] counts, with the padding between its rows.
+    pub(crate) fn write_real(
+        &self,
+        position: usize,
+        views: &[TensorView<'_>],
+        rows: Option<Rows>,
+        buffer: &mut [u8],
+    ) -> Result<(), FeedError> {
+        let (feed, view) = self.input(position, views)?;
+        let mut whole = feed.whole.clone();
+        if let Some(n) = feed.leading_rows(view, rows) {
+            whole[0] = n;
+        }
+        feed.write(view, rows, &whole, buffer)
+    }
+
+    /// The bytes of an input where they stand in the request, if that is just what [`Self::real`] counts.
+    pub(crate) fn in_place<'a>(
+        &self,
+        position: usize,
+        views: &[TensorView<'a>],
+        rows: Option<Rows>,
+    ) -> Result<Option<&'a [u8]>, FeedError> {
+        let (feed, view) = self.input(position, views)?;
+        let is_whole = |axis: usize| view.shape().get(axis) == feed.whole.get(axis);
+        let rest = usize::from(feed.rows == Some(0));
+        let is_dense = (rest..feed.whole.len()).all(is_whole);
+        let real = feed.real(view, rows)?;
+        let first = rows.filter(|_| feed.rows == Some(0)).map_or(0, |rows| rows.first);
+        let from = first * real.row_bytes;
+        Ok(view.bytes().get(from..from + real.n_bytes).filter(|_| is_dense))
+    }
+
+    fn input<'s, 'v, 'a>(
+        &'s self,
+        position: usize,
+        views: &'v [TensorView<'a>],
+    ) -> Result<(&'s InputFeed, &'v TensorView<'a>), FeedError> {
+        let feed = self.inputs.get(position).ok_or_else(|| mismatch("an input is missing"))?;
+        let view = views.get(feed.input).ok_or_else(|| mismatch("an input is missing"))?;
+        Ok((feed, view))
+    }
+
+    /// How many bytes of an output, from its first on, a request can see.
+    pub(crate) fn visible(&self, index: usize, request: &Extents, rows: Option<Rows>) -> usize {
+        self.outputs.get(index).map_or(0, |output| output.visible(request, rows))
+    }
+
+    /// The outputs of the program.
+    pub(crate) fn output_shapes(&self) -> impl ExactSizeIterator<Item = &ValueShape> {
+        self.outputs.iter().map(|output| &output.shape)
     }
 
     /// Makes the output tensors of a request, without writing to their elements.
@@ -150,10 +237,10 @@ impl Feed {
         Ok(())
     }
 
-    /// Copies what is real of a run's results to where it belongs.
-    pub(crate) fn drain(
+    /// Copies what is real of a run's results to where it belongs. `bytes` has the whole of an output.
+    pub(crate) fn drain<'a>(
         &self,
-        results: &Results<'_>,
+        bytes: impl Fn(usize, &ValueShape) -> Result<&'a [u8], NativeError>,
         request: &Extents,
         rows: Option<Rows>,
         outputs: &mut Outputs,
@@ -161,7 +248,7 @@ impl Feed {
         for (index, (feed, slot)) in
             self.outputs.iter().zip(outputs.slots(self.outputs.len())).enumerate()
         {
-            let bytes = results.bytes(index, &feed.shape)?;
+            let bytes = bytes(index, &feed.shape)?;
             feed.read(index, bytes, request, rows, slot)?;
         }
         Ok(())
@@ -272,14 +359,34 @@ fn output_feed(
 }
 
 impl InputFeed {
+    /// The real rows, where they are the first axis.
+    fn leading_rows(&self, view: &TensorView<'_>, rows: Option<Rows>) -> Option<usize> {
+        let given = view.shape().first().filter(|_| self.rows == Some(0))?;
+        Some(rows.map_or(*given, |rows| rows.n))
+    }
+
+    fn real(&self, view: &TensorView<'_>, rows: Option<Rows>) -> Result<Real, FeedError> {
+        let bytes = |shape: &[usize]| {
+            byte_len(self.dtype, shape).map_err(|error| mismatch(error.to_string()))
+        };
+        let whole = bytes(&self.whole)?;
+        let Some(n) = self.leading_rows(view, rows) else {
+            return Ok(Real { n_bytes: whole, row_bytes: whole, whole_bytes: whole });
+        };
+        let row_bytes = bytes(&self.whole[1..])?;
+        Ok(Real { n_bytes: whole.min(n * row_bytes), row_bytes, whole_bytes: whole })
+    }
+
+    /// Fills a buffer of `whole` extents, which are the program's or, along the rows, fewer.
     fn write(
         &self,
         view: &TensorView<'_>,
         rows: Option<Rows>,
+        whole: &[usize],
         buffer: &mut [u8],
     ) -> Result<(), FeedError> {
         let (given, size) = (view.shape(), self.dtype.size());
-        if given == self.whole.as_slice() && view.bytes().len() == buffer.len() {
+        if given == whole && view.bytes().len() == buffer.len() {
             buffer.copy_from_slice(view.bytes());
             return Ok(());
         }
@@ -290,24 +397,40 @@ impl InputFeed {
             from = Some((axis, rows.first));
         }
         let fits =
-            real.len() == self.whole.len()
-                && real.iter().zip(&self.whole).zip(&self.symbols).all(
-                    |((real, whole), symbol)| real == whole || (symbol.is_some() && real < whole),
-                );
+            real.len() == whole.len()
+                && real.iter().zip(whole).zip(&self.symbols).all(|((real, whole), symbol)| {
+                    real == whole || (symbol.is_some() && real < whole)
+                });
         let source = (view.bytes(), &Place::dense(given, from));
-        let target = Place::dense(&self.whole, None);
+        let target = Place::dense(whole, None);
         if !fits || !region::copy(&real, size, source, (buffer, &target)) {
-            return Err(mismatch(format!("{real:?} does not fit into {:?}", self.whole)));
+            return Err(mismatch(format!("{real:?} does not fit into {whole:?}")));
         }
         let behind = |axis| {
             if self.rows == Some(axis) { Behind::Last } else { Behind::Fill(&self.fill) }
         };
-        region::pad(&self.whole, &real, size, behind, buffer);
+        region::pad(whole, &real, size, behind, buffer);
         Ok(())
     }
 }
 
 impl OutputFeed {
+    /// See [`Feed::visible`]. Rows that are the first axis of a dense output end where its padding begins.
+    fn visible(&self, request: &Extents, rows: Option<Rows>) -> usize {
+        let whole = self.shape.n_bytes;
+        let ([(0, factor)], Some(stride)) = (&self.rows[..], self.shape.strides.first()) else {
+            return whole;
+        };
+        if *self.shape.strides != *region::dense_strides(&self.shape.lengths) {
+            return whole;
+        }
+        let n = match rows {
+            Some(rows) => (rows.skipped + rows.n) * factor,
+            None => self.real(request).first().copied().unwrap_or(1),
+        };
+        whole.min(n * stride * self.shape.dtype.size())
+    }
+
     /// The extents that the output has in a request.
     fn real(&self, request: &Extents) -> Shape {
         let extents = self.roles.iter().zip(&self.shape.lengths);

@@ -22,7 +22,15 @@
 //!
 //! Everything here is tested with MIGraphX 2.14 and its target `ref`, an interpreter on the CPU. No AMD GPU
 //! was at hand: that programs for `gpu` compile and run is not verified, and the code for it follows
-//! MIGraphX's source. With `gpu`, inputs and outputs are copied by MIGraphX itself.
+//! MIGraphX's source.
+//!
+//! # On a device
+//!
+//! Programs for `gpu` read and write memory of the device that is ours. The inputs of a request cross in one
+//! copy, of which only real rows are part; a kernel puts them into their places and makes the padding. Each
+//! session has a stream and its own graphs ([`Graphs`]); sessions that share a program run it one after the
+//! other, and gather their inputs meanwhile. Programs that were not used for longest are unloaded where the
+//! memory is needed ([`DeviceOptions::memory`]).
 //!
 //! # The end of the process
 //!
@@ -36,6 +44,7 @@ mod exact_path;
 mod executable;
 mod feed;
 mod fill;
+mod lane;
 mod limits;
 mod native;
 mod options;
@@ -52,8 +61,8 @@ pub use backend::MigraphxBackend;
 pub use compile::{WorkerProgram, worker};
 pub use limits::Limits;
 pub use options::{
-    CompileOptions, CompilePlace, Compiler, InvalidPrecision, MigraphxOptions, Padding,
-    PaddingPolicy, Precision, Quantisation, Storage, Target,
+    CompileOptions, CompilePlace, Compiler, DeviceOptions, Graphs, InvalidPrecision,
+    MigraphxOptions, Padding, PaddingPolicy, Precision, Quantisation, Storage, Target,
 };
 
 /// The backend's name.

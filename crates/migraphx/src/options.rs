@@ -25,6 +25,8 @@ pub struct MigraphxOptions {
     pub padding: Padding,
     /// Programs of each shape that are loaded, so that as many sessions can run it at the same time.
     pub instances: NonZeroUsize,
+    /// The devices that programs run on, for [`Target::Gpu`].
+    pub device: DeviceOptions,
     /// Where and under which limits compiles run.
     pub compiler: Compiler,
     /// The shapes that plans may use, by symbol. A symbol that is not there gets powers of two up to what
@@ -39,10 +41,41 @@ impl Default for MigraphxOptions {
             compile: CompileOptions::default(),
             padding: Padding::default(),
             instances: NonZeroUsize::MIN,
+            device: DeviceOptions::default(),
             compiler: Compiler::default(),
             steps: BTreeMap::new(),
         }
     }
+}
+
+/// The devices that programs run on, and what they may use there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Devices by the runtime's numbers. There is a copy of each program on each of them at least, and
+    /// sessions take turns on them; one that is named twice gets two.
+    pub devices: Vec<usize>,
+    /// Most memory of each device for programs and buffers, in bytes; `None` for all that it has.
+    pub memory: Option<u64>,
+    /// Whether runs are captured and replayed.
+    pub graphs: Graphs,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self { devices: vec![0], memory: None, graphs: Graphs::default() }
+    }
+}
+
+/// Whether runs on a device are captured and replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Graphs {
+    /// They are, where no fault of the runtime's is known.
+    #[default]
+    Auto,
+    /// They are, with any runtime; the first replays of each graph are compared with runs without.
+    Checked,
+    /// They are not.
+    Off,
 }
 
 /// What a program is compiled for. All of it is part of an artifact's recipe.

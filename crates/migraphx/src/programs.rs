@@ -1,16 +1,18 @@
 //! Programs in memory: one for each bucket, in as many instances as were asked for.
 
-use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use shapeyard_core::backend::{Artifact, BackendError, Outputs};
+use hip_sys::{Fault, HipError};
+use hipgraph::{Event, LedgerError, Stream};
+use shapeyard_core::backend::{Artifact, BackendError};
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{Extents, Signature, StageTimes, SymbolId, TensorView};
+use shapeyard_core::{Extents, Signature, SymbolId};
 
 use crate::ID;
 use crate::compile::Traits;
-use crate::feed::{Feed, FeedError, Rows};
-use crate::native::{Bindings, Migraphx, Program, ValueShape};
+use crate::device::{Gpu, ProgramAccount, Resident};
+use crate::feed::{Feed, FeedError};
+use crate::native::{Migraphx, Program, ValueShape};
 use crate::options::{Padding, Target};
 use crate::roles;
 
@@ -22,6 +24,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) signature: &'a Signature,
     pub(crate) padding: &'a Padding,
     pub(crate) rows: Option<SymbolId>,
+    /// Where the program's copies go in turn; none for the host.
+    pub(crate) gpus: &'a [Arc<Gpu>],
 }
 
 /// A loaded program of one bucket.
@@ -32,30 +36,58 @@ pub(crate) struct BucketProgram {
     pub(crate) feed: Feed,
     /// Whether a row's answer is the same wherever it stands, and can be put together with others.
     pub(crate) can_split: bool,
-    inputs: Vec<(String, ValueShape)>,
-    library: &'static Migraphx,
+    pub(crate) inputs: Vec<(String, ValueShape)>,
+    pub(crate) library: &'static Migraphx,
     target: Target,
     artifact: Artifact,
-    instances: Vec<Mutex<Instance>>,
+    copies: Vec<Copy>,
+}
+
+/// One copy of a program, and its account on a device.
+#[derive(Debug)]
+struct Copy {
+    instance: Arc<Mutex<Instance>>,
+    account: Option<ProgramAccount>,
 }
 
 /// One copy of a program. Runs of one copy never overlap, since they share its scratch memory.
 #[derive(Debug)]
-struct Instance {
-    /// `None` after a run that failed: some releases leave a program unusable then, so it is loaded anew.
+pub(crate) struct Instance {
+    /// `None` after a run that failed: some releases leave a program unusable then. Also when its memory
+    /// was needed. It is loaded anew.
     program: Option<Program>,
+    generation: u64,
+    side: Option<Side>,
+}
+
+/// What a program on a device has beside it.
+#[derive(Debug)]
+struct Side {
+    gpu: Arc<Gpu>,
+    /// Marks the end of the last run.
+    ended: Event,
 }
 
 /// Why a run gave nothing.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    Feed(FeedError),
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error(transparent)]
     Reload(BackendError),
+    #[error(transparent)]
+    Hip(#[from] HipError),
+    #[error(transparent)]
+    Memory(#[from] LedgerError),
 }
 
-impl From<FeedError> for ProgramError {
-    fn from(error: FeedError) -> Self {
-        Self::Feed(error)
+impl From<hipgraph::RunError<FeedError>> for ProgramError {
+    fn from(error: hipgraph::RunError<FeedError>) -> Self {
+        match error {
+            hipgraph::RunError::Work(error) => Self::Feed(error),
+            hipgraph::RunError::Hip(error) => Self::Hip(error),
+            other => Self::Feed(FeedError::Mismatch(other.to_string())),
+        }
     }
 }
 
@@ -73,9 +105,7 @@ impl BucketProgram {
             .map_err(|symbol| damaged(format!("the model has no symbol `{symbol}`")))?;
         crate::specialise::check_bucket(setting.signature, &artifact.bucket).map_err(damaged)?;
         let extents = setting.signature.extents(&artifact.bucket);
-        let first = load(setting.library, setting.target, artifact)?;
-        let inputs = first.inputs().map_err(|error| damaged(error.to_string()))?;
-        let outputs = first.outputs().map_err(|error| damaged(error.to_string()))?;
+        let (first, Shapes { inputs, outputs }) = Copy::load(setting, artifact, 0)?;
         let feed = Feed::new(
             setting.signature,
             &extents,
@@ -85,9 +115,9 @@ impl BucketProgram {
             &roles,
         )
         .map_err(|error| damaged(error.to_string()))?;
-        let mut instances = vec![instance(first)];
-        for _ in 1..n {
-            instances.push(instance(load(setting.library, setting.target, artifact)?));
+        let mut copies = vec![first];
+        for number in 1..n {
+            copies.push(Copy::load(setting, artifact, number)?.0);
         }
         Ok(Self {
             bucket: artifact.bucket.clone(),
@@ -98,73 +128,152 @@ impl BucketProgram {
             library: setting.library,
             target: setting.target,
             artifact: artifact.clone(),
-            instances,
+            copies,
         })
     }
 
-    /// Buffers for one session.
-    pub(crate) fn bindings(&self) -> Result<Bindings, FeedError> {
-        Ok(Bindings::new(self.library, &self.inputs)?)
-    }
-
-    /// Runs some rows of a request, or all of it, and puts the answer where it belongs in `outputs`.
-    pub(crate) fn run(
-        &self,
-        lane: usize,
-        bindings: &mut Bindings,
-        (views, request): (&[TensorView<'_>], &Extents),
-        rows: Option<Rows>,
-        outputs: &mut Outputs,
-        times: &mut StageTimes,
-    ) -> Result<(), ProgramError> {
-        let start = Instant::now();
-        self.feed.fill(views, rows, bindings)?;
-        let mut instance = self.instance(lane);
-        let program = instance.ready(self)?;
-        let filled = Instant::now();
-        let run = program.run(bindings);
-        let ran = Instant::now();
-        let drained = run.map(|results| self.feed.drain(&results, request, rows, outputs));
-        times.prepare += filled - start;
-        times.run += ran - filled;
-        times.finish += ran.elapsed();
-        match drained {
-            Ok(drained) => Ok(drained?),
-            Err(error) => {
-                instance.program = None;
-                Err(FeedError::from(error).into())
-            }
-        }
-    }
-
-    fn instance(&self, lane: usize) -> MutexGuard<'_, Instance> {
-        // There is always a first one.
-        let instance = &self.instances[lane % self.instances.len()];
-        instance.lock().unwrap_or_else(|poisoned| {
+    /// The instance that a lane runs, alone while it has it.
+    pub(crate) fn instance(&self, lane: usize) -> MutexGuard<'_, Instance> {
+        self.copy(lane).instance.lock().unwrap_or_else(|poisoned| {
             // A thread died in the middle of a run; nobody knows in what state the program is.
-            instance.clear_poison();
+            self.copy(lane).instance.clear_poison();
             let mut held = poisoned.into_inner();
-            held.program = None;
+            held.discard();
             held
+        })
+    }
+
+    /// Keeps a lane's instance in the device's memory; nothing where it is in the host's.
+    pub(crate) fn keep_resident(&self, lane: usize) -> Result<Option<Resident<'_>>, ProgramError> {
+        Ok(self.copy(lane).account.as_ref().map(ProgramAccount::keep).transpose()?)
+    }
+
+    fn copy(&self, lane: usize) -> &Copy {
+        // There is always a first one.
+        &self.copies[lane % self.copies.len()]
+    }
+}
+
+impl Copy {
+    fn load(
+        setting: &Setting<'_>,
+        artifact: &Artifact,
+        number: usize,
+    ) -> Result<(Self, Shapes), BackendError> {
+        let gpu = setting.gpus.get(number % setting.gpus.len().max(1));
+        if let Some(gpu) = gpu {
+            return Self::load_on(gpu, setting, artifact);
+        }
+        let program = load(setting.library, setting.target, artifact)?;
+        let shapes = Shapes::of(&program, artifact)?;
+        let instance = Arc::new(Mutex::new(Instance::new(program, None)));
+        Ok((Self { instance, account: None }, shapes))
+    }
+
+    fn load_on(
+        gpu: &Arc<Gpu>,
+        setting: &Setting<'_>,
+        artifact: &Artifact,
+    ) -> Result<(Self, Shapes), BackendError> {
+        let account = gpu.memory().open(artifact.n_bytes).map_err(no_room)?;
+        let _pinned = gpu.device().pin().map_err(device_failed)?;
+        let (before, _) = gpu.device().memory().map_err(device_failed)?;
+        let program = load(setting.library, setting.target, artifact)?;
+        let (after, _) = gpu.device().memory().map_err(device_failed)?;
+        let shapes = Shapes::of(&program, artifact)?;
+        let ended = Event::new(gpu.device()).map_err(device_failed)?;
+        let side = Side { gpu: Arc::clone(gpu), ended };
+        let instance = Arc::new(Mutex::new(Instance::new(program, Some(side))));
+        let taken = before.saturating_sub(after) as u64;
+        account.loaded(&instance, taken.max(artifact.n_bytes)).map_err(no_room)?;
+        Ok((Self { instance, account: Some(account) }, shapes))
+    }
+}
+
+fn no_room(error: LedgerError) -> BackendError {
+    BackendError::DeviceMemory { backend: ID, reason: error.to_string() }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
+fn device_failed(error: HipError) -> BackendError {
+    match error.fault {
+        Fault::OutOfMemory => BackendError::DeviceMemory { backend: ID, reason: error.to_string() },
+        _ => BackendError::Library {
+            backend: ID,
+            what: "use the device",
+            message: error.to_string(),
+        },
+    }
+}
+
+/// What a program takes and gives.
+struct Shapes {
+    inputs: Vec<(String, ValueShape)>,
+    outputs: Vec<ValueShape>,
+}
+
+impl Shapes {
+    fn of(program: &Program, artifact: &Artifact) -> Result<Self, BackendError> {
+        let shapes =
+            program.inputs().and_then(|inputs| Ok(Self { inputs, outputs: program.outputs()? }));
+        shapes.map_err(|error| BackendError::Artifact {
+            path: artifact.payload.clone(),
+            reason: error.to_string(),
         })
     }
 }
 
 impl Instance {
-    fn ready(&mut self, of: &BucketProgram) -> Result<&mut Program, ProgramError> {
+    const fn new(program: Program, side: Option<Side>) -> Self {
+        Self { program: Some(program), generation: 0, side }
+    }
+
+    /// The program, loaded anew if it was given up.
+    pub(crate) fn ready(&mut self, of: &BucketProgram) -> Result<&mut Program, ProgramError> {
         match &mut self.program {
             Some(program) => Ok(program),
             empty @ None => {
+                let _pinned = self.side.as_ref().map(|side| side.gpu.device().pin()).transpose()?;
                 let program =
                     load(of.library, of.target, &of.artifact).map_err(ProgramError::Reload)?;
+                self.generation += 1;
                 Ok(empty.insert(program))
             }
         }
     }
+
+    /// Counts up when the program is loaded anew.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Lets a stream wait for the last run, which may be on another.
+    pub(crate) fn wait_for_last(&self, stream: &Stream) -> Result<(), HipError> {
+        self.side.as_ref().map_or(Ok(()), |side| stream.wait(&side.ended))
+    }
+
+    /// Marks the end of what was given to a stream.
+    pub(crate) fn mark_end(&self, stream: &Stream) -> Result<(), HipError> {
+        self.side.as_ref().map_or(Ok(()), |side| side.ended.record(stream))
+    }
+
+    /// Gives the program up, after its last run.
+    pub(crate) fn discard(&mut self) {
+        let Some(side) = &self.side else {
+            self.program = None;
+            return;
+        };
+        // A device that is lost runs nothing any more.
+        let _lost = side.ended.synchronize();
+        let _pinned = side.gpu.device().pin();
+        self.program = None;
+    }
 }
 
-const fn instance(program: Program) -> Mutex<Instance> {
-    Mutex::new(Instance { program: Some(program) })
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.discard();
+    }
 }
 
 /// The library notices no damage and crashes on some, so it never sees a file that was not checked.

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hip_sys::Fault;
 use shapeyard_core::backend::{BackendError, Cancellation, Outputs, Request, RunError, Session};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::{Freedom, Piece, cover, nearest};
@@ -17,7 +18,7 @@ use shapeyard_core::{BindingMode, Extents, Route, RunReport, StageTimes, Tier};
 use crate::ID;
 use crate::executable::{Ready, Shared};
 use crate::feed::{self, FeedError, Rows};
-use crate::native::Bindings;
+use crate::lane::{Lane, Portion, Served};
 use crate::programs::{BucketProgram, ProgramError};
 
 /// Routes that are remembered; a client that sends ever new shapes must not fill the memory.
@@ -30,18 +31,14 @@ const N_NEAREST: usize = 3;
 /// A lane through the programs of an executable.
 pub(crate) struct MigraphxSession {
     shared: Arc<Shared>,
-    lane: usize,
-    /// Programs that this lane has run, with its own buffers for each.
-    bound: Vec<Bound>,
+    /// Its own buffers, for each of `bound`.
+    lane: Box<dyn Lane>,
+    /// Programs that this lane has run.
+    bound: Vec<Arc<BucketProgram>>,
     routes: HashMap<Extents, Arc<Way>>,
     last: Option<(Extents, Arc<Way>)>,
     /// The set of programs that the routes are made for.
     generation: u64,
-}
-
-struct Bound {
-    program: Arc<BucketProgram>,
-    bindings: Bindings,
 }
 
 /// Where the requests of one shape go.
@@ -62,7 +59,7 @@ struct Step {
 }
 
 impl MigraphxSession {
-    pub(crate) fn new(shared: Arc<Shared>, lane: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, lane: Box<dyn Lane>) -> Self {
         let (bound, routes) = (Vec::new(), HashMap::new());
         Self { shared, lane, bound, routes, last: None, generation: 0 }
     }
@@ -173,12 +170,12 @@ impl MigraphxSession {
     }
 
     fn bound_to(&mut self, program: &Arc<BucketProgram>) -> Result<usize, RunError> {
-        let known = self.bound.iter().position(|bound| Arc::ptr_eq(&bound.program, program));
+        let known = self.bound.iter().position(|bound| Arc::ptr_eq(bound, program));
         if let Some(known) = known {
             return Ok(known);
         }
-        let bindings = program.bindings().map_err(|error| failed(&error))?;
-        self.bound.push(Bound { program: Arc::clone(program), bindings });
+        self.lane.bind(program).map_err(|error| failed(error, program))?;
+        self.bound.push(Arc::clone(program));
         Ok(self.bound.len() - 1)
     }
 
@@ -187,24 +184,22 @@ impl MigraphxSession {
         way: &Way,
         request: &Request<'_>,
         outputs: &mut Outputs,
-    ) -> Result<StageTimes, RunError> {
+    ) -> Result<(Served, StageTimes), RunError> {
         let mut times = StageTimes::default();
+        let mut all = Served { binding: BindingMode::Staged, replayed: true };
         let extents = request.extents();
         for (n, step) in way.steps.iter().enumerate() {
-            let Bound { program, bindings } = &mut self.bound[step.bound];
+            let program = &self.bound[step.bound];
             if n == 0 {
-                program.feed.prepare(extents, outputs).map_err(|error| failed(&error))?;
+                let made = program.feed.prepare(extents, outputs);
+                made.map_err(|error| failed(error.into(), program))?;
             }
-            let inputs = (request.inputs(), extents);
-            let run = program.run(self.lane, bindings, inputs, step.rows, outputs, &mut times);
-            run.map_err(|error| match error {
-                ProgramError::Feed(error) => failed(&error),
-                ProgramError::Reload(source) => {
-                    RunError::Prepare { wanted: program.bucket.clone(), source: Arc::new(source) }
-                }
-            })?;
+            let portion = Portion { views: request.inputs(), request: extents, rows: step.rows };
+            let served = self.lane.run(step.bound, program, &portion, outputs, &mut times);
+            let Served { binding, replayed } = served.map_err(|error| failed(error, program))?;
+            all = Served { binding, replayed: all.replayed && replayed };
         }
-        Ok(times)
+        Ok((all, times))
     }
 
     /// A request without rows needs no program: there is nothing to compute.
@@ -230,14 +225,14 @@ impl Session for MigraphxSession {
             return self.empty(request, outputs);
         }
         let (way, tier) = self.way(extents)?;
-        let times = self.take(&way, request, outputs)?;
+        let (served, times) = self.take(&way, request, outputs)?;
         Ok(RunReport {
             backend: ID,
             fallback: None,
             route: way.route,
             tier,
-            binding: BindingMode::Staged,
-            replayed: false,
+            binding: served.binding,
+            replayed: served.replayed,
             n_pieces: way.steps.len(),
             n_padded_rows: way.n_padded_rows,
             times,
@@ -250,9 +245,22 @@ fn is_refusal(error: &RunError) -> bool {
     matches!(error, RunError::Prepare { source, .. } if matches!(**source, BackendError::Model { .. }))
 }
 
-fn failed(error: &FeedError) -> RunError {
-    // The C API has no other place for its words.
-    let words =
-        if matches!(error, FeedError::Native(_)) { "; its words are on stderr" } else { "" };
-    RunError::Library { backend: ID, message: format!("{error}{words}") }
+fn failed(error: ProgramError, program: &BucketProgram) -> RunError {
+    let out_of_memory = |reason: String| RunError::DeviceMemory { backend: ID, reason };
+    let message = match error {
+        ProgramError::Reload(source) => {
+            return RunError::Prepare { wanted: program.bucket.clone(), source: Arc::new(source) };
+        }
+        ProgramError::Memory(error) => return out_of_memory(error.to_string()),
+        ProgramError::Hip(error) | ProgramError::Feed(FeedError::Hip(error)) => {
+            if error.fault == Fault::OutOfMemory {
+                return out_of_memory(error.to_string());
+            }
+            error.to_string()
+        }
+        // The C API has no other place for its words.
+        ProgramError::Feed(FeedError::Native(error)) => format!("{error}; its words are on stderr"),
+        ProgramError::Feed(error) => error.to_string(),
+    };
+    RunError::Library { backend: ID, message }
 }

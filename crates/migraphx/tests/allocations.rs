@@ -9,15 +9,11 @@
     clippy::print_stderr,
     reason = "a test that cannot go on fails"
 )]
-#![allow(unsafe_code, reason = "an allocator")]
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "made for the tests in `real`, of which not all is needed here")]
 #[path = "real/common.rs"]
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shapeyard_core::backend::{Executable, Session};
 use shapeyard_core::plan::Bucket;
@@ -25,70 +21,13 @@ use shapeyard_core::{Outputs, Request, Tensor, TensorView, Tier};
 
 use common::{backend, bucket, inputs, load, model, session};
 
-/// Counts what one thread asks for; the test harness goes on in others.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The thread that is counted; 0 is none.
-static THREAD: AtomicUsize = AtomicUsize::new(0);
-static N_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-fn this_thread() -> usize {
-    // SAFETY: it only says which thread calls.
-    let thread = unsafe { libc::pthread_self() };
-    thread as usize
-}
-
-fn count() {
-    if THREAD.load(Ordering::Relaxed) == this_thread() {
-        N_ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: everything is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, n_bytes: usize) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(memory, layout, n_bytes) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-/// How often `work` asks for memory.
-fn n_allocations(work: impl FnOnce()) -> usize {
-    N_ALLOCATIONS.store(0, Ordering::Relaxed);
-    THREAD.store(this_thread(), Ordering::Relaxed);
-    work();
-    THREAD.store(0, Ordering::Relaxed);
-    N_ALLOCATIONS.load(Ordering::Relaxed)
-}
-
 /// Requests of these shapes in turn, after each was seen once.
 fn turns(
     executable: &dyn Executable,
     lane: &mut dyn Session,
     shapes: &[Bucket],
     tier: Tier,
-) -> usize {
+) -> u64 {
     let tensors: Vec<Vec<Tensor>> =
         shapes.iter().map(|shape| inputs(executable, shape, 1)).collect();
     let views: Vec<Vec<TensorView<'_>>> =
@@ -99,18 +38,20 @@ fn turns(
     for request in &requests {
         lane.run(request, &mut outputs).unwrap();
     }
-    n_allocations(|| {
+    let counted = allocation_counter::measure(|| {
         for request in requests.iter().cycle().take(4) {
             let report = lane.run(request, &mut outputs).unwrap();
             assert_eq!(report.tier, tier);
         }
-    })
+    });
+    counted.count_total
 }
 
 /// One test, so that nothing else of this binary runs beside it.
 #[test]
 fn a_shape_that_was_seen_asks_for_no_memory() {
-    assert_ne!(n_allocations(|| drop(std::hint::black_box(Box::new(1)))), 0, "it counts");
+    let boxed = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(boxed.count_total, 1, "it counts");
     let Some(backend) = backend("allocations") else { return };
     for name in ["add_one.onnx", "many_inputs.onnx", "many_outputs.onnx", "mixed_types.onnx"] {
         let (model, folder) = (model(name), tempfile::tempdir().unwrap());

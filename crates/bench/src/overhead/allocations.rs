@@ -1,4 +1,7 @@
 //! How often Rust code asks for memory.
+//!
+//! Tests count with `allocation-counter`. Its allocator would change what is measured here: it copies where
+//! the system's can move pages, writes zeros where the system has some, and counts all the time.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shapeyard_cache::{Ask, CachedArtifacts, Served, Store};
+use shapeyard_cache::{Ask, CachedArtifacts, Limits, Served, Store};
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Cancellation, Capabilities,
-    CompileJob, Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    CompileJob, Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport,
+    Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
@@ -36,7 +37,12 @@ impl Backend for Toy {
 
     fn probe(&self) -> Probe {
         let (reason, remedy) = ("it is a toy".to_owned(), "none".to_owned());
-        Probe { backend: ID, status: Status::Unusable { reason, remedy }, searched: Vec::new() }
+        Probe {
+            backend: ID,
+            status: Status::Unusable { reason, remedy },
+            searched: Vec::new(),
+            devices: Vec::new(),
+        }
     }
 
     fn plan(&self, _: &Model, work: &Workload, by: &PlanOptions) -> Result<Plan, BackendError> {
@@ -74,6 +80,7 @@ impl Backend for Toy {
             n_bytes: program.len() as u64,
             checksum: Digest::of(program.as_bytes()),
             notes: BTreeMap::new(),
+            in_use: InUse::default(),
         })
     }
 
@@ -156,4 +163,22 @@ fn a_damaged_entry_is_listed_by_its_shape_and_not_handed_out() {
     fs::write(&payload, bytes).unwrap();
     assert_eq!(ours.buckets().unwrap(), [of_batch(1)]);
     assert!(ours.get(&of_batch(1)).is_none());
+}
+
+#[test]
+fn an_artifact_is_in_use_as_long_as_a_copy_of_it_lives() {
+    let scene = Scene::new();
+    let store = Arc::new(Store::open(scene.root()).unwrap());
+    let copy = {
+        let artifacts = artifacts(&store, "fp16", model("dense.onnx"));
+        compile(&artifacts, 1);
+        compile(&artifacts, 2);
+        artifacts.get(&of_batch(1)).unwrap().clone()
+    };
+    let collect = || store.collect(&Limits { max_bytes: Some(0), max_age: None }).unwrap();
+    let first = collect();
+    assert_eq!((first.in_use.len(), first.removed.len()), (1, 1));
+    assert!(copy.payload.exists());
+    drop(copy);
+    assert_eq!(collect().removed.len(), 1);
 }

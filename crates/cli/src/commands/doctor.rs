@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use shapeyard_core::BackendId;
-use shapeyard_core::backend::{ArtifactUse, Backend, Probe, Status};
+use shapeyard_core::backend::{ArtifactUse, Backend, DeviceReport, Probe, Status};
 
 use crate::backends;
 use crate::cli::Global;
@@ -19,6 +19,7 @@ Examples:
   shapeyard doctor
   shapeyard doctor --onnxruntime lib/libonnxruntime.so
   shapeyard doctor --migraphx /opt/rocm/lib/libmigraphx_c.so --target ref
+  shapeyard doctor --device 1 --no-graphs
   shapeyard doctor --format json | jq -r .auto
 
 Ends with 0 if at least one backend is usable, with 3 if none is.";
@@ -92,6 +93,23 @@ impl Report for Findings {
     }
 }
 
+fn write_device(device: &DeviceReport, out: &mut dyn Write) -> io::Result<()> {
+    let DeviceReport { index, name, architecture, pci_address, .. } = device;
+    let driver = device.driver.as_deref().unwrap_or("unknown");
+    let [free, total, budget] = [device.free_bytes, device.total_bytes, device.budget_bytes]
+        .map(|bytes| format!("{} MiB", bytes >> 20));
+    writeln!(out, "  device {index}     {name}, {architecture}, {pci_address}")?;
+    writeln!(
+        out,
+        "    runtime    {} ({}), driver {driver}",
+        device.runtime,
+        device.library.display()
+    )?;
+    writeln!(out, "    memory     {free} of {total} free; programs may take {budget}")?;
+    writeln!(out, "    graphs     {}", device.graphs)?;
+    writeln!(out, "    padding    {}", device.padding)
+}
+
 fn write_probe(probe: &Probe, out: &mut dyn Write) -> io::Result<()> {
     match &probe.status {
         Status::Usable { version, fingerprint } => {
@@ -103,6 +121,9 @@ fn write_probe(probe: &Probe, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  reason       {reason}")?;
             writeln!(out, "  remedy       {remedy}")?;
         }
+    }
+    for device in &probe.devices {
+        write_device(device, out)?;
     }
     for step in &probe.searched {
         writeln!(out, "  looked at    {}: {}", step.place, step.outcome)?;

@@ -1,9 +1,11 @@
 //! What a compile makes.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,37 @@ pub struct Artifact {
     pub checksum: Digest,
     /// What the backend found out while it compiled and wants to know when it loads.
     pub notes: BTreeMap<String, String>,
+    /// Keeps the file where it is. Whoever loads an artifact and may read its file again keeps a copy.
+    #[serde(skip)]
+    pub in_use: InUse,
 }
+
+/// A store's mark that an artifact's file is in use, which holds as long as a copy of the mark lives; empty
+/// for a file that nobody collects. It is no part of what an artifact is, so all marks are equal.
+#[derive(Clone, Default)]
+pub struct InUse(Option<Arc<dyn Any + Send + Sync>>);
+
+impl InUse {
+    /// A mark that `held` makes, such as a lock, for as long as it lives.
+    #[must_use]
+    pub fn by(held: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(held)))
+    }
+}
+
+impl fmt::Debug for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InUse").field(&self.0.is_some()).finish()
+    }
+}
+
+impl PartialEq for InUse {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for InUse {}
 
 impl Artifact {
     /// How long its compile took, where its notes say so: the sum of the stages, `parse_ms` and the like.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,40 @@ pub struct Probe {
     pub status: Status,
     /// Where it looked, in order.
     pub searched: Vec<SearchStep>,
+    /// The devices that it would run on; none for the CPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceReport>,
+}
+
+/// A device, as a person may want to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its number in the runtime.
+    pub index: usize,
+    /// The product's name.
+    pub name: String,
+    /// What kernels are compiled for.
+    pub architecture: String,
+    /// Its address on the bus.
+    pub pci_address: String,
+    /// The file that the runtime was loaded from.
+    pub library: PathBuf,
+    /// The runtime's version, as it numbers itself.
+    pub runtime: String,
+    /// The driver's version.
+    pub driver: Option<String>,
+    /// Memory that nobody uses, in bytes.
+    pub free_bytes: u64,
+    /// Memory in all, in bytes.
+    pub total_bytes: u64,
+    /// What programs and buffers may take, in bytes.
+    pub budget_bytes: u64,
+    /// What they take now, in bytes.
+    pub used_bytes: u64,
+    /// Whether runs are captured and replayed; if not, why.
+    pub graphs: String,
+    /// Where padding is made; if not on the device, why.
+    pub padding: String,
 }
 
 impl Probe {

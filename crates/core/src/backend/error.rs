@@ -99,6 +99,15 @@ pub enum BackendError {
         /// What was asked of it.
         what: &'static str,
     },
+    /// The device has not enough memory beside what is in use: allow more, use fewer or smaller programs,
+    /// or choose another backend.
+    #[error("{backend} has no room on the device: {reason}")]
+    DeviceMemory {
+        /// The backend.
+        backend: BackendId,
+        /// How much was wanted, and how much there is.
+        reason: String,
+    },
     /// The library failed for a reason of its own.
     #[error("{backend} failed to {what}: {message}")]
     Library {
@@ -228,6 +237,15 @@ pub enum RunError {
         value: i64,
         /// The type that the backend computes in.
         computes_in: DataType,
+    },
+    /// The device has not enough memory beside what is in use: allow more, use fewer or smaller programs,
+    /// or choose another backend.
+    #[error("{backend} has no room on the device: {reason}")]
+    DeviceMemory {
+        /// The backend.
+        backend: BackendId,
+        /// How much was wanted, and how much there is.
+        reason: String,
     },
     /// The library failed for a reason of its own.
     #[error("{backend} failed to run: {message}")]

@@ -24,10 +24,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use artifact::{Artifact, ArtifactSource};
+pub use artifact::{Artifact, ArtifactSource, InUse};
 pub use cancellation::Cancellation;
 pub use describe::{
-    ArtifactUse, BackendId, Capabilities, Fingerprint, Probe, SearchStep, ShapeSupport, Status,
+    ArtifactUse, BackendId, Capabilities, DeviceReport, Fingerprint, Probe, SearchStep,
+    ShapeSupport, Status,
 };
 pub use environment::{Environment, EnvironmentRule};
 pub use error::{BackendError, CompileEnd, RunError, tells_of_shortage};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use shapeyard_core::backend::{
-    Artifact, BackendError, Domain, Executable, Fingerprint, Optimisation, ReadyShapes,
+    Artifact, BackendError, Domain, Executable, Fingerprint, InUse, Optimisation, ReadyShapes,
     SessionOptions,
 };
 use shapeyard_core::model::Digest;
@@ -201,5 +201,6 @@ pub(crate) fn artifact(bucket: &Bucket) -> Artifact {
         n_bytes: 0,
         checksum: Digest::of(b""),
         notes: BTreeMap::new(),
+        in_use: InUse::default(),
     }
 }

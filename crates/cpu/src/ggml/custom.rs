@@ -9,9 +9,10 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ggml_sys::{Api, ggml_tensor};
+use ggml_sys::{Api, N_TASKS_MAX, ggml_tensor, ggml_type};
 use smallvec::SmallVec;
 
+use super::graph::{Builder, Made, Refusal, Tensor, Unary, extents};
 use super::kernels::{self, Attention, Sources};
 
 /// An operator of ours.
@@ -107,4 +108,109 @@ impl Job {
             _ => self.workshop.failed.store(true, Ordering::Relaxed),
         }
     }
+}
+
+impl Builder<'_> {
+    /// An operator of ours, of floats.
+    fn custom(&self, kernel: Kernel, sources: &[&Tensor], shape: &[usize], row: usize) -> Made {
+        let ne = extents(shape)?;
+        let n_elements: usize = shape.iter().product();
+        for source in sources {
+            // SAFETY: the tensor is alive.
+            let n_bytes = unsafe { (self.api().nbytes)(source.raw().as_ptr()) };
+            if n_bytes != source.span() * size_of::<f32>() {
+                return Err(Refusal::Never("it takes floats".to_owned()));
+            }
+        }
+        let job = Box::new(Job {
+            api: *self.api(),
+            kernel,
+            workshop: Arc::clone(self.workshop),
+            sources: sources.iter().map(|it| (it.raw(), it.span())).collect(),
+            n_rows: n_elements / row,
+            row_width: row,
+        });
+        let place = (&raw const *job).cast_mut().cast::<c_void>();
+        let mut raw: SmallVec<[*mut ggml_tensor; 4]> =
+            sources.iter().map(|it| it.raw().as_ptr()).collect();
+        let n_sources = raw.len() as c_int;
+        let [ne0, ne1, ne2, ne3] = ne;
+        // SAFETY: context and tensors are alive. The context keeps the job where it is as long as the
+        // graph, whose memory has room for every element that the job reads and writes.
+        let made = self.compute(shape, |api, ctx| unsafe {
+            (api.custom_4d)(
+                ctx,
+                ggml_type::F32,
+                ne0,
+                ne1,
+                ne2,
+                ne3,
+                raw.as_mut_ptr(),
+                n_sources,
+                compute,
+                N_TASKS_MAX,
+                place,
+            )
+        });
+        self.context.jobs.borrow_mut().push(job);
+        made
+    }
+
+    /// The GELU with the error function.
+    pub(super) fn gelu(&self, a: &Tensor) -> Made {
+        let a = self.contiguous(a)?;
+        let row = a.shape.last().copied().unwrap_or(1);
+        match self.custom(Kernel::Gelu, &[&a], &a.shape, row) {
+            Err(Refusal::Never(_)) => self.unary(Unary::GeluErf, &a),
+            made => made,
+        }
+    }
+
+    /// Attention of [batch, heads, length, width]; `key` as it is multiplied, [batch, heads, width, keys].
+    ///
+    /// The result has the shape of the query, and is contiguous once heads and length are exchanged.
+    pub(super) fn attention(&self, [query, key, value, mask]: [&Tensor; 4], scale: f32) -> Made {
+        let never = || Refusal::Never("that is no attention".to_owned());
+        let key = self.permute(key, &[0, 1, 3, 2])?;
+        let (&[batch, n_heads, length, width], &[_, _, n_keys, _]) = (&*query.shape, &*value.shape)
+        else {
+            return Err(never());
+        };
+        let [whole, rows] = [[batch, n_heads, length, n_keys], [batch, n_heads, n_keys, width]];
+        let stretches = mask.shape.len() <= whole.len()
+            && mask.shape.iter().rev().zip(whole.iter().rev()).all(|(a, b)| a == b || *a == 1)
+            && mask.shape.last() == Some(&n_keys);
+        if *key.shape != rows || *value.shape != rows || !stretches {
+            return Err(never());
+        }
+        let mask = self.contiguous(mask)?;
+        let query = if query.has_whole_rows() { query.clone() } else { self.contiguous(query)? };
+        let value = if value.has_whole_rows() { value.clone() } else { self.contiguous(value)? };
+        let mut over = [0, 0, 0, 1];
+        let missing = over.len() - mask.shape.len();
+        for (axis, (&extent, &step)) in
+            mask.shape.iter().zip(&mask.strides).enumerate().rev().skip(1)
+        {
+            over[missing + axis] = if extent == 1 { 0 } else { step };
+        }
+        let kernel = Kernel::Attention(Attention {
+            n_heads,
+            length,
+            n_keys,
+            width,
+            scale,
+            query: steps(&query),
+            key: steps(&key),
+            value: steps(&value),
+            mask: over,
+        });
+        let shape = [batch, length, n_heads, width];
+        let made = self.custom(kernel, &[&query, &key, &value, &mask], &shape, n_heads * width)?;
+        self.permute(&made, &[0, 2, 1, 3])
+    }
+}
+
+/// The strides of a tensor with four axes.
+fn steps(tensor: &Tensor) -> kernels::Steps {
+    std::array::from_fn(|axis| tensor.strides.get(axis).copied().unwrap_or(0))
 }

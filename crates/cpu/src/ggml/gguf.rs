@@ -17,10 +17,7 @@ use super::graph::{Context, Tensor};
 use super::host::HostTensor;
 use super::library::{Engine, Stream};
 use super::onnx::{Attribute, Node, Program, ValueId};
-use super::prepare::{self, GELU, Layout, MASKED_SOFTMAX, Prepared, Weights};
-
-/// What masked positions get added to their score: finite, so that a row that is all padding gives numbers.
-const MASKED: f32 = -3.4e38;
+use super::prepare::{self, GELU, Layout, MASK, MASKED_SOFTMAX, Prepared, Weights};
 
 /// Puts the file's tensors in place, and writes down what is computed with them.
 pub(super) fn prepare(
@@ -67,10 +64,6 @@ impl Writer<'_> {
         self.constant(name, list)
     }
 
-    fn number(&mut self, name: &str, value: f32) -> ValueId {
-        self.constant(name, HostTensor::floats(vec![], vec![value]))
-    }
-
     fn node(
         &mut self,
         operator: &str,
@@ -108,7 +101,7 @@ impl Writer<'_> {
     fn encoder(&mut self, sizes: &EncoderSizes) -> Program {
         let ids = self.value("/input_ids");
         let given = self.value("/attention_mask");
-        let mask = self.mask(given);
+        let mask = self.node(MASK, "mask", &[given], &[]);
         let mut state = self.embeddings(sizes, ids);
         for layer in 0..sizes.n_layers {
             state = self.layer(sizes, layer, state, mask);
@@ -122,16 +115,6 @@ impl Writer<'_> {
     fn extent(&mut self, name: &str, of: ValueId, axis: i64) -> ValueId {
         let part = [("start", Attribute::Int(axis)), ("end", Attribute::Int(axis + 1))];
         self.node("Shape", name, &[of], &part)
-    }
-
-    /// 0 where a token is and [`MASKED`] where padding is, [batch, 1, 1, sequence].
-    fn mask(&mut self, given: ValueId) -> ValueId {
-        let axes = self.extents("/axes", &[1, 2]);
-        let wide = self.node("Unsqueeze", "mask.wide", &[given, axes], &[]);
-        let float = self.node("Cast", "mask.float", &[wide], &[("to", Attribute::Int(1))]);
-        let (one, low) = (self.number("/one", 1.0), self.number("/masked", MASKED));
-        let padding = self.node("Sub", "mask.padding", &[one, float], &[]);
-        self.node("Mul", "mask", &[padding, low], &[])
     }
 
     fn embeddings(&mut self, sizes: &EncoderSizes, ids: ValueId) -> ValueId {

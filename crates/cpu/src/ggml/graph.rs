@@ -2,24 +2,21 @@
 #![allow(unsafe_code, reason = "the functions of a C API are called")]
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use ggml_sys::{
-    Api, MAX_DIMS, N_TASKS_MAX, ggml_context, ggml_init_params, ggml_tensor, ggml_type,
-};
+use ggml_sys::{Api, MAX_DIMS, ggml_context, ggml_init_params, ggml_tensor, ggml_type};
 use smallvec::SmallVec;
 
-use super::custom::{self, Job, Kernel, Workshop};
-use super::kernels::{self, Attention};
+use super::custom::{Job, Workshop};
 use super::library::Engine;
 
 /// Extents or distances, outermost first, as ONNX has them.
 pub(super) type Dims = SmallVec<[usize; MAX_DIMS]>;
 
-type Made = Result<Tensor, Refusal>;
+pub(super) type Made = Result<Tensor, Refusal>;
 
 /// Why a tensor cannot be described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub(super) struct Context {
     n_left: Cell<usize>,
     /// Operators of ours in its graphs, which know them by their address.
     #[allow(clippy::vec_box, reason = "a list moves what it holds")]
-    jobs: RefCell<Vec<Box<Job>>>,
+    pub(super) jobs: RefCell<Vec<Box<Job>>>,
 }
 
 // SAFETY: a context is memory that nothing else points to but the tensors in it, which are used only
@@ -129,7 +126,7 @@ pub(super) struct Tensor {
     raw: NonNull<ggml_tensor>,
     pub(super) shape: Dims,
     /// In elements.
-    strides: Dims,
+    pub(super) strides: Dims,
     /// Whether it shares its memory with another.
     is_view: bool,
 }
@@ -155,7 +152,7 @@ impl Tensor {
     }
 
     /// Elements in memory from the first to the last.
-    fn span(&self) -> usize {
+    pub(super) fn span(&self) -> usize {
         let steps = self.shape.iter().zip(&self.strides);
         1 + steps.map(|(&extent, &step)| extent.saturating_sub(1) * step).sum::<usize>()
     }
@@ -165,7 +162,7 @@ impl Tensor {
     }
 
     /// Whether neighbours along the last axis are neighbours in memory.
-    fn has_whole_rows(&self) -> bool {
+    pub(super) fn has_whole_rows(&self) -> bool {
         self.strides.last().is_none_or(|&stride| stride == 1)
     }
 
@@ -176,7 +173,7 @@ impl Tensor {
 }
 
 /// ggml's four extents, innermost first.
-fn extents(shape: &[usize]) -> Result<[i64; MAX_DIMS], Refusal> {
+pub(super) fn extents(shape: &[usize]) -> Result<[i64; MAX_DIMS], Refusal> {
     if shape.len() > MAX_DIMS {
         return Err(Refusal::Never(format!("{shape:?} has more than {MAX_DIMS} axes")));
     }
@@ -189,11 +186,6 @@ fn extents(shape: &[usize]) -> Result<[i64; MAX_DIMS], Refusal> {
         *ne = extent as i64;
     }
     Ok(ne)
-}
-
-/// The strides of a tensor with four axes.
-fn steps(tensor: &Tensor) -> kernels::Steps {
-    std::array::from_fn(|axis| tensor.strides.get(axis).copied().unwrap_or(0))
 }
 
 /// More elements than a machine holds; products with element sizes stay far from overflow.
@@ -233,8 +225,8 @@ pub(super) enum Binary {
 /// Appends operators to a context. Every method checks what the library asserts.
 #[derive(Debug)]
 pub(super) struct Builder<'a> {
-    context: &'a Context,
-    workshop: &'a Arc<Workshop>,
+    pub(super) context: &'a Context,
+    pub(super) workshop: &'a Arc<Workshop>,
 }
 
 impl<'a> Builder<'a> {
@@ -242,7 +234,7 @@ impl<'a> Builder<'a> {
         Self { context, workshop }
     }
 
-    fn api(&self) -> &Api {
+    pub(super) fn api(&self) -> &Api {
         &self.context.engine.api
     }
 
@@ -258,7 +250,7 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Self::make`], for an operator that the device computes.
-    fn compute(
+    pub(super) fn compute(
         &self,
         shape: &[usize],
         make: impl FnOnce(&Api, *mut ggml_context) -> *mut ggml_tensor,
@@ -273,104 +265,6 @@ impl<'a> Builder<'a> {
         } else {
             Err(Refusal::Never("ggml's device does not compute it".to_owned()))
         }
-    }
-
-    /// An operator of ours, of floats.
-    fn custom(&self, kernel: Kernel, sources: &[&Tensor], shape: &[usize], row: usize) -> Made {
-        let ne = extents(shape)?;
-        let n_elements: usize = shape.iter().product();
-        for source in sources {
-            // SAFETY: the tensor is alive.
-            let n_bytes = unsafe { (self.api().nbytes)(source.raw.as_ptr()) };
-            if n_bytes != source.span() * size_of::<f32>() {
-                return Err(Refusal::Never("it takes floats".to_owned()));
-            }
-        }
-        let job = Box::new(Job {
-            api: *self.api(),
-            kernel,
-            workshop: Arc::clone(self.workshop),
-            sources: sources.iter().map(|it| (it.raw, it.span())).collect(),
-            n_rows: n_elements / row,
-            row_width: row,
-        });
-        let place = (&raw const *job).cast_mut().cast::<c_void>();
-        let mut raw: SmallVec<[*mut ggml_tensor; 4]> =
-            sources.iter().map(|it| it.raw.as_ptr()).collect();
-        let n_sources = raw.len() as c_int;
-        let [ne0, ne1, ne2, ne3] = ne;
-        // SAFETY: context and tensors are alive. The context keeps the job where it is as long as the
-        // graph, whose memory has room for every element that the job reads and writes.
-        let made = self.compute(shape, |api, ctx| unsafe {
-            (api.custom_4d)(
-                ctx,
-                ggml_type::F32,
-                ne0,
-                ne1,
-                ne2,
-                ne3,
-                raw.as_mut_ptr(),
-                n_sources,
-                custom::compute,
-                N_TASKS_MAX,
-                place,
-            )
-        });
-        self.context.jobs.borrow_mut().push(job);
-        made
-    }
-
-    /// The GELU with the error function.
-    pub(super) fn gelu(&self, a: &Tensor) -> Made {
-        let a = self.contiguous(a)?;
-        let row = a.shape.last().copied().unwrap_or(1);
-        match self.custom(Kernel::Gelu, &[&a], &a.shape, row) {
-            Err(Refusal::Never(_)) => self.unary(Unary::GeluErf, &a),
-            made => made,
-        }
-    }
-
-    /// Attention of [batch, heads, length, width]; `key` as it is multiplied, [batch, heads, width, keys].
-    ///
-    /// The result has the shape of the query, and is contiguous once heads and length are exchanged.
-    pub(super) fn attention(&self, [query, key, value, mask]: [&Tensor; 4], scale: f32) -> Made {
-        let never = || Refusal::Never("that is no attention".to_owned());
-        let key = self.permute(key, &[0, 1, 3, 2])?;
-        let (&[batch, n_heads, length, width], &[_, _, n_keys, _]) = (&*query.shape, &*value.shape)
-        else {
-            return Err(never());
-        };
-        let [whole, rows] = [[batch, n_heads, length, n_keys], [batch, n_heads, n_keys, width]];
-        let stretches = mask.shape.len() <= whole.len()
-            && mask.shape.iter().rev().zip(whole.iter().rev()).all(|(a, b)| a == b || *a == 1)
-            && mask.shape.last() == Some(&n_keys);
-        if *key.shape != rows || *value.shape != rows || !stretches {
-            return Err(never());
-        }
-        let mask = self.contiguous(mask)?;
-        let query = if query.has_whole_rows() { query.clone() } else { self.contiguous(query)? };
-        let value = if value.has_whole_rows() { value.clone() } else { self.contiguous(value)? };
-        let mut over = [0, 0, 0, 1];
-        let missing = over.len() - mask.shape.len();
-        for (axis, (&extent, &step)) in
-            mask.shape.iter().zip(&mask.strides).enumerate().rev().skip(1)
-        {
-            over[missing + axis] = if extent == 1 { 0 } else { step };
-        }
-        let kernel = Kernel::Attention(Attention {
-            n_heads,
-            length,
-            n_keys,
-            width,
-            scale,
-            query: steps(&query),
-            key: steps(&key),
-            value: steps(&value),
-            mask: over,
-        });
-        let shape = [batch, length, n_heads, width];
-        let made = self.custom(kernel, &[&query, &key, &value, &mask], &shape, n_heads * width)?;
-        self.permute(&made, &[0, 2, 1, 3])
     }
 
     /// The same elements, neighbours in memory.

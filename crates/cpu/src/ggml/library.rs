@@ -31,11 +31,12 @@ pub(super) struct Search {
     pub(super) steps: Vec<SearchStep>,
 }
 
-/// Looks for the library and loads the first that works; a place that a person named is the only one.
-pub(super) fn find(named: Option<&Path>) -> Search {
+/// Looks for the library and loads the first that works; a place that a person named is the only one. Then
+/// takes the device with the name that is given, or the processor.
+pub(super) fn find(named: Option<&Path>, device: Option<&str>) -> Search {
     let options = named.map_or_else(SearchOptions::default, SearchOptions::at);
     let (engine, steps) = match Library::open(&options) {
-        Ok(library) => (Engine::new(&library), library.steps().to_vec()),
+        Ok(library) => (Engine::new(&library, device), library.steps().to_vec()),
         Err(error) => (Err(error.to_string()), error.steps().to_vec()),
     };
     let engine = engine.map_err(|reason| match options.named_by() {
@@ -49,7 +50,8 @@ pub(super) fn find(named: Option<&Path>) -> Search {
         };
         SearchStep { place: step.place_and_why(), outcome }
     };
-    let steps = steps.into_iter().map(step).collect();
+    let mut steps: Vec<SearchStep> = steps.into_iter().map(step).collect();
+    steps.extend(engine.iter().flat_map(Engine::devices));
     Search { engine: engine.map(Arc::new), steps }
 }
 
@@ -57,6 +59,7 @@ pub(super) fn find(named: Option<&Path>) -> Search {
 pub(super) struct Engine {
     pub(super) api: Api,
     device: NonNull<ggml_backend_device>,
+    device_name: String,
     set_n_threads: Option<ggml_backend_set_n_threads_t>,
     pools: Option<PoolFunctions>,
     pub(super) version: String,
@@ -88,18 +91,24 @@ impl fmt::Debug for Engine {
 unsafe extern "C" fn silent(_level: c_int, _text: *const c_char, _data: *mut c_void) {}
 
 impl Engine {
-    fn new(library: &Library) -> Result<Self, String> {
+    fn new(library: &Library, device: Option<&str>) -> Result<Self, String> {
         let api = library.api;
         // SAFETY: the callback may be called from any thread at any time, and does nothing.
         unsafe { (api.log_set)(Some(silent), ptr::null_mut()) };
-        let device = processor(&api, library.path())?;
+        let device = match device {
+            Some(name) => named_device(&api, library.path(), name)?,
+            None => processor(&api, library.path())?,
+        };
         // SAFETY: the device is one of the library's.
         let registry = unsafe { (api.backend_dev_backend_reg)(device.as_ptr()) };
         let version = library.version();
-        let fingerprint = Fingerprint(format!("ggml {version} cpu {}", dynamic::processor()));
+        let device_name = text(device, api.backend_dev_name);
+        let fingerprint =
+            Fingerprint(format!("ggml {version} {device_name} {}", dynamic::processor()));
         Ok(Self {
             api,
             device,
+            device_name,
             set_n_threads: set_n_threads(&api, registry),
             pools: pool_functions(&api, registry),
             version,
@@ -108,24 +117,76 @@ impl Engine {
         })
     }
 
+    /// Every device of the library, and which one computes.
+    fn devices(&self) -> Vec<SearchStep> {
+        let step = |device| {
+            let name = text(device, self.api.backend_dev_name);
+            let description = text(device, self.api.backend_dev_description);
+            let outcome = if name == self.device_name { "computes" } else { "not asked to" };
+            SearchStep {
+                place: format!("its device `{name}` ({description})"),
+                outcome: outcome.to_owned(),
+            }
+        };
+        devices(&self.api).into_iter().map(step).collect()
+    }
+
     pub(super) const fn device(&self) -> NonNull<ggml_backend_device> {
         self.device
     }
 }
 
-/// The processor's device. A library that keeps it in a file of its own loads that from beside itself.
-fn processor(api: &Api, path: &Path) -> Result<NonNull<ggml_backend_device>, String> {
+type Device = NonNull<ggml_backend_device>;
+
+/// The processor's device.
+fn processor(api: &Api, path: &Path) -> Result<Device, String> {
     // SAFETY: it answers an entry of the library's table, or null.
     let find = || NonNull::new(unsafe { (api.backend_dev_by_type)(ggml_backend_dev_type::CPU) });
+    let found = with_parts(api, path, find);
+    found.ok_or_else(|| "it was built without the processor's part".to_owned())
+}
+
+fn named_device(api: &Api, path: &Path, name: &str) -> Result<Device, String> {
+    let name_of = |device| text(device, api.backend_dev_name);
+    let find = || devices(api).into_iter().find(|device| name_of(*device) == name);
+    with_parts(api, path, find).ok_or_else(|| {
+        let known: Vec<String> = devices(api).into_iter().map(name_of).collect();
+        format!("it has no device `{name}` here; it has `{}`", known.join("`, `"))
+    })
+}
+
+/// What `find` finds; a library that keeps devices in files of their own loads those from beside itself.
+fn with_parts(api: &Api, path: &Path, find: impl Fn() -> Option<Device>) -> Option<Device> {
     if let Some(device) = find() {
-        return Ok(device);
+        return Some(device);
     }
     let folder = path.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
-    if let Ok(folder) = CString::new(folder) {
-        // SAFETY: the text ends in a zero; the library's own parts are loaded.
-        unsafe { (api.backend_load_all_from_path)(folder.as_ptr()) };
+    let folder = CString::new(folder).ok()?;
+    // SAFETY: the text ends in a zero; the library's own parts are loaded.
+    unsafe { (api.backend_load_all_from_path)(folder.as_ptr()) };
+    find()
+}
+
+fn devices(api: &Api) -> Vec<Device> {
+    // SAFETY: it answers a number.
+    let n_devices = unsafe { (api.backend_dev_count)() };
+    // SAFETY: the index is below the number of devices.
+    let device = |index| NonNull::new(unsafe { (api.backend_dev_get)(index) });
+    (0..n_devices).filter_map(device).collect()
+}
+
+/// What the library says of a device.
+fn text(
+    device: Device,
+    say: unsafe extern "C" fn(*mut ggml_backend_device) -> *const c_char,
+) -> String {
+    // SAFETY: the device is one of the library's.
+    let text = unsafe { say(device.as_ptr()) };
+    if text.is_null() {
+        return String::new();
     }
-    find().ok_or_else(|| "it was built without the processor's part".to_owned())
+    // SAFETY: it ends in a zero, and is the library's own.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 fn proc_address(

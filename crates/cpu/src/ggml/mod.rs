@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
-    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
 };
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
@@ -35,7 +35,7 @@ use crate::{CpuOptions, GgmlWeights, dynamic};
 
 const ID: BackendId = BackendId::new("ggml");
 
-/// ggml on the CPU.
+/// ggml, on the CPU unless another of its devices is named.
 ///
 /// The library is looked for when it is first needed. It computes with `f32`; what a model computes of
 /// integers (shapes, masks, positions) the backend computes itself. A model with an operator that is
@@ -46,6 +46,7 @@ const ID: BackendId = BackendId::new("ggml");
 #[derive(Debug)]
 pub struct Ggml {
     library: Option<PathBuf>,
+    device: Option<String>,
     weights: Option<GgmlWeights>,
     search: OnceLock<Search>,
 }
@@ -54,12 +55,12 @@ impl Ggml {
     /// The backend; nothing is loaded yet.
     #[must_use]
     pub fn new(options: &CpuOptions) -> Self {
-        let (library, weights) = (options.ggml.clone(), options.ggml_weights);
-        Self { library, weights, search: OnceLock::new() }
+        let CpuOptions { ggml, ggml_device, ggml_weights, .. } = options.clone();
+        Self { library: ggml, device: ggml_device, weights: ggml_weights, search: OnceLock::new() }
     }
 
     fn search(&self) -> &Search {
-        self.search.get_or_init(|| library::find(self.library.as_deref()))
+        self.search.get_or_init(|| library::find(self.library.as_deref(), self.device.as_deref()))
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, BackendError> {
@@ -103,7 +104,7 @@ impl Backend for Ggml {
                 Status::Unusable { reason: reason.clone(), remedy: library::REMEDY.to_owned() }
             }
         };
-        Probe { backend: ID, status, searched: search.steps.clone() }
+        Probe { backend: ID, status, searched: search.steps.clone(), devices: Vec::new() }
     }
 
     fn plan(
@@ -138,6 +139,7 @@ impl Backend for Ggml {
             n_bytes,
             checksum: Digest::of_file(&job.output).map_err(unreadable)?,
             notes: BTreeMap::new(),
+            in_use: InUse::default(),
         })
     }
 

@@ -5,7 +5,7 @@ use super::evaluate;
 use super::graph::{Binary, Refusal, Tensor, Unary};
 use super::host::{self, HostTensor};
 use super::onnx::Node;
-use super::prepare::{ATTENTION, GELU, Layout, MASKED_SOFTMAX};
+use super::prepare::{ATTENTION, GELU, Layout, MASK, MASKED_SOFTMAX};
 use super::translate::{Translation, refused};
 
 /// Whether ggml has this operator, at least in some case.
@@ -14,7 +14,7 @@ pub(super) fn knows(operator: &str) -> bool {
 }
 
 /// What is translated, sorted. `Erf` alone is not: it is part of a GELU, or missing.
-pub(super) const OPERATORS: [&str; 49] = [
+pub(super) const OPERATORS: [&str; 50] = [
     "Abs",
     "Add",
     "Cast",
@@ -63,6 +63,7 @@ pub(super) const OPERATORS: [&str; 49] = [
     "com.microsoft.Gelu",
     ATTENTION,
     GELU,
+    MASK,
     MASKED_SOFTMAX,
 ];
 
@@ -113,6 +114,7 @@ impl Translation<'_> {
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
             ATTENTION => self.attention(node),
+            MASK => self.mask(node),
             MASKED_SOFTMAX => self.masked_softmax(node),
             "LayerNormalization" => self.layer_norm(node),
             "Gather" => self.gather(node),

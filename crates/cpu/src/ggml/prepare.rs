@@ -24,6 +24,9 @@ pub(super) const MASKED_SOFTMAX: &str = "shapeyard.MaskedSoftmax";
 /// The operator that stands for a whole attention: of query, key, value and mask.
 pub(super) const ATTENTION: &str = "shapeyard.Attention";
 
+/// The operator that turns a mask of ones and zeros into what is added to scores.
+pub(super) const MASK: &str = "shapeyard.Mask";
+
 /// Constants larger than this are weights: once they are in place, the host forgets them.
 const LARGEST_ON_HOST: usize = 4096;
 

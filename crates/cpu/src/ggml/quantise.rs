@@ -70,10 +70,11 @@ fn plan(file: &GgufFile, weights: GgmlWeights) -> Vec<Planned<'_>> {
     for (name, tensor) in &file.tensors {
         let row = tensor.shape.last().map_or(1, |extent| *extent as u64);
         let n_rows: u64 = tensor.shape.iter().rev().skip(1).map(|extent| *extent as u64).product();
-        let narrow = weights.dtype().row_bytes(row).map(|bytes| bytes * n_rows);
+        let narrow =
+            weights.dtypes().iter().find_map(|dtype| Some((*dtype, dtype.row_bytes(row)?)));
         let (dtype, n_bytes) = match narrow {
-            Some(n_bytes) if tensor.dtype == GgufType::F32 && tensor.shape.len() == 2 => {
-                (weights.dtype(), n_bytes)
+            Some((dtype, bytes)) if tensor.dtype == GgufType::F32 && tensor.shape.len() == 2 => {
+                (dtype, bytes * n_rows)
             }
             _ => (tensor.dtype, tensor.n_bytes),
         };

@@ -15,7 +15,7 @@ use super::host::{HostData, HostTensor};
 use super::library::Stream;
 use super::onnx::ValueId;
 use super::prepare::Prepared;
-use super::translate::{self, Described, Fill, Given, Output};
+use super::translate::{self, Described, Fill, Given, MASKED, Output};
 use crate::dynamic;
 
 /// Graphs that a lane keeps; each has memory of its own (MiniLM-L6 at 8 x 128 tokens: 13 MiB).
@@ -29,6 +29,9 @@ pub(super) struct GgmlSession {
     /// The one used last comes last. Before the stream, so that they go first.
     graphs: Vec<(Vec<usize>, Described)>,
     stream: Stream,
+    /// What is written to the graph's leaves, kept from run to run.
+    indices: Vec<i32>,
+    mask: Vec<f32>,
 }
 
 /// Integers of a run by value.
@@ -36,28 +39,39 @@ type Late = HashMap<ValueId, Arc<HostTensor>>;
 
 impl GgmlSession {
     pub(super) fn new(prepared: Arc<Prepared>, signature: Arc<Signature>, stream: Stream) -> Self {
-        Self { prepared, signature, graphs: Vec::new(), stream }
+        let (graphs, indices, mask) = Default::default();
+        Self { prepared, signature, graphs, stream, indices, mask }
     }
 
     /// Makes the graph for these inputs the last one, described now if need be.
-    fn choose(&mut self, inputs: &[TensorView<'_>], given: &[Given]) -> Result<Tier, String> {
-        let shapes = shapes(inputs);
-        if let Some(at) = self.graphs.iter().position(|(key, _)| *key == shapes) {
+    fn choose(&mut self, inputs: &[TensorView<'_>]) -> Result<Tier, String> {
+        let is_alike = |(key, _): &(Vec<usize>, _)| key.iter().copied().eq(shapes(inputs));
+        if let Some(at) = self.graphs.iter().position(is_alike) {
             let again = at + 1 == self.graphs.len();
-            let graph = self.graphs.remove(at);
-            self.graphs.push(graph);
+            self.graphs[at..].rotate_left(1);
             return Ok(if again { Tier::Rebind } else { Tier::Cached });
         }
         if self.graphs.len() >= MOST_GRAPHS {
             self.graphs.remove(0);
         }
-        let described = translate::describe(&self.prepared, &self.stream, given);
-        self.graphs.push((shapes, described.map_err(|error| error.to_string())?));
+        let given: Vec<Given> = inputs.iter().map(given).collect::<Result<_, _>>()?;
+        let described = translate::describe(&self.prepared, &self.stream, &given);
+        let described = described.map_err(|error| error.to_string())?;
+        self.graphs.push((shapes(inputs).collect(), described));
         Ok(Tier::Cached)
     }
 
-    fn fill(&mut self, inputs: &[TensorView<'_>], mut late: Late) -> Result<Late, String> {
-        let Some((_, graph)) = self.graphs.last() else { return Ok(late) };
+    /// What the host computes of the request's integers.
+    fn late(&self, inputs: &[TensorView<'_>]) -> Result<Late, String> {
+        let mut late = Late::new();
+        let Some((_, graph)) = self.graphs.last().filter(|(_, graph)| graph.reads_late()) else {
+            return Ok(late);
+        };
+        for (&id, view) in self.prepared.program.inputs.iter().zip(inputs) {
+            if let Given::Late(tensor) = given(view)? {
+                late.insert(id, tensor);
+            }
+        }
         for &at in &graph.late {
             let node = &self.prepared.program.nodes[at];
             let value = |id: &ValueId| late.get(id).or_else(|| graph.known.get(id));
@@ -67,6 +81,12 @@ impl GgmlSession {
                 .map_err(|reason| format!("node `{}`: {reason}", node.name))?;
             late.extend(node.outputs.first().map(|&id| (id, Arc::new(made))));
         }
+        Ok(late)
+    }
+
+    fn fill(&mut self, inputs: &[TensorView<'_>], late: &Late) -> Result<(), String> {
+        let Self { graphs, indices, mask, .. } = self;
+        let Some((_, graph)) = graphs.last() else { return Ok(()) };
         let made = |id: &ValueId| late.get(id).ok_or("a value was not made");
         for fill in &graph.fills {
             match fill {
@@ -80,12 +100,23 @@ impl GgmlSession {
                     translate::write(&graph.leaves, leaf, made(value)?.as_ref())?;
                 }
                 Fill::Rows { value, leaf, n_rows } => {
-                    let rows = translate::rows(made(value)?.as_ref(), *n_rows)?;
-                    graph.leaves.write(leaf, &rows)?;
+                    let values = made(value)?.as_ints()?.iter().copied();
+                    translate::rows(values, *n_rows, indices)?;
+                    graph.leaves.write(leaf, indices)?;
+                }
+                Fill::Tokens { input, leaf, n_rows } => {
+                    translate::rows(integers(&inputs[*input])?, *n_rows, indices)?;
+                    graph.leaves.write(leaf, indices)?;
+                }
+                Fill::Mask { input, leaf } => {
+                    mask.clear();
+                    let is_padding = |real: i64| (1.0 - real as f32) * MASKED;
+                    mask.extend(integers(&inputs[*input])?.map(is_padding));
+                    graph.leaves.write(leaf, mask)?;
                 }
             }
         }
-        Ok(late)
+        Ok(())
     }
 
     fn compute(&mut self) -> Result<(), String> {
@@ -124,14 +155,9 @@ impl GgmlSession {
         outputs: &mut Outputs,
     ) -> Result<(Tier, StageTimes), String> {
         let start = Instant::now();
-        let given: Vec<Given> = inputs.iter().map(given).collect::<Result<_, _>>()?;
-        let tier = self.choose(inputs, &given)?;
-        let ids = self.prepared.program.inputs.iter();
-        let late = ids.zip(&given).filter_map(|(&id, given)| match given {
-            Given::Late(tensor) => Some((id, Arc::clone(tensor))),
-            Given::Floats { .. } => None,
-        });
-        let late = self.fill(inputs, late.collect())?;
+        let tier = self.choose(inputs)?;
+        let late = self.late(inputs)?;
+        self.fill(inputs, &late)?;
         let prepare = start.elapsed();
         let start = Instant::now();
         self.compute()?;
@@ -194,10 +220,10 @@ fn failed(message: String) -> RunError {
 }
 
 /// Ranks and extents, which together tell shapes apart.
-fn shapes(inputs: &[TensorView<'_>]) -> Vec<usize> {
-    let ranked =
-        |view: &TensorView<'_>| std::iter::once(view.shape().len()).chain(view.shape().to_vec());
-    inputs.iter().flat_map(ranked).collect()
+fn shapes<'a>(inputs: &'a [TensorView<'_>]) -> impl Iterator<Item = usize> + 'a {
+    inputs
+        .iter()
+        .flat_map(|view| std::iter::once(view.shape().len()).chain(view.shape().iter().copied()))
 }
 
 /// A copy of `view` whose elements are aligned, if its own are not.
@@ -206,22 +232,27 @@ fn copy_if_needed(view: TensorView<'_>) -> Option<Tensor> {
     (!aligned).then(|| view.to_tensor())
 }
 
+/// The elements of an input of integers or booleans, aligned or not.
+fn integers(view: &TensorView<'_>) -> Result<impl Iterator<Item = i64>, String> {
+    let bytes = view.bytes();
+    let (dtype, size) = (view.dtype(), view.dtype().size());
+    if !matches!(dtype, DataType::Bool | DataType::I32 | DataType::I64) {
+        return Err(format!("{dtype} cannot be handed over"));
+    }
+    Ok(bytes.chunks_exact(size).map(move |element| match *element {
+        [byte] => i64::from(byte != 0),
+        [a, b, c, d] => i64::from(i32::from_ne_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => i64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }))
+}
+
 fn given(view: &TensorView<'_>) -> Result<Given, String> {
     let shape = view.shape().to_vec();
     if view.dtype() == DataType::F32 {
         return Ok(Given::Floats { shape });
     }
-    let copy = copy_if_needed(*view);
-    let readable = copy.as_ref().map_or(*view, Tensor::view);
-    let values = match view.dtype() {
-        DataType::Bool => readable.bytes().iter().map(|&byte| i64::from(byte != 0)).collect(),
-        DataType::I32 => {
-            let narrow = readable.as_slice::<i32>().map_err(|error| error.to_string())?;
-            narrow.iter().copied().map(i64::from).collect()
-        }
-        DataType::I64 => readable.as_slice::<i64>().map_err(|error| error.to_string())?.to_vec(),
-        other => return Err(format!("{other} cannot be handed over")),
-    };
+    let values = integers(view)?.collect();
     Ok(Given::Late(Arc::new(HostTensor::ints(view.dtype(), shape, values))))
 }
 

@@ -57,7 +57,21 @@ pub(super) enum Fill {
         leaf: Tensor,
         n_rows: usize,
     },
+    /// As [`Fill::Rows`], of indices that the request gives as they are.
+    Tokens {
+        input: usize,
+        leaf: Tensor,
+        n_rows: usize,
+    },
+    /// What is added to scores: 0 where the request has a 1, [`MASKED`] where it has a 0.
+    Mask {
+        input: usize,
+        leaf: Tensor,
+    },
 }
+
+/// What masked positions get added to their score: finite, so that a row that is all padding gives numbers.
+pub(super) const MASKED: f32 = -3.4e38;
 
 /// Where an output is after a run.
 #[derive(Debug)]
@@ -79,6 +93,15 @@ pub(super) struct Described {
     /// What late nodes read besides the request.
     pub(super) known: HashMap<ValueId, Arc<HostTensor>>,
     pub(super) outputs: Vec<Output>,
+}
+
+impl Described {
+    /// Whether a run computes anything of integers on the host, beside what its fills do.
+    pub(super) fn reads_late(&self) -> bool {
+        let late = |fill: &Fill| matches!(fill, Fill::Floats { .. } | Fill::Rows { .. });
+        let is_late = |output: &Output| matches!(output, Output::Late(_));
+        !self.late.is_empty() || self.fills.iter().any(late) || self.outputs.iter().any(is_late)
+    }
 }
 
 /// Descriptions that a node makes at most, by far; `MatMul` makes seven.
@@ -338,14 +361,37 @@ impl Translation<'_> {
         let leaf = self.leaf(node, ggml_type::I32, &[host.len()])?;
         match &value {
             Value::Host(host) => {
-                let rows = rows(host, n_rows).map_err(|it| Cannot::shapes(node, it))?;
-                let rows = rows.into_iter().map(i64::from).collect();
+                let values = host.as_ints().map_err(|it| Cannot::shapes(node, it))?;
+                let mut list = Vec::with_capacity(values.len());
+                rows(values.iter().copied(), n_rows, &mut list)
+                    .map_err(|it| Cannot::shapes(node, it))?;
+                let rows = list.into_iter().map(i64::from).collect();
                 let list = HostTensor::ints(DataType::I32, vec![host.len()], rows);
                 self.constants.push((leaf.clone(), Arc::new(list)));
             }
-            _ => self.fills.push(Fill::Rows { value: id, leaf: leaf.clone(), n_rows }),
+            _ => self.fills.push(match self.input(id) {
+                Some(input) => Fill::Tokens { input, leaf: leaf.clone(), n_rows },
+                None => Fill::Rows { value: id, leaf: leaf.clone(), n_rows },
+            }),
         }
         self.rows.insert((id, n_rows), leaf.clone());
+        Ok(leaf)
+    }
+
+    /// Which input of the model a value is.
+    fn input(&self, value: ValueId) -> Option<usize> {
+        self.prepared.program.inputs.iter().position(|input| *input == value)
+    }
+
+    /// The mask of an input of [batch, sequence], as it is added to scores: [batch, 1, 1, sequence].
+    pub(super) fn mask(&mut self, node: &Node) -> Result<Tensor, Cannot> {
+        let input = node.input(0).and_then(|id| self.input(id));
+        let input = input.ok_or_else(|| Cannot::case(node, "its mask is no input"))?;
+        let &[batch, length] = self.shape(node, 0)?.as_slice() else {
+            return Err(Cannot::case(node, "its mask has not two axes"));
+        };
+        let leaf = self.leaf(node, ggml_type::F32, &[batch, 1, 1, length])?;
+        self.fills.push(Fill::Mask { input, leaf: leaf.clone() });
         Ok(leaf)
     }
 
@@ -405,14 +451,22 @@ pub(super) fn write(store: &Store, leaf: &Tensor, value: &HostTensor) -> Result<
 }
 
 /// Indices that lie inside a table, counted from its start: the library ends the process over others.
-pub(super) fn rows(indices: &HostTensor, n_rows: usize) -> Result<Vec<i32>, String> {
+pub(super) fn rows(
+    indices: impl Iterator<Item = i64>,
+    n_rows: usize,
+    to: &mut Vec<i32>,
+) -> Result<(), String> {
     let n = n_rows as i64;
-    let row = |&index: &i64| {
+    let row = |index: i64| {
         let wrapped = if index < 0 { index.wrapping_add(n) } else { index };
         match i32::try_from(wrapped) {
             Ok(row) if (0..n).contains(&wrapped) => Ok(row),
             _ => Err(format!("index {index} lies outside of a table of {n_rows} rows")),
         }
     };
-    indices.as_ints()?.iter().map(row).collect()
+    to.clear();
+    for index in indices {
+        to.push(row(index)?);
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use ort::session::Session as Lane;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::Outlet;
 use shapeyard_core::backend::{
-    Artifact, BackendError, BackendId, Domain, Executable, LoadJob, Optimisation, Session,
+    Artifact, BackendError, BackendId, Domain, Executable, InUse, LoadJob, Optimisation, Session,
     SessionOptions,
 };
 use shapeyard_core::{Model, Signature, TensorSpec};
@@ -41,6 +41,8 @@ struct Source {
     level: GraphOptimizationLevel,
     /// Where external data is, if that is not the file's own folder.
     weights: Option<String>,
+    /// Lanes that are made later read the file again.
+    _in_use: InUse,
 }
 
 /// The lane that showed that the model loads.
@@ -58,7 +60,12 @@ impl OrtExecutable {
     ) -> Result<Self, BackendError> {
         let model = job.model;
         let level = level(job.optimisation);
-        let source = Source { file: model.path().to_owned(), level, weights: None };
+        let source = Source {
+            file: model.path().to_owned(),
+            level,
+            weights: None,
+            _in_use: InUse::default(),
+        };
         Self::load(library, job, source).map_err(|reason| dynamic::refuse(&ID, model, reason))
     }
 
@@ -73,7 +80,7 @@ impl OrtExecutable {
         artifact.verify()?;
         let path = artifact.payload().to_owned();
         let damaged = |reason| BackendError::Artifact { path: path.clone(), reason };
-        let source = compiled(model, &path).map_err(damaged)?;
+        let source = compiled(model, &path, artifact.in_use.clone()).map_err(damaged)?;
         Self::load(library, job, source).map_err(damaged)
     }
 
@@ -139,13 +146,13 @@ pub(super) fn optimise(
         return Ok(());
     }
     // Older versions write such a model and cannot read it again (1.20 cannot, 1.31 can).
-    open(library, &compiled(model, output)?, NonZeroUsize::MIN)
+    open(library, &compiled(model, output, InUse::default())?, NonZeroUsize::MIN)
         .map(drop)
         .map_err(|reason| format!("with external data it is not compiled ahead: {reason}"))
 }
 
 /// What was compiled needs no rewriting. It names external data as the model does, which stays where it is.
-fn compiled(model: &Model, file: &Path) -> Result<Source, String> {
+fn compiled(model: &Model, file: &Path, in_use: InUse) -> Result<Source, String> {
     let folder = (!model.external_files().is_empty()).then(|| model.path().parent()).flatten();
     let weights = folder.map(|folder| folder.join(".").canonicalize()).transpose();
     let weights = weights.map_err(|error| error.to_string())?;
@@ -154,7 +161,12 @@ fn compiled(model: &Model, file: &Path) -> Result<Source, String> {
     let weights = weights.map_err(|folder| {
         format!("its weights are in `{}`, a folder whose name is not UTF-8", folder.display())
     })?;
-    Ok(Source { file: file.to_owned(), level: GraphOptimizationLevel::Disable, weights })
+    Ok(Source {
+        file: file.to_owned(),
+        level: GraphOptimizationLevel::Disable,
+        weights,
+        _in_use: in_use,
+    })
 }
 
 fn open(

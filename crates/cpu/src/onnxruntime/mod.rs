@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
-    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
     tells_of_shortage,
 };
 use shapeyard_core::model::Digest;
@@ -81,7 +81,7 @@ impl Backend for OnnxRuntime {
                 Status::Unusable { reason: reason.clone(), remedy: library::REMEDY.to_owned() }
             }
         };
-        Probe { backend: ID, status, searched: search.steps.clone() }
+        Probe { backend: ID, status, searched: search.steps.clone(), devices: Vec::new() }
     }
 
     fn plan(
@@ -117,6 +117,7 @@ impl Backend for OnnxRuntime {
             n_bytes,
             checksum: Digest::of_file(&job.output).map_err(unreadable)?,
             notes: BTreeMap::new(),
+            in_use: InUse::default(),
         })
     }
 

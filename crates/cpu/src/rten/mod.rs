@@ -62,6 +62,7 @@ impl Backend for Rten {
                 place: "this program".to_owned(),
                 outcome: format!("rten {VERSION} is part of it"),
             }],
+            devices: Vec::new(),
         }
     }
 

@@ -57,7 +57,9 @@ pub(crate) fn write_down(line: &str) {
 
 /// The library file that this process would load.
 pub(crate) fn library(backend: &dyn Backend) -> PathBuf {
-    let place = backend.probe().searched.pop().unwrap().place;
+    let searched = backend.probe().searched;
+    let mut files = searched.into_iter().filter(|step| !step.place.starts_with("its device"));
+    let place = files.next_back().unwrap().place;
     PathBuf::from(place.rsplit_once(" (").unwrap().0).canonicalize().unwrap()
 }
 

@@ -12,7 +12,7 @@ use shapeyard_core::{DataType, Extents, Model, Signature, SymbolId, TensorView};
 use super::job::{Answer, Job, Made, Refusal, Traits};
 use super::probe;
 use crate::feed::{Feed, Rows};
-use crate::native::{Bindings, Migraphx, NativeError, Parse, Program, ValueShape};
+use crate::native::{Bindings, Memory, Migraphx, NativeError, Parse, Program, ValueShape};
 use crate::options::PaddingPolicy;
 use crate::roles::{self, Role, Specialised};
 use crate::specialise;
@@ -74,7 +74,7 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
     open_unchanged(job)?;
     program.quantise(&job.options, &calibration)?;
     lap("quantise");
-    let program = program.compile(&job.options)?;
+    let program = program.compile(&job.options, Memory::Target)?;
     lap("compile");
     save(library, job, &program)?;
     lap("save");

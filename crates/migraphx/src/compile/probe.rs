@@ -19,7 +19,7 @@ use super::job::Refusal;
 use super::make::Work;
 use crate::feed::{Feed, FeedError, Rows};
 use crate::fill;
-use crate::native::{Bindings, Program};
+use crate::native::{Bindings, Memory, Program};
 use crate::options::{CompileOptions, Target};
 use crate::region::{self, Place};
 use crate::roles::Role;
@@ -264,7 +264,7 @@ fn evaluator(work: &Work<'_>) -> CompileOptions {
 
 impl Small {
     fn new(work: &Work<'_>, extents: &Extents, roles: &[Vec<Role>]) -> Result<Self, Refusal> {
-        let program = work.parse(extents)?.compile(&evaluator(work))?;
+        let program = work.parse(extents)?.compile(&evaluator(work), Memory::Host)?;
         let feed = work.feed(&program, extents, roles)?;
         let bindings = Bindings::new(work.library, &program.inputs()?)?;
         Ok(Self { program, feed, bindings })
@@ -287,7 +287,8 @@ impl Small {
         let results = self.program.run(&self.bindings)?;
         let mut outputs = Outputs::new();
         self.feed.prepare(request, &mut outputs).map_err(words)?;
-        self.feed.drain(&results, request, rows, &mut outputs).map_err(words)?;
+        let bytes = |index, shape: &_| results.bytes(index, shape);
+        self.feed.drain(bytes, request, rows, &mut outputs).map_err(words)?;
         Ok(outputs)
     }
 }

@@ -1,9 +1,10 @@
 //! Input buffers that a program reads, bound once and filled before every run.
 
+use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
 
-use migraphx_sys::migraphx_program_parameters;
+use migraphx_sys::{migraphx_program_parameters, migraphx_shape};
 use shapeyard_core::byte_len;
 
 use super::NativeError;
@@ -26,32 +27,14 @@ impl Bindings {
         library: &'static Migraphx,
         inputs: &[(String, ValueShape)],
     ) -> Result<Self, NativeError> {
-        let api = library.api();
-        let parameters = create!(api, program_parameters_create => program_parameters_destroy)?;
+        let parameters = none(library)?;
         let mut buffers = Vec::with_capacity(inputs.len());
         for (name, shape) in inputs {
             let n_bytes = byte_len(shape.dtype, &shape.lengths)
                 .map_err(|error| NativeError::Unknown(error.to_string()))?;
             let buffer = Buffer::zeroed(n_bytes);
-            let number = library.number(shape.dtype)?;
-            let (mut lengths, mut strides) = (shape.lengths.clone(), shape.strides.clone());
-            let (lengths, n) = (lengths.as_mut_ptr(), lengths.len());
-            let (strides, m) = (strides.as_mut_ptr(), strides.len());
-            // With its strides: those of a scalar are 0, and the library insists on that.
-            let shape = create!(
-                api,
-                shape_create_with_strides => shape_destroy,
-                number,
-                lengths,
-                n,
-                strides,
-                m
-            )?;
-            let memory = buffer.memory().cast();
-            let argument = create!(api, argument_create => argument_destroy, shape.get(), memory)?;
-            let name = c_text(name)?;
-            let pointer = parameters.get();
-            call!(api, program_parameters_add(pointer, name.as_ptr(), argument.get()))?;
+            let handle = shape_handle(library, shape)?;
+            add(library, &parameters, &c_text(name)?, &handle, buffer.memory().cast())?;
             buffers.push(buffer);
         }
         Ok(Self { parameters, buffers })
@@ -65,6 +48,39 @@ impl Bindings {
     pub(super) fn parameters(&self) -> *mut migraphx_program_parameters {
         self.parameters.get()
     }
+}
+
+/// An object that points nowhere yet.
+pub(super) fn none(
+    library: &'static Migraphx,
+) -> Result<Handle<migraphx_program_parameters>, NativeError> {
+    let api = library.api();
+    create!(api, program_parameters_create => program_parameters_destroy)
+}
+
+/// A shape with its strides: those of a scalar are 0, and the library insists on that.
+pub(super) fn shape_handle(
+    library: &'static Migraphx,
+    shape: &ValueShape,
+) -> Result<Handle<migraphx_shape>, NativeError> {
+    let (api, number) = (library.api(), library.number(shape.dtype)?);
+    let (mut lengths, mut strides) = (shape.lengths.clone(), shape.strides.clone());
+    let (lengths, n) = (lengths.as_mut_ptr(), lengths.len());
+    let (strides, m) = (strides.as_mut_ptr(), strides.len());
+    create!(api, shape_create_with_strides => shape_destroy, number, lengths, n, strides, m)
+}
+
+/// Lets a parameter point to memory, wherever it pointed before.
+pub(super) fn add(
+    library: &'static Migraphx,
+    parameters: &Handle<migraphx_program_parameters>,
+    name: &CStr,
+    shape: &Handle<migraphx_shape>,
+    memory: *mut c_void,
+) -> Result<(), NativeError> {
+    let api = library.api();
+    let argument = create!(api, argument_create => argument_destroy, shape.get(), memory)?;
+    call!(api, program_parameters_add(parameters.get(), name.as_ptr(), argument.get()))
 }
 
 /// The unit of a buffer: its alignment suffices for every data type.

@@ -9,11 +9,13 @@ mod bindings;
 pub(crate) mod gate;
 mod handle;
 mod library;
+mod places;
 mod program;
 
 pub(crate) use bindings::Bindings;
 pub(crate) use library::{ENVIRONMENT, Migraphx, dtype_of};
-pub(crate) use program::{Parse, Program, Results, ValueShape};
+pub(crate) use places::Places;
+pub(crate) use program::{Memory, Parse, Program, ValueShape};
 
 /// A call that the library answered with an error. Its own words went to stderr: the C API has no other
 /// place for them.

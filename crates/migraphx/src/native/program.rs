@@ -1,6 +1,6 @@
 //! A program: parsed, quantised, compiled, saved, loaded, run.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr;
@@ -15,6 +15,7 @@ use shapeyard_core::{DataType, Shape};
 use super::bindings::Bindings;
 use super::handle::{Handle, call, call_late, create};
 use super::library::{Migraphx, c_path, c_text};
+use super::places::Places;
 use super::{NativeError, gate};
 use crate::options::{CompileOptions, Quantisation, Storage, Target};
 
@@ -36,6 +37,15 @@ pub(crate) struct Parse<'a> {
     pub(crate) model: &'a Path,
     /// The extents of every input.
     pub(crate) inputs: &'a [(String, Shape)],
+}
+
+/// Whose memory a program takes its inputs from and leaves its outputs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// The host's; for a device the library copies by itself.
+    Host,
+    /// The target's own.
+    Target,
 }
 
 /// A program of the library.
@@ -160,12 +170,16 @@ impl Program {
     }
 
     /// Compiles for a target. Takes the program: one that was compiled must not be compiled again.
-    pub(crate) fn compile(self, options: &CompileOptions) -> Result<Self, NativeError> {
+    pub(crate) fn compile(
+        self,
+        options: &CompileOptions,
+        memory: Memory,
+    ) -> Result<Self, NativeError> {
         let api = self.library.api();
         let target = self.library.target(options.target.name())?;
         let compile = create!(api, compile_options_create => compile_options_destroy)?;
-        // Requests come from host memory; `ref` has no other.
-        let offload_copy = options.target == Target::Gpu;
+        // `ref` has no other memory than the host's.
+        let offload_copy = options.target == Target::Gpu && memory == Memory::Host;
         call!(api, compile_options_set_offload_copy(compile.get(), offload_copy))?;
         call!(api, compile_options_set_fast_math(compile.get(), options.fast_math))?;
         let tune = options.exhaustive_tune;
@@ -177,6 +191,21 @@ impl Program {
 
     /// The inputs that the program takes: those that it did not fold away, in no order.
     pub(crate) fn inputs(&self) -> Result<Vec<(String, ValueShape)>, NativeError> {
+        let mut parameters = self.parameters()?;
+        parameters.retain(|(name, _)| output_index(name).is_none());
+        Ok(parameters)
+    }
+
+    /// The parameters that say where outputs belong, each with the output's position. Those that the
+    /// program keeps elsewhere have none, and none has on the host.
+    pub(crate) fn output_places(&self) -> Result<Vec<(usize, String, ValueShape)>, NativeError> {
+        let parameters = self.parameters()?.into_iter();
+        let place = |(name, shape): (String, ValueShape)| Some((output_index(&name)?, name, shape));
+        Ok(parameters.filter_map(place).collect())
+    }
+
+    /// Everything that the program has to be given, in no order.
+    fn parameters(&self) -> Result<Vec<(String, ValueShape)>, NativeError> {
         let api = self.library.api();
         let shapes = create!(api, program_get_parameter_shapes => program_parameter_shapes_destroy, self.handle.get())?;
         let mut n = 0;
@@ -252,6 +281,75 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Gives the program to a stream of the device, which `places` are addresses of, and returns before it
+    /// has run. `&mut` as in [`Self::run`]; the results are addresses too.
+    ///
+    /// # Safety
+    ///
+    /// Every place is memory of the program's device, as large as the program says, until the stream has
+    /// come so far; no other run of the program is under way on another stream.
+    pub(crate) unsafe fn enqueue(
+        &mut self,
+        places: &Places,
+        stream: *mut c_void,
+    ) -> Result<Enqueued, NativeError> {
+        let api = self.library.api();
+        let (program, parameters) = (self.handle.get(), places.parameters());
+        // The library compares the name with that of the type that HIP's streams point to.
+        let kind = c"ihipStream_t".as_ptr();
+        let handle = create!(api, program_run_async => arguments_destroy, program, parameters, stream, kind)?;
+        Ok(Enqueued { library: self.library, handle })
+    }
+}
+
+/// What a run on a device will have given.
+pub(crate) struct Enqueued {
+    library: &'static Migraphx,
+    handle: Handle<migraphx_arguments>,
+}
+
+impl Enqueued {
+    /// Where an output of so many bytes will be.
+    pub(crate) fn address(&self, index: usize, n_bytes: usize) -> Result<usize, NativeError> {
+        let buffer = buffer_of(self.library, &self.handle, index, n_bytes)?;
+        Ok(buffer.addr())
+    }
+}
+
+/// The memory of an output that should have `wanted` bytes.
+fn buffer_of(
+    library: &'static Migraphx,
+    handle: &Handle<migraphx_arguments>,
+    index: usize,
+    wanted: usize,
+) -> Result<*mut c_char, NativeError> {
+    let api = library.api();
+    let mut argument: const_migraphx_argument_t = ptr::null();
+    call!(api, arguments_get(&mut argument, handle.get(), index))?;
+    let mut found: const_migraphx_shape_t = ptr::null();
+    call!(api, argument_shape(&mut found, argument))?;
+    let mut n_bytes = 0;
+    call!(api, shape_bytes(&mut n_bytes, found))?;
+    if n_bytes != wanted {
+        return Err(NativeError::Unknown(format!(
+            "output {index} has {n_bytes} bytes, the program says {wanted}"
+        )));
+    }
+    let mut buffer: *mut c_char = ptr::null_mut();
+    call!(api, argument_buffer(&mut buffer, argument))?;
+    if buffer.is_null() && wanted > 0 {
+        return Err(NativeError::Unknown(format!("output {index} has no memory")));
+    }
+    Ok(buffer)
+}
+
+/// The output whose place a parameter says: `main:#output_3`, and `#output_:00012` from the tenth on.
+fn output_index(parameter: &str) -> Option<usize> {
+    let (_, number) = parameter.rsplit_once("#output_")?;
+    number.trim_start_matches(':').parse().ok()
+}
+
 /// Copies numbers that the library lends.
 ///
 /// # Safety
@@ -275,29 +373,31 @@ pub(crate) struct Results<'a> {
 impl Results<'_> {
     /// The bytes of an output, whose shape is `shape`.
     pub(crate) fn bytes(&self, index: usize, shape: &ValueShape) -> Result<&[u8], NativeError> {
-        let api = self.library.api();
-        let mut argument: const_migraphx_argument_t = ptr::null();
-        call!(api, arguments_get(&mut argument, self.handle.get(), index))?;
-        let mut found: const_migraphx_shape_t = ptr::null();
-        call!(api, argument_shape(&mut found, argument))?;
-        let mut n_bytes = 0;
-        call!(api, shape_bytes(&mut n_bytes, found))?;
-        if n_bytes != shape.n_bytes {
-            let wanted = shape.n_bytes;
-            return Err(NativeError::Unknown(format!(
-                "output {index} has {n_bytes} bytes, the program says {wanted}"
-            )));
-        }
-        let mut buffer: *mut c_char = ptr::null_mut();
-        call!(api, argument_buffer(&mut buffer, argument))?;
+        let buffer = buffer_of(self.library, &self.handle, index, shape.n_bytes)?;
         if shape.n_bytes == 0 {
             return Ok(&[]);
-        }
-        if buffer.is_null() {
-            return Err(NativeError::Unknown(format!("output {index} has no memory")));
         }
         // SAFETY: the library says that the output has so many bytes; they live as long as the handle,
         // the program and its inputs, which are borrowed here.
         Ok(unsafe { slice::from_raw_parts(buffer.cast::<u8>(), shape.n_bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pitfall_50_an_output_is_known_by_its_number_however_it_is_written() {
+        for (name, index) in [
+            ("main:#output_0", Some(0)),
+            ("main:#output_10", Some(10)),
+            ("#output_:00010", Some(10)),
+            ("input_ids", None),
+            ("#output_", None),
+            ("scratch", None),
+        ] {
+            assert_eq!(output_index(name), index, "{name}");
+        }
     }
 }

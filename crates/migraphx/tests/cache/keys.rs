@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shapeyard_cache::{Ask, CachedArtifacts, Explanation, Key, Served, Store};
-use shapeyard_core::backend::{Backend as _, Cancellation, Optimisation};
+use shapeyard_cache::{Ask, CachedArtifacts, Explanation, Key, Limits, Served, Store};
+use shapeyard_core::backend::{Backend as _, Cancellation, LoadJob, Optimisation};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Model, Tensor};
 use shapeyard_migraphx::{CompileOptions, MigraphxBackend, MigraphxOptions, Precision};
@@ -188,4 +188,27 @@ fn a_variable_or_another_compiler_is_named() {
         machine.environment = others.chain(more).collect();
     });
     assert_eq!(scene.differing(&variable), ["environment.MIGRAPHX_DISABLE_PASSES"]);
+}
+
+#[test]
+fn a_loaded_program_keeps_its_file_from_being_collected() {
+    let Some(backend) = backend("in use") else { return };
+    let scene = Scene::new();
+    let path = scene.copy("add_one.onnx", "model.onnx");
+    // Nothing but the executable is left after this.
+    let executable = {
+        let artifacts = artifacts(&scene.root(), backend.clone(), &path);
+        let bucket = shape(&artifacts);
+        let obtained = artifacts.get_or_compile(&bucket, &Ask::new(), Cancellation::never());
+        let model = Model::open(&path).unwrap();
+        let job = LoadJob { artifacts: &[obtained.unwrap().artifact], ..LoadJob::of(&model) };
+        backend.load(&job).unwrap()
+    };
+    let collect = || {
+        let limits = Limits { max_bytes: Some(0), max_age: None };
+        Store::open(scene.root()).unwrap().collect(&limits).unwrap()
+    };
+    assert_eq!((collect().in_use.len(), collect().removed.len()), (1, 0));
+    drop(executable);
+    assert_eq!(collect().removed.len(), 1);
 }

@@ -42,7 +42,7 @@ pub(crate) struct Args {
 enum Command {
     Ls(ls::Args),
     Show(show::Args),
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     Verify(verify::Args),
     Prune(prune::Args),
     Export(export::Args),

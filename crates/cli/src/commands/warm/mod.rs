@@ -34,6 +34,7 @@ Examples:
   shapeyard warm model.onnx --backend migraphx --target ref --buckets batch=1,8 --cache model.cache
   shapeyard warm model.onnx --plan plan.json
   shapeyard warm model.onnx --backend onnxruntime
+  shapeyard warm model.gguf --backend ggml --ggml-weights q8_0
   shapeyard warm model.onnx --buckets batch=..64 --retry --format json
 
 Every combination of extents is compiled, one after the other, and kept in the cache, where `run`
@@ -43,7 +44,8 @@ failure, the same command goes on where it stopped. While another process compil
 waits for it.
 
 A model whose answers change when rows or positions are padded is refused; --padding never compiles
-it for requests of exactly these shapes. onnxruntime keeps one rewritten model for every shape.
+it for requests of exactly these shapes. onnxruntime keeps one rewritten model for every
+shape, ggml one with narrower weights.
 
 Ends with 1 if a shape could not be compiled; the others are compiled all the same.";
 
@@ -54,14 +56,14 @@ const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The ONNX file
+    /// The ONNX file, or a GGUF file for ggml
     model: PathBuf,
     #[command(flatten)]
     buckets: BucketArgs,
     /// The programs of a plan that `shapeyard plan --out` wrote, what saves most first
     #[arg(long, value_name = "FILE.json", conflicts_with = "buckets")]
     plan: Option<PathBuf>,
-    /// Who compiles: migraphx or onnxruntime [default: migraphx where shapes are given, else the first
+    /// Who compiles: migraphx, onnxruntime or ggml [default: migraphx where shapes are given, else the first
     /// that is usable]
     #[arg(long, value_name = "NAME", default_value = "auto", hide_default_value = true)]
     backend: Choice,

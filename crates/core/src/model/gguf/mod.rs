@@ -99,6 +99,10 @@ impl GgufType {
     pub const F16: Self = Self(1);
     /// Blocks of 8-bit integers with a scale each.
     pub const Q8_0: Self = Self(8);
+    /// Blocks of 32 integers of 5 bits with a scale each.
+    pub const Q5_0: Self = Self(6);
+    /// Blocks of 256 integers of 4 bits with scales and minima.
+    pub const Q4_K: Self = Self(12);
 
     /// Number, elements of a block and bytes of a block, for each type that is known.
     const KNOWN: [(u32, u64, u64); 19] = [

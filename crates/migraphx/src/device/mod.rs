@@ -1,0 +1,13 @@
+//! Devices: HIP's side of running programs on a GPU. What a lane does with it is in
+//! [`lane::DeviceLane`](crate::lane::DeviceLane).
+
+#![allow(unsafe_code, reason = "addresses of a device that is given work")]
+
+mod buffers;
+mod gpu;
+mod memory;
+mod spread;
+
+pub(crate) use buffers::Buffers;
+pub(crate) use gpu::Gpu;
+pub(crate) use memory::{ProgramAccount, Resident};

@@ -1,0 +1,141 @@
+//! Every way of running answers as the host does.
+
+use hipgraph::{Device, PinnedBuffer};
+use shapeyard_core::{Outputs, Request, Route, TensorView};
+use shapeyard_migraphx::{DeviceOptions, Graphs};
+
+use crate::common::{Double, Pair, assert_same, gpu, inputs, run, shape, with_graphs};
+
+type Extents = Vec<(&'static str, usize)>;
+
+/// Models that the double runs, with a shape to compile and shapes to ask for.
+fn cases() -> Vec<(&'static str, Extents, Vec<Extents>)> {
+    let rows = |n| vec![("batch", n)];
+    let tokens = |n, length| vec![("batch", n), ("sequence", length)];
+    vec![
+        ("dense.onnx", rows(4), vec![rows(4), rows(3), rows(1), rows(9)]),
+        ("add_one.onnx", rows(4), vec![rows(4), rows(2)]),
+        ("identity.onnx", rows(4), vec![rows(4), rows(3)]),
+        ("many_inputs.onnx", rows(4), vec![rows(4), rows(3)]),
+        ("many_outputs.onnx", rows(4), vec![rows(4), rows(1), rows(6)]),
+        ("shared_mask.onnx", tokens(4, 6), vec![tokens(4, 6), tokens(3, 6)]),
+        ("encoder.onnx", tokens(4, 8), vec![tokens(4, 8), tokens(3, 5), tokens(1, 8)]),
+    ]
+}
+
+fn answers_as_the_host(test: &str, graphs: Graphs) {
+    let Some(backend) = gpu(test, with_graphs(graphs)) else { return };
+    for (name, compiled, wanted) in cases() {
+        let pair = Pair::load(&backend, name, &[compiled.into_iter().collect()]);
+        let [mut device, mut host] = pair.sessions();
+        let mut n_replayed = 0;
+        // Eager, captured, replayed; other values each time.
+        for seed in 0..6 {
+            for asked in &wanted {
+                let asked = asked.iter().copied().collect();
+                let inputs = inputs(&pair.gpu, &asked, seed);
+                let (report, found) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+                let (same, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
+                assert_same(&found, &wanted, &format!("{name} {asked} seed {seed}"));
+                assert_eq!((report.route, report.n_padded_rows), (same.route, same.n_padded_rows));
+                n_replayed += usize::from(report.replayed);
+            }
+        }
+        assert_eq!(n_replayed > 0, graphs != Graphs::Off, "{name}: {n_replayed} replays");
+    }
+}
+
+#[test]
+fn every_model_answers_as_on_the_host() {
+    let _double = Double::with("");
+    answers_as_the_host("answers", Graphs::Auto);
+}
+
+#[test]
+fn every_model_answers_so_without_graphs_and_with_checked_ones() {
+    let _double = Double::with("");
+    answers_as_the_host("answers without graphs", Graphs::Off);
+    answers_as_the_host("answers with checked graphs", Graphs::Checked);
+}
+
+#[test]
+fn pitfall_75_the_older_numbers_of_data_types_are_read_right() {
+    let _double = Double::with("types-without-fp4x2");
+    answers_as_the_host("older numbers", Graphs::Auto);
+}
+
+#[test]
+fn pitfall_60_outputs_in_memory_of_the_program_are_fresh() {
+    let _double = Double::with("extra=0,extra=2");
+    answers_as_the_host("extra outputs", Graphs::Auto);
+}
+
+#[test]
+fn pitfall_37_four_then_three_then_four_then_three() {
+    let _double = Double::with("");
+    let Some(backend) = gpu("4-3-4-3", DeviceOptions::default()) else { return };
+    let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", 4)])]);
+    let [mut device, mut host] = pair.sessions();
+    let mut replayed = Vec::new();
+    for (seed, n) in [4, 3, 4, 3, 4, 3, 4, 3].into_iter().enumerate() {
+        let inputs = inputs(&pair.gpu, &shape([("batch", n)]), seed);
+        let (report, found) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+        let (_, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
+        assert_same(&found, &wanted, &format!("{n} rows, run {seed}"));
+        assert_eq!(report.route, if n == 4 { Route::Exact } else { Route::Padded });
+        replayed.push(report.replayed);
+    }
+    // Two eager runs and a capture, whatever the rows; then only replays.
+    assert_eq!(replayed, [false, false, false, true, true, true, true, true]);
+}
+
+#[test]
+fn pitfall_69_large_pinned_inputs_are_sent_from_where_they_are() {
+    let _double = Double::with("");
+    let Some(backend) = gpu("pinned inputs", DeviceOptions::default()) else { return };
+    let n = 1 << 15;
+    let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", n)])]);
+    let [mut device, mut host] = pair.sessions();
+    let hip = Device::first().unwrap();
+    for (seed, rows) in [(1, n), (2, n - 5), (3, n), (4, 7), (5, n)] {
+        let inputs = inputs(&pair.gpu, &shape([("batch", rows)]), seed);
+        let mut pinned = PinnedBuffer::new(&hip, inputs[0].bytes().len()).unwrap();
+        pinned.bytes_mut().unwrap().copy_from_slice(inputs[0].bytes());
+        let bytes = pinned.bytes().unwrap();
+        let view = TensorView::new(inputs[0].dtype(), inputs[0].shape(), bytes).unwrap();
+        let views = [view];
+        let request = Request::bind(pair.gpu.signature(), &views).unwrap();
+        let mut outputs = Outputs::new();
+        device.run(&request, &mut outputs).unwrap();
+        let (_, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
+        assert_same(outputs.tensors(), &wanted, &format!("{rows} rows"));
+    }
+}
+
+#[test]
+fn pitfall_77_the_same_request_answers_the_same_to_the_bit() {
+    let _double = Double::with("");
+    let Some(backend) = gpu("the same bits", DeviceOptions::default()) else { return };
+    let asked = shape([("batch", 3), ("sequence", 7)]);
+    let pair = Pair::load(&backend, "encoder.onnx", &[shape([("batch", 4), ("sequence", 8)])]);
+    let [mut device, _] = pair.sessions();
+    let inputs = inputs(&pair.gpu, &asked, 1);
+    let (_, first) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+    for _ in 0..100 {
+        assert_eq!(run(&pair.gpu, device.as_mut(), &inputs).unwrap().1, first);
+    }
+}
+
+#[test]
+fn pitfall_76_a_result_stays_when_the_next_run_starts() {
+    let _double = Double::with("extra=0");
+    let Some(backend) = gpu("kept results", DeviceOptions::default()) else { return };
+    let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", 4)])]);
+    let [mut device, mut host] = pair.sessions();
+    let all: Vec<_> = (0..8).map(|seed| inputs(&pair.gpu, &shape([("batch", 4)]), seed)).collect();
+    let kept: Vec<_> =
+        all.iter().map(|inputs| run(&pair.gpu, device.as_mut(), inputs).unwrap().1).collect();
+    for (inputs, kept) in all.iter().zip(&kept) {
+        assert_same(kept, &run(&pair.host, host.as_mut(), inputs).unwrap().1, "kept");
+    }
+}
