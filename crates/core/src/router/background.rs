@@ -225,25 +225,31 @@ impl Background {
         outcome.map(|()| start.elapsed())
     }
 
+    /// Nothing is being compiled any more: looks anew at what requests lack.
+    fn settle(&self, shared: &Shared) {
+        let routes = shared.routes();
+        self.with_demand(|demand| {
+            demand.ready(self.planned(), |request, refused| {
+                routes.lacks(request).then(|| self.bucket_for(&routes, request, refused))?
+            });
+        });
+    }
+
     fn finished(&self, bucket: &Bucket, shared: &Shared, outcome: Result<Duration, BackendError>) {
         let tell = |stage| self.tell(&Event { bucket: bucket.clone(), stage });
         match outcome {
             Ok(took) => {
+                self.settle(shared);
                 tell(Stage::Ready { took });
-                let routes = shared.routes();
-                self.with_demand(|demand| {
-                    demand.ready(self.planned(), |request, refused| {
-                        routes.lacks(request).then(|| self.bucket_for(&routes, request, refused))?
-                    });
-                });
             }
             // It was given up before it was cancelled.
             Err(BackendError::Cancelled { .. }) if self.stopping.load(Ordering::Acquire) => {}
             Err(error) => {
                 let is_final = matches!(error, BackendError::Model { .. });
                 let until = (!is_final).then(|| Instant::now() + self.options.retry_after);
-                tell(Stage::Failed { error: Arc::new(error) });
+                // Whoever hears of it finds it so.
                 self.with_demand(|demand| demand.failed(until));
+                tell(Stage::Failed { error: Arc::new(error) });
             }
         }
     }
@@ -258,6 +264,13 @@ pub(super) fn work(shared: &Shared) {
     background.with_demand(|demand| demand.plan(&planned, Instant::now()));
     let (mut n_made, mut spent) = (0_u32, Duration::ZERO);
     while let Some(bucket) = background.next() {
+        // A request that was routed before a program was admitted may ask for it once more.
+        let now = shared.routes();
+        if now.ready().is_some_and(|ready| ready.buckets.contains(&bucket)) {
+            background.settle(shared);
+            background.tell(&Event { bucket: (*bucket).clone(), stage: Stage::GivenUp });
+            continue;
+        }
         let expected = match ready.compile_time(&bucket) {
             Some(expected) => Some(expected),
             None => spent.checked_div(n_made),
