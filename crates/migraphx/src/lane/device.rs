@@ -1,7 +1,5 @@
 //! Programs whose memory is a device's.
 
-#![allow(unsafe_code, reason = "addresses of a device that is given work")]
-
 use std::sync::Arc;
 use std::time::Instant;
 
