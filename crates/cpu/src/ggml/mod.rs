@@ -17,6 +17,7 @@ mod prepare;
 mod quantise;
 mod session;
 mod translate;
+mod widen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
