@@ -8,7 +8,9 @@ use std::io::Cursor;
 use proptest::prelude::*;
 use shapeyard_core::Model;
 use shapeyard_core::model::ModelError;
-use shapeyard_core::model::gguf::{self, EncoderKind, EncoderSizes, GgufError, GgufFile, GgufType, GgufValue};
+use shapeyard_core::model::gguf::{
+    self, EncoderKind, EncoderSizes, GgufError, GgufFile, GgufType, GgufValue,
+};
 
 /// Writes what a test wants in a file, wrong things included.
 #[derive(Default)]
