@@ -56,6 +56,8 @@ impl Writer<'_> {
     }
 
     /// The mask that also hides what lies further away than half a window, [batch, 1, sequence, sequence].
+    ///
+    /// It takes memory with the square of the length, and local layers multiply what it hides.
     fn window(&mut self, local: &LocalAttention, places: ValueId, mask: ValueId) -> ValueId {
         let turn = [("perm", Attribute::Ints(vec![1, 0]))];
         let row = self.node("Transpose", "places.row", &[places], &turn);
