@@ -11,6 +11,7 @@ mod host;
 mod kernels;
 mod library;
 mod mapped;
+mod modern_bert;
 mod onnx;
 mod operators;
 mod prepare;
