@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod cover;
 pub mod fitted;
 mod histogram;
+mod holding;
 mod options;
 mod policy;
 pub mod prices;
