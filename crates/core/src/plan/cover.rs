@@ -97,6 +97,9 @@ pub(super) struct Sizes {
     pub(super) bulk: Size,
 }
 
+/// What [`Sizes::largest_parts`] depends on: how far is weighed, and rows and cost of each size.
+pub(super) type Weights = (usize, Vec<(usize, u128)>);
+
 impl Sizes {
     /// Of the buckets at these positions, those that name the rows; `None` where none does.
     pub(super) fn of(
@@ -136,8 +139,7 @@ impl Sizes {
         (n_bulk, n_rows.saturating_sub(n_bulk.saturating_mul(self.bulk.rows)))
     }
 
-    /// What [`Self::largest_parts`] depends on: rows and costs, and how far they are weighed.
-    pub(super) fn weights(&self) -> (usize, Vec<(usize, u128)>) {
+    pub(super) fn weights(&self) -> Weights {
         let weights = self.all.iter().map(|size| (size.rows, size.cost));
         (self.most_weighed(), weights.collect())
     }

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::Bucket;
-use super::cover::{Freedom, Piece, Sizes};
+use super::cover::{Freedom, Piece, Sizes, Weights};
 use super::holding::Holding;
 
 /// More cells would take more memory than a table is worth.
@@ -204,7 +204,7 @@ struct Groups<'a> {
     rows: Option<&'a str>,
     /// Positions of the programs.
     smallest_first: Vec<usize>,
-    weighed: HashMap<(usize, Vec<(usize, u128)>), Arc<[u8]>>,
+    weighed: HashMap<Weights, Arc<[u8]>>,
 }
 
 impl<'a> Groups<'a> {
