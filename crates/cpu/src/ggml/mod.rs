@@ -10,12 +10,14 @@ mod graph;
 mod host;
 mod kernels;
 mod library;
+mod modern_bert;
 mod onnx;
 mod operators;
 mod prepare;
 mod quantise;
 mod session;
 mod translate;
+mod widen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
