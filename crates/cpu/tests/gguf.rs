@@ -9,8 +9,10 @@ use std::fs;
 use std::thread;
 
 use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
-use shapeyard_core::backend::{BackendError, RunError};
-use shapeyard_core::{Model, Outputs, Tensor};
+use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
+use shapeyard_core::plan::Bucket;
+use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
+use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
 
 #[test]
 fn the_gguf_encoder_is_the_onnx_encoder() {
@@ -28,6 +30,42 @@ fn the_gguf_encoder_is_the_onnx_encoder() {
             run(executable.as_ref(), session.as_mut(), &given[..2], &mut ours).unwrap();
             run(theirs.as_ref(), lane(theirs.as_ref(), 1).as_mut(), &given, &mut wanted).unwrap();
             assert_close(&ours, &wanted, 1e-4, "GGUF beside ONNX");
+        }
+    }
+}
+
+/// Ids that look random, and masks of which every text's has another length and one a hole.
+fn texts(batch: usize, length: usize) -> [Tensor; 2] {
+    let ids: Vec<i64> = (0..batch * length).map(|at| (at * 37 + 11) as i64 % 128).collect();
+    let seen = |at: usize| {
+        let (text, place) = (at / length, at % length);
+        i64::from(place < length - text * length / (batch + 1) && (text != 1 || place != 2))
+    };
+    let mask: Vec<i64> = (0..ids.len()).map(seen).collect();
+    [ids, mask].map(|values| Tensor::from_slice(&[batch, length], &values).unwrap())
+}
+
+#[test]
+fn local_attention_and_rotations_are_those_of_the_onnx_encoder() {
+    let test = "local_attention_and_rotations_are_those_of_the_onnx_encoder";
+    let Some(backend) = ggml(test) else { return };
+    let executable = load(backend.as_ref(), &model("modern_encoder.gguf")).unwrap();
+    let from_onnx = load(backend.as_ref(), &model("modern_encoder.onnx")).unwrap();
+    for other in std::iter::once(rten()).chain(onnxruntime(test)) {
+        let theirs = load(other.as_ref(), &model("modern_encoder.onnx")).unwrap();
+        // A window reaches 4 tokens to either side.
+        for (batch, length) in [(1, 1), (2, 5), (3, 9), (4, 33), (1, 64), (2, 5)] {
+            let given = texts(batch, length);
+            let outputs = |executable: &dyn Executable| {
+                let mut outputs = Outputs::new();
+                let mut session = lane(executable, 1);
+                run(executable, session.as_mut(), &given, &mut outputs).unwrap();
+                outputs
+            };
+            let wanted = outputs(theirs.as_ref());
+            let what = format!("{batch} x {length} from");
+            assert_close(&outputs(executable.as_ref()), &wanted, 1e-4, &format!("{what} GGUF"));
+            assert_close(&outputs(from_onnx.as_ref()), &wanted, 1e-4, &format!("{what} ONNX"));
         }
     }
 }
@@ -57,16 +95,18 @@ fn two_lanes_give_the_bytes_of_one() {
 #[test]
 fn a_text_longer_than_the_model_knows_is_an_error() {
     let Some(backend) = ggml("a_text_longer_than_the_model_knows_is_an_error") else { return };
-    let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
-    let mut session = lane(executable.as_ref(), 1);
     let given = |length| {
         let mask = Tensor::from_slice(&[1, length], &vec![1i64; length]).unwrap();
         [mask.clone(), mask]
     };
-    run(executable.as_ref(), session.as_mut(), &given(64), &mut Outputs::new()).unwrap();
-    let error = run(executable.as_ref(), session.as_mut(), &given(65), &mut Outputs::new());
-    assert!(matches!(error, Err(RunError::Library { .. })), "{error:?}");
-    run(executable.as_ref(), session.as_mut(), &given(5), &mut Outputs::new()).unwrap();
+    for file in ["encoder.gguf", "modern_encoder.gguf"] {
+        let executable = load(backend.as_ref(), &model(file)).unwrap();
+        let mut session = lane(executable.as_ref(), 1);
+        run(executable.as_ref(), session.as_mut(), &given(64), &mut Outputs::new()).unwrap();
+        let error = run(executable.as_ref(), session.as_mut(), &given(65), &mut Outputs::new());
+        assert!(matches!(error, Err(RunError::Library { .. })), "{file}: {error:?}");
+        run(executable.as_ref(), session.as_mut(), &given(5), &mut Outputs::new()).unwrap();
+    }
 }
 
 #[test]
@@ -80,22 +120,83 @@ fn engines_for_onnx_say_that_it_is_another_format() {
     }
 }
 
+/// A user's file may change after it was opened; it is copied, so that this is an error and no signal.
+#[test]
+fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
+    let Some(backend) = ggml("a_file_that_shrinks_after_it_was_opened_is_an_error") else { return };
+    let whole = fs::read(common::path("encoder.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut ends: Vec<u64> = Vec::new();
+    for tensor in model("encoder.gguf").gguf().unwrap().tensors.values() {
+        ends.extend([tensor.offset, tensor.offset + tensor.n_bytes - 1]);
+    }
+    for end in ends {
+        fs::write(&path, &whole).unwrap();
+        let model = Model::open(&path).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();
+        let error = load(backend.as_ref(), &model).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{end}: {error}");
+    }
+    fs::write(&path, &whole).unwrap();
+    let executable = load(backend.as_ref(), &Model::open(&path).unwrap()).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    let given = inputs(executable.signature(), 2);
+    let mut session = lane(executable.as_ref(), 1);
+    run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new()).unwrap();
+}
+
+/// What a store holds is mapped, and answers the bytes that copied weights do.
+#[test]
+fn a_held_artifact_answers_as_a_copied_one_does() {
+    let test = "a_held_artifact_answers_as_a_copied_one_does";
+    for weights in GgmlWeights::ALL {
+        if ggml(test).is_none() {
+            return;
+        }
+        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let backend = Ggml::new(&options);
+        let folder = tempfile::tempdir().unwrap();
+        let model = model("encoder.gguf");
+        let output = folder.path().join("narrow.gguf");
+        let job = CompileJob::new(&model, Bucket::default(), output);
+        let copied = backend.compile(&job).unwrap();
+        let held = Artifact { in_use: InUse::by(()), ..copied.clone() };
+        let answer = |artifact: Artifact| {
+            let job = LoadJob { artifacts: &[artifact], ..LoadJob::of(&model) };
+            let executable = backend.load(&job).unwrap();
+            let given = inputs(executable.signature(), 3);
+            let mut outputs = Outputs::new();
+            let mut session = lane(executable.as_ref(), 2);
+            run(executable.as_ref(), session.as_mut(), &given, &mut outputs).unwrap();
+            outputs
+        };
+        assert!(answer(held) == answer(copied), "{}", weights.name());
+    }
+}
+
 /// Whatever a byte of the head becomes, the file is refused or serves; the process goes on.
 #[test]
 fn a_damaged_head_never_ends_the_process() {
     let Some(backend) = ggml("a_damaged_head_never_ends_the_process") else { return };
-    let whole = fs::read(common::path("encoder.gguf")).unwrap();
+    for file in ["encoder.gguf", "modern_encoder.gguf"] {
+        damage_every_byte_of_the_head(backend.as_ref(), file);
+    }
+}
+
+fn damage_every_byte_of_the_head(backend: &dyn Backend, file: &str) {
+    let whole = fs::read(common::path(file)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.gguf");
     // The head ends where the metadata and the list of tensors do; data cannot be damaged.
-    let head = model("encoder.gguf").gguf().unwrap().tensors.values().map(|it| it.offset).min();
+    let head = model(file).gguf().unwrap().tensors.values().map(|it| it.offset).min();
     let mut n_served = 0;
     for at in 0..usize::try_from(head.unwrap()).unwrap() {
         let mut damaged = whole.clone();
         damaged[at] ^= if at.is_multiple_of(2) { 0x01 } else { 0x80 };
         fs::write(&path, damaged).unwrap();
         let Ok(model) = Model::open(&path) else { continue };
-        let Ok(executable) = load(backend.as_ref(), &model) else { continue };
+        let Ok(executable) = load(backend, &model) else { continue };
         let given = inputs(executable.signature(), 2);
         let mut session = lane(executable.as_ref(), 1);
         let served = run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new());

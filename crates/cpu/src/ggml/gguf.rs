@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use ggml_sys::ggml_type;
 use shapeyard_core::DataType;
-use shapeyard_core::model::gguf::{EncoderSizes, GgufFile, GgufTensor};
+use shapeyard_core::model::gguf::{EncoderKind, EncoderSizes, GgufFile, GgufTensor};
 
 use super::cannot::Cannot;
 use super::compute::Store;
 use super::graph::{Context, Tensor};
 use super::host::HostTensor;
 use super::library::{Engine, Stream};
+use super::mapped::{Mapped, Residence};
 use super::onnx::{Attribute, Node, Program, ValueId};
 use super::prepare::{self, GELU, Layout, MASK, MASKED_SOFTMAX, Prepared, Weights};
 use super::widen;
@@ -25,13 +26,14 @@ pub(super) fn prepare(
     engine: &Arc<Engine>,
     path: &Path,
     file: &GgufFile,
+    residence: Residence,
 ) -> Result<Prepared, Cannot> {
     let sizes = EncoderSizes::of(file).map_err(|error| Cannot::Failed(error.to_string()))?;
     let mut writer = Writer { file, names: HashMap::new(), program: empty() };
-    let mut program = writer.encoder(&sizes);
+    let mut program = writer.encoder(&sizes).map_err(Cannot::Failed)?;
     prepare::find_attention(&mut program);
     let names = writer.names;
-    let weights = place(engine, path, file, &names).map_err(Cannot::Failed)?;
+    let weights = place(engine, path, file, &names, residence).map_err(Cannot::Failed)?;
     Ok(Prepared { engine: Arc::clone(engine), program, weights })
 }
 
@@ -41,7 +43,7 @@ fn empty() -> Program {
 }
 
 /// Writes an encoder's nodes; every method answers the value that it made.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     file: &'a GgufFile,
     /// Values of tensors of the file, and of ours under names that no tensor has.
     names: HashMap<String, ValueId>,
@@ -49,23 +51,23 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn value(&mut self, name: &str) -> ValueId {
+    pub(super) fn value(&mut self, name: &str) -> ValueId {
         let next = self.names.len();
         *self.names.entry(name.to_owned()).or_insert(next)
     }
 
-    fn constant(&mut self, name: &str, value: HostTensor) -> ValueId {
+    pub(super) fn constant(&mut self, name: &str, value: HostTensor) -> ValueId {
         let id = self.value(name);
         self.program.constants.insert(id, Arc::new(value));
         id
     }
 
-    fn extents(&mut self, name: &str, values: &[i64]) -> ValueId {
+    pub(super) fn extents(&mut self, name: &str, values: &[i64]) -> ValueId {
         let list = HostTensor::ints(DataType::I64, vec![values.len()], values.to_vec());
         self.constant(name, list)
     }
 
-    fn node(
+    pub(super) fn node(
         &mut self,
         operator: &str,
         name: &str,
@@ -99,38 +101,53 @@ impl Writer<'_> {
         self.node("LayerNormalization", &format!("{part}.out"), &[from, weight, bias], &epsilon)
     }
 
-    fn encoder(&mut self, sizes: &EncoderSizes) -> Program {
+    /// Whether the file has a tensor.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.file.tensors.contains_key(tensor)
+    }
+
+    fn encoder(&mut self, sizes: &EncoderSizes) -> Result<Program, String> {
         let ids = self.value("/input_ids");
         let given = self.value("/attention_mask");
+        let state = match &sizes.kind {
+            EncoderKind::Bert => self.bert(sizes, [ids, given]),
+            EncoderKind::ModernBert(local) => self.modern_bert(sizes, local, [ids, given]),
+            other => return Err(format!("ggml has no graph for {other:?}")),
+        };
+        let mut program = std::mem::replace(&mut self.program, empty());
+        program.inputs = vec![ids, given];
+        program.outputs = vec![state];
+        Ok(program)
+    }
+
+    fn bert(&mut self, sizes: &EncoderSizes, [ids, given]: [ValueId; 2]) -> ValueId {
         let mask = self.node(MASK, "mask", &[given], &[]);
         let mut state = self.embeddings(sizes, ids);
         for layer in 0..sizes.n_layers {
             state = self.layer(sizes, layer, state, mask);
         }
-        let mut program = std::mem::replace(&mut self.program, empty());
-        program.inputs = vec![ids, given];
-        program.outputs = vec![state];
-        program
+        state
     }
 
-    fn extent(&mut self, name: &str, of: ValueId, axis: i64) -> ValueId {
-        let part = [("start", Attribute::Int(axis)), ("end", Attribute::Int(axis + 1))];
-        self.node("Shape", name, &[of], &part)
+    /// 0, 1, 2 … up to the length of the texts.
+    pub(super) fn places(&mut self, ids: ValueId) -> ValueId {
+        let part = [("start", Attribute::Int(1)), ("end", Attribute::Int(2))];
+        let length = self.node("Shape", "n_places", &[ids], &part);
+        let (zero, step) = (self.extents("/zero", &[0]), self.extents("/step", &[1]));
+        self.node("Range", "places", &[zero, length, step], &[])
     }
 
     fn embeddings(&mut self, sizes: &EncoderSizes, ids: ValueId) -> ValueId {
         let table = self.value("token_embd.weight");
         let mut sum = self.node("Gather", "words", &[table, ids], &[]);
-        if self.file.tensors.contains_key("token_types.weight") {
+        if self.has("token_types.weight") {
             // Texts without pairs are all of the first type.
             let first = self.constant("/first", HostTensor::ints(DataType::I64, vec![], vec![0]));
             let table = self.value("token_types.weight");
             let kind = self.node("Gather", "types", &[table, first], &[]);
             sum = self.node("Add", "typed", &[sum, kind], &[]);
         }
-        let length = self.extent("n_places", ids, 1);
-        let (zero, step) = (self.extents("/zero", &[0]), self.extents("/step", &[1]));
-        let places = self.node("Range", "places", &[zero, length, step], &[]);
+        let places = self.places(ids);
         let table = self.value("position_embd.weight");
         let places = self.node("Gather", "places.rows", &[table, places], &[]);
         let sum = self.node("Add", "embeddings", &[sum, places], &[]);
@@ -165,7 +182,6 @@ impl Writer<'_> {
     ) -> ValueId {
         let width = sizes.hidden / sizes.n_heads;
         let split = self.extents("/split", &[0, 0, sizes.n_heads as i64, width as i64]);
-        let join = self.extents("/join", &[0, 0, sizes.hidden as i64]);
         let heads = |it: &mut Self, part: &str, order: [i64; 4]| {
             let part = format!("{layer}{part}");
             let flat = it.linear(&part, state);
@@ -176,6 +192,19 @@ impl Writer<'_> {
         let query = heads(self, "attn_q", [0, 2, 1, 3]);
         let key = heads(self, "attn_k", [0, 2, 3, 1]);
         let value = heads(self, "attn_v", [0, 2, 1, 3]);
+        self.mix(sizes, layer, [query, key, value, mask])
+    }
+
+    /// Attention of heads, [batch, heads, sequence, width]; the key as it is multiplied. The result is
+    /// [batch, sequence, hidden].
+    pub(super) fn mix(
+        &mut self,
+        sizes: &EncoderSizes,
+        layer: &str,
+        [query, key, value, mask]: [ValueId; 4],
+    ) -> ValueId {
+        let width = sizes.hidden / sizes.n_heads;
+        let join = self.extents("/join", &[0, 0, sizes.hidden as i64]);
         let scores = self.node("MatMul", &format!("{layer}scores"), &[query, key], &[]);
         let scale = [("scale", Attribute::Float(1.0 / (width as f32).sqrt()))];
         let shares = self.node(MASKED_SOFTMAX, &format!("{layer}shares"), &[scores, mask], &scale);
@@ -197,20 +226,35 @@ fn place(
     path: &Path,
     file: &GgufFile,
     names: &HashMap<String, ValueId>,
+    residence: Residence,
 ) -> Result<Weights, String> {
     let used: Vec<(&GgufTensor, ValueId, Layout)> = file
         .tensors
         .iter()
         .filter_map(|(name, tensor)| Some((tensor, *names.get(name)?, layout(name, tensor))))
         .collect();
+    let mut content = File::open(path).map_err(|error| error.to_string())?;
+    let mapped = match residence {
+        Residence::Mapped => Mapped::new(engine, &content)?,
+        Residence::Copied => None,
+    };
     let context = Context::new(engine, used.len(), 0)?;
-    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
     let mut tensors: HashMap<(ValueId, Layout), Tensor> = HashMap::new();
     let mut shapes = HashMap::new();
+    let mut copied = Vec::new();
     for &(tensor, id, layout) in &used {
         let dtype = widen::held(tensor.dtype, layout);
         let number = i32::try_from(dtype.number()).map_err(|error| error.to_string())?;
         let leaf = context.leaf(ggml_type(number), &tensor.shape).map_err(|it| it.to_string())?;
+        let stays = match &mapped {
+            Some(mapped) if dtype == tensor.dtype => {
+                mapped.place(&leaf, tensor.offset, tensor.n_bytes)?
+            }
+            _ => false,
+        };
+        if !stays {
+            copied.push((tensor, leaf.clone(), dtype));
+        }
         tensors.insert((id, layout), leaf);
         let mut shape = tensor.shape.clone();
         if layout == Layout::Transposed {
@@ -218,18 +262,17 @@ fn place(
         }
         shapes.insert(id, shape);
     }
-    let store = Store::new(context, &stream, used.len())?;
-    let mut content = File::open(path).map_err(|error| error.to_string())?;
-    for (tensor, id, layout) in used {
-        let mut bytes = Vec::new();
+    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
+    let store = Store::beside(mapped, context, &stream, copied.len())?;
+    for (tensor, leaf, dtype) in copied {
         content.seek(SeekFrom::Start(tensor.offset)).map_err(|error| error.to_string())?;
         let mut part = content.by_ref().take(tensor.n_bytes);
-        part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let leaf = &tensors[&(id, layout)];
-        if widen::held(tensor.dtype, layout) == tensor.dtype {
-            store.write(leaf, &bytes)?;
+        if dtype == tensor.dtype {
+            store.read(&leaf, &mut part)?;
         } else {
-            store.write(leaf, &widen::widen(&bytes))?;
+            let mut bytes = Vec::new();
+            part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            store.write(&leaf, &widen::widen(&bytes))?;
         }
     }
     Ok(Weights { _store: store, tensors, shapes })
