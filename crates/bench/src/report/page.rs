@@ -29,13 +29,14 @@ macro_rules! about {
 }
 
 /// In the order of the page; other suites follow without words.
-const ABOUT: [About; 10] = [
+const ABOUT: [About; 11] = [
     about!("encode", true),
     about!("coldstart", true),
     about!("serve-mix", true),
     about!("concurrency", true),
     about!("router", true),
     about!("overhead", false),
+    about!("io", false),
     about!("cache", false),
     about!("plan", false),
     about!("prices", false),
