@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "the rivals are the calls of a C API, made directly")]
 
+mod copies;
 mod graphs;
 mod inputs;
 mod lab;
@@ -21,6 +22,9 @@ use crate::suite::{Host, Output, Suite};
 
 /// Contests that gather: bytes of an input, and how many times as long one copy each takes at least.
 const INPUTS: [(usize, f64); 2] = [(64, 20.0), (1024, 8.0)];
+
+/// What the device does for a request that is staged, in cycles: less than gathering takes, and more.
+const WORK: [i64; 2] = [10_000, 50_000];
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -74,7 +78,10 @@ impl Suite for Args {
         for (size, times) in INPUTS {
             record.contests.push(inputs::contest(&lab, size, times, n)?);
         }
-        record.contests.push(inputs::staging(&lab, n)?);
+        for cycles in WORK {
+            record.contests.push(inputs::staging(&lab, cycles, n)?);
+        }
+        record.contests.push(copies::contest(&lab, n)?);
         record.contests.push(graphs::kernels(&lab, n)?);
         match Programs::open(self, host.worker()?)? {
             Ok(programs) => {

@@ -36,7 +36,8 @@ const N_WARM: usize = 3;
 const DENSE: &str = "dense.onnx";
 const DENSE_ROWS: [usize; 3] = [1, 4, 16];
 const MOST_ROWS: usize = 24;
-const LANES: [usize; 3] = [1, 2, 8];
+/// Sessions, and copies of the programs that they share.
+const LANES: [(usize, usize); 5] = [(1, 1), (2, 1), (2, 2), (8, 2), (8, 8)];
 
 /// MIGraphX, and a folder for what it compiles.
 pub(super) struct Programs {
@@ -186,14 +187,16 @@ pub(super) fn many(programs: &Programs, args: &Args) -> Result<Contest> {
         })
         .collect::<Result<_>>()?;
     let mut contenders = Vec::new();
-    for n_lanes in LANES {
-        let executable = programs.load(&compiled, n_lanes)?;
+    for (n_lanes, n_copies) in LANES {
+        let executable = programs.load(&compiled, n_copies)?;
         let sessions = (0..n_lanes).map(|_| session(&executable)).collect::<Result<_>>()?;
         let mut lanes = Lanes { executable, sessions };
         let (requests, answers, n_runs) = (&requests, &answers, args.runs);
         let run = move || Ok(timed(|| lanes.run(requests, answers, n_runs))?.1);
         let role = if n_lanes == 1 { Role::Rival } else { Role::Ours };
-        contenders.push(Contender::new(format!("sessions: {n_lanes}"), run).role(role));
+        contenders.push(
+            Contender::new(format!("sessions: {n_lanes}, copies: {n_copies}"), run).role(role),
+        );
     }
     let title = format!("{} runs of {DENSE} with 1 to {MOST_ROWS} rows, all compared", args.runs);
     let mut contest = Contest::run("sessions", title, args.lane_rounds, contenders)?;
@@ -202,8 +205,8 @@ pub(super) fn many(programs: &Programs, args: &Args) -> Result<Contest> {
             Facts { work: Some((args.runs as f64, "requests".to_owned())), ..Facts::default() };
     }
     contest.goals = vec![
-        Goal::at_most("two sessions, over one", 1.0, ratio(&contest, 1, 0)),
-        Goal::at_most("eight sessions, over one", 1.0, ratio(&contest, 2, 0)),
+        Goal::at_most("two sessions on two copies, over one", 1.0, ratio(&contest, 2, 0)),
+        Goal::at_most("eight sessions on eight copies, over one", 1.0, ratio(&contest, 4, 0)),
     ];
     contest.notes.push(format!(
         "every one of {} answers is the serial one",
