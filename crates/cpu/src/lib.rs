@@ -65,7 +65,8 @@ pub struct CpuOptions {
 pub enum GgmlWeights {
     /// IEEE 754 binary16: half the bytes.
     F16,
-    /// 8 bits each and a scale for 32: about a quarter of the bytes.
+    /// 8 bits each and a scale for 32: about a quarter of the bytes on disk. Matrices are multiplied as f16,
+    /// so that nothing else is rounded to 8 bits.
     Q8_0,
     /// 4 bits each in blocks of 256; 5 bits (`Q5_0`) where a row does not fill such blocks.
     Q4K,

@@ -18,6 +18,7 @@ use super::host::HostTensor;
 use super::library::{Engine, Stream};
 use super::onnx::{Attribute, Node, Program, ValueId};
 use super::prepare::{self, GELU, Layout, MASK, MASKED_SOFTMAX, Prepared, Weights};
+use super::widen;
 
 /// Puts the file's tensors in place, and writes down what is computed with them.
 pub(super) fn prepare(
@@ -207,7 +208,8 @@ fn place(
     let mut tensors: HashMap<(ValueId, Layout), Tensor> = HashMap::new();
     let mut shapes = HashMap::new();
     for &(tensor, id, layout) in &used {
-        let number = i32::try_from(tensor.dtype.number()).map_err(|error| error.to_string())?;
+        let dtype = widen::held(tensor.dtype, layout);
+        let number = i32::try_from(dtype.number()).map_err(|error| error.to_string())?;
         let leaf = context.leaf(ggml_type(number), &tensor.shape).map_err(|it| it.to_string())?;
         tensors.insert((id, layout), leaf);
         let mut shape = tensor.shape.clone();
@@ -223,7 +225,12 @@ fn place(
         content.seek(SeekFrom::Start(tensor.offset)).map_err(|error| error.to_string())?;
         let mut part = content.by_ref().take(tensor.n_bytes);
         part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        store.write(&tensors[&(id, layout)], &bytes)?;
+        let leaf = &tensors[&(id, layout)];
+        if widen::held(tensor.dtype, layout) == tensor.dtype {
+            store.write(leaf, &bytes)?;
+        } else {
+            store.write(leaf, &widen::widen(&bytes))?;
+        }
     }
     Ok(Weights { _store: store, tensors, shapes })
 }

@@ -16,6 +16,7 @@ mod prepare;
 mod quantise;
 mod session;
 mod translate;
+mod widen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! Finds ggml and lists its devices.
 //!
 //! ```sh
-//! cargo run -p shapeyard-ggml-sys --example devices
-//! cargo run -p shapeyard-ggml-sys --example devices -- target/lib/shapeyard/libggml.so
+//! cargo run -p shapeyard-ggml-sys --example ggml_devices
+//! cargo run -p shapeyard-ggml-sys --example ggml_devices -- target/lib/shapeyard/libggml.so
 //! ```
 
 #![allow(unsafe_code, reason = "the functions of a C API are called")]

@@ -1,8 +1,8 @@
 //! Finds a HIP runtime and says what it sees.
 //!
 //! ```sh
-//! cargo run -p hip-sys --example devices
-//! HIP_PLATFORM=nvidia cargo run -p hip-sys --example devices
+//! cargo run -p hip-sys --example hip_devices
+//! HIP_PLATFORM=nvidia cargo run -p hip-sys --example hip_devices
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a person")]
