@@ -21,6 +21,7 @@ from encoder_graph import IR_VERSION, OPSET, EncoderConfig, build_encoder, weigh
 from files import fail, write_atomically
 from make_gguf import file_of, sizes_of, tensors_of
 import tiny_dependence  # registers its models
+import tiny_modern_bert  # registers its models
 from tiny_graph import (
     F16,
     F32,

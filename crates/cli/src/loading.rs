@@ -1,6 +1,5 @@
 //! A model on a backend, with what is compiled for it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,8 +9,8 @@ use shapeyard_core::backend::{
     Artifact, ArtifactSource, ArtifactUse, Backend, BackendError, BackendId, Cancellation, LoadJob,
     Optimisation, SessionOptions,
 };
+use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::Freedom;
-use shapeyard_core::plan::{Bucket, Steps};
 use shapeyard_core::registry::{Choice, Opened, PassedOver};
 use shapeyard_core::router::Router;
 use shapeyard_core::{Executable, Model};
@@ -90,8 +89,8 @@ impl Loading<'_> {
             return Err(cold.into());
         }
         // Plans are made by the backend that runs, so it has to know what is there.
-        let steps = if need.is_planned() { steps(&offer.artifacts) } else { BTreeMap::new() };
-        let planning = Arc::new(configured.with_steps(steps));
+        let ready = offer.artifacts.iter().map(|artifact| artifact.bucket.clone()).collect();
+        let planning = Arc::new(configured.with_ready(ready));
         let registry = backends::registry(self.global, planning);
         let is_routed = self.is_routed(need, &offer);
         let mut artifacts = std::mem::take(&mut offer.artifacts);
@@ -350,18 +349,6 @@ impl Program {
             n_bytes: artifact.n_bytes,
         }
     }
-}
-
-/// Plans use the extents that programs have.
-fn steps(artifacts: &[Artifact]) -> BTreeMap<String, Steps> {
-    let mut extents: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-    for (symbol, extent) in artifacts.iter().flat_map(|artifact| artifact.bucket.iter()) {
-        extents.entry(symbol.to_owned()).or_default().insert(extent);
-    }
-    let list = |(symbol, extents): (String, BTreeSet<usize>)| {
-        (symbol, Steps::List(extents.into_iter().collect()))
-    };
-    extents.into_iter().map(list).collect()
 }
 
 /// Compiles what a request lacks, since the person at the keyboard said so.

@@ -8,7 +8,9 @@ use std::io::Cursor;
 use proptest::prelude::*;
 use shapeyard_core::Model;
 use shapeyard_core::model::ModelError;
-use shapeyard_core::model::gguf::{self, EncoderSizes, GgufError, GgufFile, GgufType, GgufValue};
+use shapeyard_core::model::gguf::{
+    self, EncoderKind, EncoderSizes, GgufError, GgufFile, GgufType, GgufValue,
+};
 
 /// Writes what a test wants in a file, wrong things included.
 #[derive(Default)]
@@ -179,7 +181,10 @@ fn versions_types_and_architectures_are_named() {
     assert!(matches!(read(&file), Err(GgufError::UnknownType { found: 77, .. })));
     let file = read(&Writer::default().entry("general.architecture", 8, &text("llama")).bytes());
     let error = EncoderSizes::of(&file.unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the file's architecture is `llama`; `bert` is served");
+    assert_eq!(
+        error.to_string(),
+        "the file's architecture is `llama`; `bert` and `modern-bert` are served"
+    );
 }
 
 #[test]
@@ -195,6 +200,65 @@ fn missing_and_misshapen_tensors_are_named() {
     let mut read = read(&encoder().bytes()).unwrap();
     read.tensors.get_mut("blk.0.ffn_up.bias").unwrap().shape = vec![7];
     assert!(EncoderSizes::of(&read).unwrap_err().to_string().contains("[7], not [8]"));
+}
+
+/// The tiny encoder like ModernBERT, to be changed.
+fn modern_encoder() -> GgufFile {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/modern_encoder.gguf");
+    gguf::read(fs::File::open(path).unwrap()).unwrap()
+}
+
+#[test]
+fn an_encoder_with_local_attention_says_so() {
+    let sizes = EncoderSizes::of(&modern_encoder()).unwrap();
+    let EncoderKind::ModernBert(local) = sizes.kind else { panic!("{sizes:?}") };
+    assert_eq!((local.window, local.period, sizes.positions), (8, 3, 64));
+    assert_eq!((local.global_base, local.local_base), (160_000.0, 10_000.0));
+    let globals: Vec<usize> = (0..sizes.n_layers).filter(|it| local.is_global(*it)).collect();
+    assert_eq!(globals, [0, 3]);
+}
+
+#[test]
+fn a_variant_that_would_give_other_answers_is_refused_by_its_key() {
+    let (uint, float) = (GgufValue::Uint, GgufValue::Float);
+    let text = |it: &str| GgufValue::Text(it.to_owned());
+    for (key, value) in [
+        ("attention.sliding_window", uint(0)),
+        ("attention.sliding_window", text("8")),
+        ("attention.sliding_window_pattern", uint(0)),
+        ("attention.sliding_window_pattern", GgufValue::List(4)),
+        ("attention.head_count", uint(0)),
+        ("attention.head_count", uint(3)),
+        ("attention.head_count", uint(16)),
+        ("attention.head_count_kv", uint(1)),
+        ("attention.causal", GgufValue::Bool(true)),
+        ("attention.layer_norm_epsilon", float(f64::NAN)),
+        ("rope.freq_base", float(0.0)),
+        ("rope.freq_base", float(f64::INFINITY)),
+        ("rope.freq_base_swa", float(f64::NAN)),
+        ("rope.dimension_count", uint(4)),
+        ("rope.scaling.type", text("yarn")),
+        ("hidden_activation", text("silu")),
+        ("context_length", uint(u64::MAX)),
+        ("block_count", uint(u64::MAX)),
+        ("embedding_length", uint(u64::MAX - 1)),
+        ("feed_forward_length", uint(u64::MAX)),
+    ] {
+        let mut file = modern_encoder();
+        file.metadata.insert(format!("modern-bert.{key}"), value.clone());
+        let error = EncoderSizes::of(&file).unwrap_err();
+        assert!(matches!(error, GgufError::NotAnEncoder { .. }), "{key} = {value:?}: {error}");
+    }
+    for key in ["attention.sliding_window", "rope.freq_base", "rope.freq_base_swa"] {
+        let mut file = modern_encoder();
+        file.metadata.remove(&format!("modern-bert.{key}"));
+        let error = EncoderSizes::of(&file).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+    let mut file = modern_encoder();
+    file.tensors.remove("blk.1.attn_norm.weight");
+    let error = EncoderSizes::of(&file).unwrap_err().to_string();
+    assert!(error.contains("no `blk.1.attn_norm.weight`"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::thread;
 
 use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
 use shapeyard_core::backend::{BackendError, RunError};
-use shapeyard_core::{Model, Outputs, Tensor};
+use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
 
 #[test]
 fn the_gguf_encoder_is_the_onnx_encoder() {
@@ -28,6 +28,42 @@ fn the_gguf_encoder_is_the_onnx_encoder() {
             run(executable.as_ref(), session.as_mut(), &given[..2], &mut ours).unwrap();
             run(theirs.as_ref(), lane(theirs.as_ref(), 1).as_mut(), &given, &mut wanted).unwrap();
             assert_close(&ours, &wanted, 1e-4, "GGUF beside ONNX");
+        }
+    }
+}
+
+/// Ids that look random, and masks of which every text's has another length and one a hole.
+fn texts(batch: usize, length: usize) -> [Tensor; 2] {
+    let ids: Vec<i64> = (0..batch * length).map(|at| (at * 37 + 11) as i64 % 128).collect();
+    let seen = |at: usize| {
+        let (text, place) = (at / length, at % length);
+        i64::from(place < length - text * length / (batch + 1) && (text != 1 || place != 2))
+    };
+    let mask: Vec<i64> = (0..ids.len()).map(seen).collect();
+    [ids, mask].map(|values| Tensor::from_slice(&[batch, length], &values).unwrap())
+}
+
+#[test]
+fn local_attention_and_rotations_are_those_of_the_onnx_encoder() {
+    let test = "local_attention_and_rotations_are_those_of_the_onnx_encoder";
+    let Some(backend) = ggml(test) else { return };
+    let executable = load(backend.as_ref(), &model("modern_encoder.gguf")).unwrap();
+    let from_onnx = load(backend.as_ref(), &model("modern_encoder.onnx")).unwrap();
+    for other in std::iter::once(rten()).chain(onnxruntime(test)) {
+        let theirs = load(other.as_ref(), &model("modern_encoder.onnx")).unwrap();
+        // A window reaches 4 tokens to either side.
+        for (batch, length) in [(1, 1), (2, 5), (3, 9), (4, 33), (1, 64), (2, 5)] {
+            let given = texts(batch, length);
+            let outputs = |executable: &dyn Executable| {
+                let mut outputs = Outputs::new();
+                let mut session = lane(executable, 1);
+                run(executable, session.as_mut(), &given, &mut outputs).unwrap();
+                outputs
+            };
+            let wanted = outputs(theirs.as_ref());
+            let what = format!("{batch} x {length} from");
+            assert_close(&outputs(executable.as_ref()), &wanted, 1e-4, &format!("{what} GGUF"));
+            assert_close(&outputs(from_onnx.as_ref()), &wanted, 1e-4, &format!("{what} ONNX"));
         }
     }
 }
@@ -57,16 +93,18 @@ fn two_lanes_give_the_bytes_of_one() {
 #[test]
 fn a_text_longer_than_the_model_knows_is_an_error() {
     let Some(backend) = ggml("a_text_longer_than_the_model_knows_is_an_error") else { return };
-    let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
-    let mut session = lane(executable.as_ref(), 1);
     let given = |length| {
         let mask = Tensor::from_slice(&[1, length], &vec![1i64; length]).unwrap();
         [mask.clone(), mask]
     };
-    run(executable.as_ref(), session.as_mut(), &given(64), &mut Outputs::new()).unwrap();
-    let error = run(executable.as_ref(), session.as_mut(), &given(65), &mut Outputs::new());
-    assert!(matches!(error, Err(RunError::Library { .. })), "{error:?}");
-    run(executable.as_ref(), session.as_mut(), &given(5), &mut Outputs::new()).unwrap();
+    for file in ["encoder.gguf", "modern_encoder.gguf"] {
+        let executable = load(backend.as_ref(), &model(file)).unwrap();
+        let mut session = lane(executable.as_ref(), 1);
+        run(executable.as_ref(), session.as_mut(), &given(64), &mut Outputs::new()).unwrap();
+        let error = run(executable.as_ref(), session.as_mut(), &given(65), &mut Outputs::new());
+        assert!(matches!(error, Err(RunError::Library { .. })), "{file}: {error:?}");
+        run(executable.as_ref(), session.as_mut(), &given(5), &mut Outputs::new()).unwrap();
+    }
 }
 
 #[test]
@@ -84,18 +122,24 @@ fn engines_for_onnx_say_that_it_is_another_format() {
 #[test]
 fn a_damaged_head_never_ends_the_process() {
     let Some(backend) = ggml("a_damaged_head_never_ends_the_process") else { return };
-    let whole = fs::read(common::path("encoder.gguf")).unwrap();
+    for file in ["encoder.gguf", "modern_encoder.gguf"] {
+        damage_every_byte_of_the_head(backend.as_ref(), file);
+    }
+}
+
+fn damage_every_byte_of_the_head(backend: &dyn Backend, file: &str) {
+    let whole = fs::read(common::path(file)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.gguf");
     // The head ends where the metadata and the list of tensors do; data cannot be damaged.
-    let head = model("encoder.gguf").gguf().unwrap().tensors.values().map(|it| it.offset).min();
+    let head = model(file).gguf().unwrap().tensors.values().map(|it| it.offset).min();
     let mut n_served = 0;
     for at in 0..usize::try_from(head.unwrap()).unwrap() {
         let mut damaged = whole.clone();
         damaged[at] ^= if at.is_multiple_of(2) { 0x01 } else { 0x80 };
         fs::write(&path, damaged).unwrap();
         let Ok(model) = Model::open(&path) else { continue };
-        let Ok(executable) = load(backend.as_ref(), &model) else { continue };
+        let Ok(executable) = load(backend, &model) else { continue };
         let given = inputs(executable.signature(), 2);
         let mut session = lane(executable.as_ref(), 1);
         let served = run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new());

@@ -1,6 +1,6 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,7 +11,7 @@ use shapeyard_core::backend::{
     Status,
 };
 use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Plan, PlanOptions, Steps, Workload};
+use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
 use shapeyard_core::{AxisSymbol, DataType, Model};
 
 use crate::compile::{self, Job, Traits};
@@ -36,6 +36,8 @@ const REMEDY: &str = "install ROCm with MIGraphX, or name the library with MIGRA
 #[derive(Debug)]
 pub struct MigraphxBackend {
     options: MigraphxOptions,
+    /// The programs that plans use; none where nobody said.
+    ready: Vec<Bucket>,
     search: OnceLock<Search>,
     gpus: OnceLock<Result<Vec<Arc<Gpu>>, String>>,
     /// The content of the calibration files, read once: a compile refuses other content.
@@ -93,6 +95,7 @@ impl MigraphxBackend {
         }
         Ok(Self {
             options,
+            ready: Vec::new(),
             search: OnceLock::new(),
             gpus: OnceLock::new(),
             calibration: OnceLock::new(),
@@ -100,10 +103,10 @@ impl MigraphxBackend {
         })
     }
 
-    /// The same backend, which plans with other shapes. The library is not looked for again.
+    /// The same backend, which plans over these programs. The library is not looked for again.
     #[must_use]
-    pub fn with_steps(&self, steps: BTreeMap<String, Steps>) -> Self {
-        self.with(MigraphxOptions { steps, ..self.options.clone() })
+    pub fn with_ready(&self, ready: Vec<Bucket>) -> Self {
+        Self { ready, ..self.with(self.options.clone()) }
     }
 
     /// The same backend, whose compiles give way to everything else that wants the processors.
@@ -116,6 +119,7 @@ impl MigraphxBackend {
     fn with(&self, options: MigraphxOptions) -> Self {
         Self {
             options,
+            ready: self.ready.clone(),
             search: self.search.clone(),
             gpus: self.gpus.clone(),
             calibration: self.calibration.clone(),
@@ -307,7 +311,8 @@ impl Backend for MigraphxBackend {
         workload: &Workload,
         options: &PlanOptions,
     ) -> Result<Plan, BackendError> {
-        plan::plan(model.signature(), &self.options.steps, workload, options)
+        let shapes = (&self.ready[..], &self.options.steps);
+        plan::plan(model.signature(), shapes, workload, options)
             .map_err(|reason| Self::refuse(model, reason))
     }
 

@@ -29,8 +29,8 @@ pub struct MigraphxOptions {
     pub device: DeviceOptions,
     /// Where and under which limits compiles run.
     pub compiler: Compiler,
-    /// The shapes that plans may use, by symbol. A symbol that is not there gets powers of two up to what
-    /// the work needs.
+    /// The shapes that are compiled when requests ask for them, and that plans use where no program is known
+    /// to be ready, by symbol. A symbol that is not there gets powers of two up to what the work needs.
     pub steps: BTreeMap<String, Steps>,
 }
 

@@ -9,8 +9,14 @@ use super::Bucket;
 const LAUNCH_ROWS: u128 = 2;
 
 /// Of a larger request, what is over this runs in the program that is cheapest a row, without weighing
-/// alternatives.
-pub(super) const MOST_WEIGHED: usize = 1 << 12;
+/// alternatives; or over the rows of that program, where it has more.
+const MOST_WEIGHED: usize = 1 << 10;
+
+/// The longest that rows are weighed, however many the program that is cheapest a row has.
+const LONGEST_WEIGHED: usize = 1 << 12;
+
+/// Of more programs than these only the cheapest a row of each power of two takes part in splits.
+const MOST_SIZES: usize = 16;
 
 /// A part of a request and the program that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,7 @@ fn smallest(ready: &[Bucket], fits: impl Fn(&Bucket) -> bool) -> Option<usize> {
 pub(super) struct Size {
     pub(super) bucket: usize,
     pub(super) rows: usize,
+    /// In a unit of its own for each list of sizes.
     cost: u128,
 }
 
@@ -90,10 +97,17 @@ pub(super) struct Sizes {
     pub(super) bulk: Size,
 }
 
+/// What [`Sizes::largest_parts`] depends on: how far is weighed, and rows and cost of each size.
+pub(super) type Weights = (usize, Vec<(usize, u128)>);
+
 impl Sizes {
     /// Of the buckets at these positions, those that name the rows; `None` where none does.
-    pub(super) fn of(ready: &[Bucket], holding: &[usize], rows: &str) -> Option<Self> {
-        let named = holding.iter().filter_map(|&bucket| {
+    pub(super) fn of(
+        ready: &[Bucket],
+        holding: impl Iterator<Item = usize>,
+        rows: &str,
+    ) -> Option<Self> {
+        let named = holding.filter_map(|bucket| {
             let rows = ready[bucket].get(rows).filter(|rows| *rows > 0)?;
             Some(Size { bucket, rows, cost: ready[bucket].volume() })
         });
@@ -104,32 +118,66 @@ impl Sizes {
         }
         all.sort_by_key(|size| (size.rows, size.cost, size.bucket));
         all.dedup_by_key(|size| size.rows);
-        let a_row = |size: &Size| size.cost as f64 / size.rows as f64;
-        let bulk = *all.iter().rev().min_by(|a, b| a_row(a).total_cmp(&a_row(b)))?;
-        Some(Self { all, bulk })
+        if all.len() > MOST_SIZES {
+            all = all.chunk_by(|a, b| a.rows.ilog2() == b.rows.ilog2()).filter_map(bulk).collect();
+        }
+        // Programs of one length make the same parts as those of another: only the unit differs.
+        let unit = all.iter().map(|size| size.cost).fold(0, gcd).max(1);
+        all.iter_mut().for_each(|size| size.cost /= unit);
+        Some(Self { bulk: bulk(&all)?, all })
+    }
+
+    /// Rows up to which splits are weighed: no fewer than the cheapest program a row has, so that what it
+    /// leaves is less than a run of it.
+    fn most_weighed(&self) -> usize {
+        self.bulk.rows.clamp(MOST_WEIGHED, LONGEST_WEIGHED)
     }
 
     /// How often the cheapest a row runs before anything is weighed, and the rows that are left.
     pub(super) fn bulk(&self, n_rows: usize) -> (usize, usize) {
-        let n_bulk = n_rows.saturating_sub(MOST_WEIGHED).div_ceil(self.bulk.rows);
+        let n_bulk = n_rows.saturating_sub(self.most_weighed()).div_ceil(self.bulk.rows);
         (n_bulk, n_rows.saturating_sub(n_bulk.saturating_mul(self.bulk.rows)))
+    }
+
+    pub(super) fn weights(&self) -> Weights {
+        let weights = self.all.iter().map(|size| (size.rows, size.cost));
+        (self.most_weighed(), weights.collect())
+    }
+
+    /// For every number of rows that is weighed, the position of the largest part of the cheapest cover.
+    pub(super) fn largest_parts(&self) -> Vec<u8> {
+        self.largest_parts_up_to(self.most_weighed())
     }
 
     /// For every number of rows up to `most`, the position of the largest part of the cheapest cover, by
     /// dynamic programming over the rows that are left. After it comes that of the rows still left.
-    pub(super) fn largest_parts(&self, most: usize) -> Vec<u16> {
+    fn largest_parts_up_to(&self, most: usize) -> Vec<u8> {
         let mut cost = vec![0_u128; most + 1];
+        // A byte holds a position: there are fewer sizes than bits of a number of rows.
         let mut parts = vec![0; most + 1];
         for rows in 1..=most {
-            let options = self.all.iter().enumerate().map(|(part, size)| {
+            let mut least = u128::MAX;
+            for (part, size) in (0..).zip(&self.all) {
                 let rest = cost[rows.saturating_sub(size.rows)];
-                (rest.saturating_add(size.cost), std::cmp::Reverse(part))
-            });
-            let Some((least, std::cmp::Reverse(part))) = options.min() else { break };
-            (cost[rows], parts[rows]) = (least, u16::try_from(part).unwrap_or(u16::MAX));
+                let with_it = rest.saturating_add(size.cost);
+                if with_it <= least {
+                    (least, parts[rows]) = (with_it, part);
+                }
+            }
+            cost[rows] = least;
         }
         parts
     }
+}
+
+/// The size that is cheapest a row; of several, the largest.
+fn bulk(sizes: &[Size]) -> Option<Size> {
+    let a_row = |size: &Size| size.cost as f64 / size.rows as f64;
+    sizes.iter().rev().min_by(|a, b| a_row(a).total_cmp(&a_row(b))).copied()
+}
+
+fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn split(
@@ -141,10 +189,10 @@ fn split(
 ) -> Option<Vec<Piece>> {
     let row = wanted.clone().with(rows, 1);
     let holding = (0..ready.len()).filter(|&bucket| holds(&ready[bucket], &row, rigid));
-    let sizes = Sizes::of(ready, &holding.collect::<Vec<_>>(), rows)?;
+    let sizes = Sizes::of(ready, holding, rows)?;
     let (n_bulk, mut rest) = sizes.bulk(n_rows);
     let mut parts = vec![sizes.bulk; n_bulk];
-    let largest = sizes.largest_parts(rest);
+    let largest = sizes.largest_parts_up_to(rest);
     while rest > 0 {
         let size = sizes.all[usize::from(largest[rest])];
         parts.push(size);

@@ -1,12 +1,22 @@
 //! Covers of every request, computed before the first one comes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::Bucket;
-use super::cover::{Freedom, MOST_WEIGHED, Piece, Sizes};
+use super::cover::{Freedom, Piece, Sizes, Weights};
+use super::holding::Holding;
 
 /// More cells would take more memory than a table is worth.
 const MOST_CELLS: usize = 1 << 16;
+
+/// More programs in more cells would take longer to look through than a table is worth: it is made anew for
+/// every program that is admitted.
+const MOST_HELD: usize = 1 << 22;
+
+/// More ways to split rows would take longer to weigh.
+const MOST_SPLITS: usize = 1 << 10;
 
 /// Which programs answer which request, for a fixed list of ready ones: what [`cover`](super::cover::cover)
 /// says, found by a few comparisons and without allocating.
@@ -23,12 +33,22 @@ pub struct RoutingTable {
     groups: Vec<Group>,
 }
 
-/// The ready programs name too many different extents for a table; use [`cover`](super::cover::cover).
+/// The ready programs differ too much for a table; use [`cover`](super::cover::cover).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{n_cells} combinations of extents are more than a routing table has, {MOST_CELLS}")]
+#[error("{n} {what} are more than a routing table has, {most}")]
 pub struct TooManyShapes {
-    /// Combinations that would have to be told apart.
-    pub n_cells: usize,
+    /// What there is too much of.
+    pub what: &'static str,
+    /// How many there are, or at least are.
+    pub n: usize,
+    /// How many there may be.
+    pub most: usize,
+}
+
+impl TooManyShapes {
+    fn check(what: &'static str, n: usize, most: usize) -> Result<(), Self> {
+        if n > most { Err(Self { what, n, most }) } else { Ok(()) }
+    }
 }
 
 /// The extents of one symbol that programs have.
@@ -47,14 +67,26 @@ impl Axis {
         if self.is_rigid && !is_exact { self.extents.len() } else { at }
     }
 
-    /// Whether a program with this extent takes the requests of a cell.
-    fn holds(&self, extent: Option<usize>, cell: usize) -> bool {
-        match (extent, self.extents.get(cell)) {
-            (None, _) => !self.is_rigid,
-            (Some(_), None) => self.extents.is_empty(),
-            (Some(extent), Some(&wanted)) if self.is_rigid => extent == wanted,
-            (Some(extent), Some(&wanted)) => extent >= wanted,
+    /// For every cell, which programs take its requests, given the extent that each program has.
+    fn holding(&self, programs: &[Option<usize>]) -> Vec<Holding> {
+        let mut of_cells = vec![Holding::none(programs.len()); self.extents.len() + 1];
+        for (program, extent) in programs.iter().enumerate() {
+            let cell = match extent {
+                // Who does not name the symbol takes anything, but is exact for nothing.
+                None if self.is_rigid => continue,
+                None => self.extents.len(),
+                Some(extent) => self.extents.partition_point(|it| it < extent),
+            };
+            of_cells[cell].insert(program);
         }
+        if !self.is_rigid {
+            // Who takes longer requests takes shorter ones too.
+            for cell in (0..self.extents.len()).rev() {
+                let (shorter, longer) = of_cells.split_at_mut(cell + 1);
+                shorter[cell].add(&longer[0]);
+            }
+        }
+        of_cells
     }
 }
 
@@ -70,8 +102,8 @@ struct Group {
 #[derive(Clone, Debug)]
 struct Split {
     sizes: Sizes,
-    /// As [`Sizes::largest_parts`].
-    largest: Vec<u16>,
+    /// As [`Sizes::largest_parts`]; of all splits that weigh alike, the same.
+    largest: Arc<[u8]>,
 }
 
 impl RoutingTable {
@@ -99,36 +131,46 @@ impl RoutingTable {
         };
         let axes: Vec<Axis> = symbols.iter().map(axis).collect();
         let n_cells = axes.iter().fold(1, |n: usize, it| n.saturating_mul(it.extents.len() + 1));
-        if n_cells > MOST_CELLS {
-            return Err(TooManyShapes { n_cells });
-        }
+        TooManyShapes::check("combinations of extents", n_cells, MOST_CELLS)?;
+        let n_held = n_cells.saturating_mul(ready.len());
+        TooManyShapes::check("programs in all combinations of extents", n_held, MOST_HELD)?;
         let rows = freedom.rows.and_then(|rows| symbols.iter().position(|symbol| *symbol == rows));
         let mut table = Self { axes, rows, cells: Vec::with_capacity(n_cells), groups: Vec::new() };
-        table.fill(n_cells, symbols, ready, free_rows);
+        table.fill(symbols, ready, free_rows)?;
         Ok(table)
     }
 
-    fn fill(&mut self, n_cells: usize, symbols: &[&str], ready: &[Bucket], rows: Option<&str>) {
-        let mut known: HashMap<Vec<usize>, u32> = HashMap::new();
-        for cell in 0..n_cells {
-            let holds = |bucket: &usize| self.holds(cell, symbols, &ready[*bucket]);
-            let holding: Vec<usize> = (0..ready.len()).filter(holds).collect();
-            let group = *known.entry(holding).or_insert_with_key(|holding| {
-                self.groups.push(Group::of(ready, holding, rows));
-                (self.groups.len() - 1) as u32
-            });
+    fn fill(
+        &mut self,
+        symbols: &[&str],
+        ready: &[Bucket],
+        rows: Option<&str>,
+    ) -> Result<(), TooManyShapes> {
+        let mut groups = Groups::new(ready, rows);
+        let holding = |(axis, symbol): (&Axis, &&str)| {
+            let extents = groups.smallest_first.iter().map(|&it| ready[it].get(symbol));
+            axis.holding(&extents.collect::<Vec<_>>())
+        };
+        let axes: Vec<Vec<Holding>> = self.axes.iter().zip(symbols).map(holding).collect();
+        let mut known: HashMap<Holding, u32> = HashMap::new();
+        // The last axis varies fastest, as in `route`.
+        let mut cells = vec![Holding::all(ready.len())];
+        for axis in &axes {
+            cells = cells.iter().flat_map(|cell| axis.iter().map(|it| cell.and(it))).collect();
+        }
+        for holding in cells {
+            let group = match known.get(&holding) {
+                Some(group) => *group,
+                None => {
+                    self.groups.push(groups.of(&holding)?);
+                    let group = (self.groups.len() - 1) as u32;
+                    known.insert(holding, group);
+                    group
+                }
+            };
             self.cells.push(group);
         }
-    }
-
-    fn holds(&self, mut cell: usize, symbols: &[&str], bucket: &Bucket) -> bool {
-        // The last axis varies fastest, as in `route`.
-        self.axes.iter().zip(symbols).rev().all(|(axis, symbol)| {
-            let n = axis.extents.len() + 1;
-            let at = cell % n;
-            cell /= n;
-            axis.holds(bucket.get(symbol), at)
-        })
+        Ok(())
     }
 
     /// The pieces of a request with these extents, in the order of the table's symbols; `None` when no ready
@@ -156,26 +198,52 @@ impl RoutingTable {
     }
 }
 
-impl Group {
-    fn of(ready: &[Bucket], holding: &[usize], rows: Option<&str>) -> Self {
-        let n_rows = |bucket: usize| rows.and_then(|rows| ready[bucket].get(rows));
-        // A program that does not name the rows takes any number of them.
-        let mut whole: Vec<(usize, usize)> =
-            holding.iter().map(|&it| (n_rows(it).unwrap_or(usize::MAX), it)).collect();
-        whole.sort_unstable();
-        let mut smallest: Option<usize> = None;
-        for (_, bucket) in whole.iter_mut().rev() {
-            let rank = |it: usize| (ready[it].volume(), it);
-            smallest = smallest.into_iter().chain([*bucket]).min_by_key(|&it| rank(it));
-            *bucket = smallest.unwrap_or(*bucket);
+/// Makes groups, and knows what those before had to weigh.
+struct Groups<'a> {
+    ready: &'a [Bucket],
+    rows: Option<&'a str>,
+    /// Positions of the programs.
+    smallest_first: Vec<usize>,
+    weighed: HashMap<Weights, Arc<[u8]>>,
+}
+
+impl<'a> Groups<'a> {
+    fn new(ready: &'a [Bucket], rows: Option<&'a str>) -> Self {
+        let mut smallest_first: Vec<usize> = (0..ready.len()).collect();
+        smallest_first.sort_by_cached_key(|&it| (ready[it].volume(), it));
+        Self { ready, rows, smallest_first, weighed: HashMap::new() }
+    }
+
+    fn of(&mut self, holding: &Holding) -> Result<Group, TooManyShapes> {
+        let positions = || holding.iter().map(|nth| self.smallest_first[nth]);
+        let mut whole: Vec<(usize, usize)> = Vec::new();
+        for bucket in positions() {
+            // A program that does not name the rows takes any number of them.
+            let n_rows = self.rows.and_then(|rows| self.ready[bucket].get(rows));
+            let n_rows = n_rows.unwrap_or(usize::MAX);
+            // Of those that come later, only what has more rows is ever the smallest.
+            if whole.last().is_none_or(|(most, _)| *most < n_rows) {
+                whole.push((n_rows, bucket));
+            }
+            if n_rows == usize::MAX {
+                break;
+            }
         }
-        // Of equally many rows the first entry has seen all of them.
-        whole.dedup_by_key(|(rows, _)| *rows);
-        let split = rows.and_then(|rows| Sizes::of(ready, holding, rows)).map(|sizes| {
-            let largest = sizes.largest_parts(MOST_WEIGHED);
-            Split { sizes, largest }
-        });
-        Self { whole, split }
+        let sizes = self.rows.and_then(|rows| Sizes::of(self.ready, positions(), rows));
+        let split = sizes.map(|sizes| self.split(sizes)).transpose()?;
+        Ok(Group { whole, split })
+    }
+
+    fn split(&mut self, sizes: Sizes) -> Result<Split, TooManyShapes> {
+        let n_weighed = self.weighed.len();
+        let largest = match self.weighed.entry(sizes.weights()) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                TooManyShapes::check("ways to split rows", n_weighed + 1, MOST_SPLITS)?;
+                Arc::clone(new.insert(sizes.largest_parts().into()))
+            }
+        };
+        Ok(Split { sizes, largest })
     }
 }
 
@@ -256,7 +324,34 @@ mod tests {
     fn too_many_extents_are_told() {
         let ready: Vec<Bucket> = (1..300).map(|n| bucket(&[Some(n), Some(n), Some(n)])).collect();
         let error = RoutingTable::new(&SYMBOLS, &ready, &Freedom::default()).unwrap_err();
-        assert_eq!(error.n_cells, 300 * 300 * 300);
+        assert_eq!(error.n, 300 * 300 * 300);
+    }
+
+    /// Nothing is timed here; what weighs every program for every request does not end.
+    #[test]
+    fn hundreds_of_programs_are_looked_through_at_once() {
+        let freedom = Freedom { rows: Some("batch"), rigid: &[] };
+        let uneven = |n: usize| bucket(&[Some(n), Some(n), None]);
+        let one_row = |n: usize| bucket(&[Some(1), Some(n), None]);
+        let opposed = |n: usize| bucket(&[Some(501 - n), Some(n), None]);
+        for of in [uneven, one_row, opposed] {
+            let ready: Vec<Bucket> = (1..=500).map(of).collect();
+            let table = RoutingTable::new(&SYMBOLS, &ready, &freedom).unwrap();
+            for wanted in [[1, 1, 1], [7, 300, 1], [600, 20, 1], [9000, 500, 1], [1, 501, 1]] {
+                let reference = cover(&bucket(&wanted.map(Some)), &ready, &freedom);
+                assert_eq!(routed(&table, &wanted), reference);
+            }
+        }
+    }
+
+    #[test]
+    fn more_splits_than_can_be_weighed_are_told() {
+        let pairs = (1..=40_usize).flat_map(|a| (1..=40).map(move |b| (a, b)));
+        let ready: Vec<Bucket> =
+            pairs.map(|(a, b)| bucket(&[Some(1 + a * 41 + b), Some(a), Some(b)])).collect();
+        let freedom = Freedom { rows: Some("batch"), rigid: &[] };
+        let error = RoutingTable::new(&SYMBOLS, &ready, &freedom).unwrap_err();
+        assert_eq!(error.what, "ways to split rows");
     }
 
     #[test]
@@ -274,7 +369,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_table_says_what_cover_says(
-            ready in proptest::collection::vec(extents(), 0..12),
+            ready in proptest::collection::vec(extents(), 0..60),
             wanted in (0_usize..200, 0_usize..10, 0_usize..6),
             rows in prop_oneof![Just(None), Just(Some("batch")), Just(Some("sequence"))],
             rigid in proptest::sample::subsequence(&SYMBOLS[..], 0..2),

@@ -9,9 +9,7 @@ use crate::backend::{
     Artifact, Backend, BackendError, BackendId, Capabilities, CompileJob, Domain, Executable,
     Fingerprint, LoadJob, Optimisation, Probe, ReadyShapes, Recipe, Status,
 };
-use crate::plan::{
-    Batch, Bucket, Plan, PlanOptions, Policy, Steps, Stock, Workload, plan, token_budget,
-};
+use crate::plan::{Batch, Plan, PlanOptions, Workload, over_ready, token_budget};
 
 /// The backend of a model that is routed: plans are made for the programs that are ready at that moment, and
 /// for the fallback where these do not pay; all else is the preferred backend's.
@@ -76,18 +74,10 @@ impl Backend for RoutedBackend {
         let Domain::Buckets(ready) = self.router.preferred().domain() else {
             return self.preferred.plan(model, workload, options);
         };
-        let lengths: Vec<usize> =
-            ready.buckets.iter().filter_map(|it| it.get(&workload.length)).collect();
-        if lengths.is_empty() {
+        if ready.buckets.iter().all(|it| it.get(&workload.length).is_none()) {
             return self.fallback.plan(model, workload, options);
         }
-        let options = PlanOptions {
-            lengths: Policy::Steps(Steps::List(lengths)),
-            // Nothing that is not there is made for it.
-            compile_seconds: Some(0.0),
-            padding: self.router.shared.padding,
-            ..options.clone()
-        };
+        let options = PlanOptions { padding: self.router.shared.padding, ..options.clone() };
         batches(&self.router, &ready, workload, &options).map_err(|reason| BackendError::Model {
             backend: self.id(),
             model: model.path().to_owned(),
@@ -117,23 +107,14 @@ fn batches(
     options: &PlanOptions,
 ) -> Result<Plan, String> {
     let prices = prices_or_preferred(router.shared.prices());
-    let stock =
-        Stock { compiled: Vec::new(), resident: ready.buckets.clone(), cpu_is_loaded: true };
-    let routed = plan(workload, options, &prices, &stock).map_err(|error| error.to_string())?;
+    let routed = over_ready(&ready.buckets, workload, options, &prices);
+    let routed = routed.map_err(|error| error.to_string())?;
     let lengths = workload.lengths();
-    let mut planned = Vec::new();
-    for (nth, rows) in routed.rows(workload) {
-        let mut rest = rows.as_slice();
-        for piece in &routed.batches[nth].pieces {
-            let (items, later) = rest.split_at(piece.n_rows.min(rest.len()));
-            let longest = items.iter().map(|&item| lengths[item]).max();
-            if let Some(length) = longest {
-                planned.push(Batch { items: items.to_vec(), length });
-            }
-            rest = later;
-        }
-    }
-    let buckets: Vec<Bucket> = routed.buckets.into_iter().map(|it| it.bucket).collect();
-    let totals = token_budget::totals(&lengths, &planned);
-    Ok(Plan { backend: router.backend(), buckets, batches: planned, totals })
+    let batch = |items: Vec<usize>| {
+        let length = items.iter().map(|&item| lengths[item]).max().unwrap_or(0);
+        Batch { items, length }
+    };
+    let batches: Vec<Batch> = routed.batches.into_iter().map(|it| batch(it.items)).collect();
+    let totals = token_budget::totals(&lengths, &batches);
+    Ok(Plan { backend: router.backend(), buckets: routed.buckets, batches, totals })
 }

@@ -7,22 +7,12 @@ use smallvec::SmallVec;
 use super::rows::RowLayout;
 use crate::backend::{Domain, Executable, ReadyShapes};
 use crate::plan::cover::{Piece, cover};
-use crate::plan::prices::Price;
 use crate::plan::{Bucket, PaddingLimit, Prices, RoutingTable};
 use crate::{Extents, FallbackReason, Signature, SymbolId};
 
-/// Where nobody measured: programs take all that they hold. One row on the CPU is worth more padding than
-/// any program has.
-const PREFERRED: Prices = Prices {
-    device: Price { load: 0.0, launch: 1e-4, token: 1e-6, token_length: 0.0 },
-    cpu: Price { load: 0.0, launch: 0.0, token: 1.0, token_length: 0.0 },
-    compile: crate::plan::prices::PerProgram { fixed: 0.0, token: 0.0 },
-    memory: crate::plan::prices::PerProgram { fixed: 0.0, token: 0.0 },
-};
-
 /// The prices to weigh by.
 pub(super) fn prices_or_preferred(prices: Option<Prices>) -> Prices {
-    prices.unwrap_or(PREFERRED)
+    prices.unwrap_or(Prices::PROGRAMS_FIRST)
 }
 
 /// Where a request goes.

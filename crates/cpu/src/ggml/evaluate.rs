@@ -16,7 +16,7 @@ pub(super) fn knows(operator: &str) -> bool {
 }
 
 /// Sorted, to be searched.
-const OPERATORS: [&str; 37] = [
+const OPERATORS: [&str; 39] = [
     "Abs",
     "Add",
     "And",
@@ -24,6 +24,7 @@ const OPERATORS: [&str; 37] = [
     "Concat",
     "Constant",
     "ConstantOfShape",
+    "Cos",
     "CumSum",
     "Div",
     "Equal",
@@ -48,6 +49,7 @@ const OPERATORS: [&str; 37] = [
     "ReduceMin",
     "ReduceSum",
     "Reshape",
+    "Sin",
     "Slice",
     "Squeeze",
     "Sub",
@@ -80,6 +82,8 @@ pub(super) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
         "Cast" => cast(node, one()?),
         "Abs" => map(one()?, i64::wrapping_abs, f32::abs),
         "Neg" => map(one()?, i64::wrapping_neg, |value| -value),
+        "Cos" => floats(one()?, f32::cos),
+        "Sin" => floats(one()?, f32::sin),
         "Not" => map(one()?, |value| i64::from(value == 0), |value| value),
         "Add" => binary(one()?, input(1)?, i64::checked_add, |a, b| a + b),
         "Sub" => binary(one()?, input(1)?, i64::checked_sub, |a, b| a - b),
@@ -312,6 +316,12 @@ fn map(from: &HostTensor, int: impl Fn(i64) -> i64, float: impl Fn(f32) -> f32) 
         HostData::Floats(values) => HostData::Floats(values.iter().copied().map(float).collect()),
     };
     Ok(HostTensor { data, ..HostTensor::ints(from.dtype, from.shape.clone(), Vec::new()) })
+}
+
+fn floats(from: &HostTensor, function: impl Fn(f32) -> f32) -> Made {
+    let values = from.as_floats().ok_or("it gets integers")?;
+    let values = values.iter().copied().map(function).collect();
+    Ok(HostTensor::floats(from.shape.clone(), values))
 }
 
 fn power(base: i64, exponent: i64) -> Option<i64> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ggml_sys::ggml_type;
 use shapeyard_core::DataType;
-use shapeyard_core::model::gguf::{EncoderSizes, GgufFile, GgufTensor};
+use shapeyard_core::model::gguf::{EncoderKind, EncoderSizes, GgufFile, GgufTensor};
 
 use super::cannot::Cannot;
 use super::compute::Store;
@@ -28,7 +28,7 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Cannot> {
     let sizes = EncoderSizes::of(file).map_err(|error| Cannot::Failed(error.to_string()))?;
     let mut writer = Writer { file, names: HashMap::new(), program: empty() };
-    let mut program = writer.encoder(&sizes);
+    let mut program = writer.encoder(&sizes).map_err(Cannot::Failed)?;
     prepare::find_attention(&mut program);
     let names = writer.names;
     let weights = place(engine, path, file, &names).map_err(Cannot::Failed)?;
@@ -41,7 +41,7 @@ fn empty() -> Program {
 }
 
 /// Writes an encoder's nodes; every method answers the value that it made.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     file: &'a GgufFile,
     /// Values of tensors of the file, and of ours under names that no tensor has.
     names: HashMap<String, ValueId>,
@@ -49,23 +49,23 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn value(&mut self, name: &str) -> ValueId {
+    pub(super) fn value(&mut self, name: &str) -> ValueId {
         let next = self.names.len();
         *self.names.entry(name.to_owned()).or_insert(next)
     }
 
-    fn constant(&mut self, name: &str, value: HostTensor) -> ValueId {
+    pub(super) fn constant(&mut self, name: &str, value: HostTensor) -> ValueId {
         let id = self.value(name);
         self.program.constants.insert(id, Arc::new(value));
         id
     }
 
-    fn extents(&mut self, name: &str, values: &[i64]) -> ValueId {
+    pub(super) fn extents(&mut self, name: &str, values: &[i64]) -> ValueId {
         let list = HostTensor::ints(DataType::I64, vec![values.len()], values.to_vec());
         self.constant(name, list)
     }
 
-    fn node(
+    pub(super) fn node(
         &mut self,
         operator: &str,
         name: &str,
@@ -99,38 +99,53 @@ impl Writer<'_> {
         self.node("LayerNormalization", &format!("{part}.out"), &[from, weight, bias], &epsilon)
     }
 
-    fn encoder(&mut self, sizes: &EncoderSizes) -> Program {
+    /// Whether the file has a tensor.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.file.tensors.contains_key(tensor)
+    }
+
+    fn encoder(&mut self, sizes: &EncoderSizes) -> Result<Program, String> {
         let ids = self.value("/input_ids");
         let given = self.value("/attention_mask");
+        let state = match &sizes.kind {
+            EncoderKind::Bert => self.bert(sizes, [ids, given]),
+            EncoderKind::ModernBert(local) => self.modern_bert(sizes, local, [ids, given]),
+            other => return Err(format!("ggml has no graph for {other:?}")),
+        };
+        let mut program = std::mem::replace(&mut self.program, empty());
+        program.inputs = vec![ids, given];
+        program.outputs = vec![state];
+        Ok(program)
+    }
+
+    fn bert(&mut self, sizes: &EncoderSizes, [ids, given]: [ValueId; 2]) -> ValueId {
         let mask = self.node(MASK, "mask", &[given], &[]);
         let mut state = self.embeddings(sizes, ids);
         for layer in 0..sizes.n_layers {
             state = self.layer(sizes, layer, state, mask);
         }
-        let mut program = std::mem::replace(&mut self.program, empty());
-        program.inputs = vec![ids, given];
-        program.outputs = vec![state];
-        program
+        state
     }
 
-    fn extent(&mut self, name: &str, of: ValueId, axis: i64) -> ValueId {
-        let part = [("start", Attribute::Int(axis)), ("end", Attribute::Int(axis + 1))];
-        self.node("Shape", name, &[of], &part)
+    /// 0, 1, 2 … up to the length of the texts.
+    pub(super) fn places(&mut self, ids: ValueId) -> ValueId {
+        let part = [("start", Attribute::Int(1)), ("end", Attribute::Int(2))];
+        let length = self.node("Shape", "n_places", &[ids], &part);
+        let (zero, step) = (self.extents("/zero", &[0]), self.extents("/step", &[1]));
+        self.node("Range", "places", &[zero, length, step], &[])
     }
 
     fn embeddings(&mut self, sizes: &EncoderSizes, ids: ValueId) -> ValueId {
         let table = self.value("token_embd.weight");
         let mut sum = self.node("Gather", "words", &[table, ids], &[]);
-        if self.file.tensors.contains_key("token_types.weight") {
+        if self.has("token_types.weight") {
             // Texts without pairs are all of the first type.
             let first = self.constant("/first", HostTensor::ints(DataType::I64, vec![], vec![0]));
             let table = self.value("token_types.weight");
             let kind = self.node("Gather", "types", &[table, first], &[]);
             sum = self.node("Add", "typed", &[sum, kind], &[]);
         }
-        let length = self.extent("n_places", ids, 1);
-        let (zero, step) = (self.extents("/zero", &[0]), self.extents("/step", &[1]));
-        let places = self.node("Range", "places", &[zero, length, step], &[]);
+        let places = self.places(ids);
         let table = self.value("position_embd.weight");
         let places = self.node("Gather", "places.rows", &[table, places], &[]);
         let sum = self.node("Add", "embeddings", &[sum, places], &[]);
@@ -165,7 +180,6 @@ impl Writer<'_> {
     ) -> ValueId {
         let width = sizes.hidden / sizes.n_heads;
         let split = self.extents("/split", &[0, 0, sizes.n_heads as i64, width as i64]);
-        let join = self.extents("/join", &[0, 0, sizes.hidden as i64]);
         let heads = |it: &mut Self, part: &str, order: [i64; 4]| {
             let part = format!("{layer}{part}");
             let flat = it.linear(&part, state);
@@ -176,6 +190,19 @@ impl Writer<'_> {
         let query = heads(self, "attn_q", [0, 2, 1, 3]);
         let key = heads(self, "attn_k", [0, 2, 3, 1]);
         let value = heads(self, "attn_v", [0, 2, 1, 3]);
+        self.mix(sizes, layer, [query, key, value, mask])
+    }
+
+    /// Attention of heads, [batch, heads, sequence, width]; the key as it is multiplied. The result is
+    /// [batch, sequence, hidden].
+    pub(super) fn mix(
+        &mut self,
+        sizes: &EncoderSizes,
+        layer: &str,
+        [query, key, value, mask]: [ValueId; 4],
+    ) -> ValueId {
+        let width = sizes.hidden / sizes.n_heads;
+        let join = self.extents("/join", &[0, 0, sizes.hidden as i64]);
         let scores = self.node("MatMul", &format!("{layer}scores"), &[query, key], &[]);
         let scale = [("scale", Attribute::Float(1.0 / (width as f32).sqrt()))];
         let shares = self.node(MASKED_SOFTMAX, &format!("{layer}shares"), &[scores, mask], &scale);

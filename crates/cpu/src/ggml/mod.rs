@@ -10,6 +10,7 @@ mod graph;
 mod host;
 mod kernels;
 mod library;
+mod modern_bert;
 mod onnx;
 mod operators;
 mod prepare;

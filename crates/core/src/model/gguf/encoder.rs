@@ -2,14 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use super::modern_bert::{self, LocalAttention};
 use super::{GgufError, GgufFile, GgufTensor, GgufType, GgufValue};
 use crate::DataType;
 use crate::signature::{Dim, Signature, SymbolId, TensorSpec};
 
-/// The sizes of an encoder like BERT.
+/// What an encoder computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EncoderKind {
+    /// As BERT: a vector is learnt for every position, and every layer looks at all tokens.
+    Bert,
+    /// As ModernBERT: positions are rotations, and most layers look only near by.
+    ModernBert(LocalAttention),
+}
+
+/// The sizes of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EncoderSizes {
+    /// What it computes with them.
+    pub kind: EncoderKind,
     /// Layers.
     pub n_layers: usize,
     /// Heads of a layer's attention.
@@ -36,26 +49,29 @@ impl EncoderSizes {
     ///
     /// [`GgufError::Architecture`] and [`GgufError::NotAnEncoder`].
     pub fn of(file: &GgufFile) -> Result<Self, GgufError> {
-        let architecture = file.text("general.architecture").unwrap_or_default();
-        if architecture != "bert" {
-            return Err(GgufError::Architecture { found: architecture.to_owned() });
-        }
-        let sizes = read_sizes(file)?;
+        let sizes = match file.text("general.architecture").unwrap_or_default() {
+            BERT => read_bert(file)?,
+            modern_bert::NAME => modern_bert::read(file)?,
+            other => return Err(GgufError::Architecture { found: other.to_owned() }),
+        };
         for (name, shape) in sizes.tensors() {
             let found =
                 file.tensors.get(&name).ok_or_else(|| not(format!("it has no `{name}`")))?;
             check(&name, found, &shape)?;
         }
-        if let Some(types) = file.tensors.get(TOKEN_TYPES) {
-            let n_types = types.shape.first().copied().unwrap_or_default();
-            check(TOKEN_TYPES, types, &[n_types, sizes.hidden])?;
-        }
         Ok(sizes)
     }
 
-    /// Every tensor with its shape.
+    /// Every tensor that has to be there, with its shape.
     #[must_use]
     pub fn tensors(&self) -> BTreeMap<String, Vec<usize>> {
+        match self.kind {
+            EncoderKind::Bert => self.bert_tensors(),
+            EncoderKind::ModernBert(_) => modern_bert::tensors(self),
+        }
+    }
+
+    fn bert_tensors(&self) -> BTreeMap<String, Vec<usize>> {
         let mut tensors = BTreeMap::from([
             ("token_embd.weight".to_owned(), vec![self.vocabulary, self.hidden]),
             ("position_embd.weight".to_owned(), vec![self.positions, self.hidden]),
@@ -95,7 +111,7 @@ impl EncoderSizes {
     }
 }
 
-/// The parts of a layer with the extents of their weights, outward and inward; a norm has none inward.
+/// The parts of a layer of [`EncoderKind::Bert`] with the extents of their weights, outward and inward; a norm has none inward.
 #[must_use]
 pub const fn layer_tensors(hidden: usize, wide: usize) -> [(&'static str, usize, usize); 8] {
     [
@@ -113,7 +129,10 @@ pub const fn layer_tensors(hidden: usize, wide: usize) -> [(&'static str, usize,
 /// A table that an encoder may lack: what each kind of token adds.
 const TOKEN_TYPES: &str = "token_types.weight";
 
-fn check(name: &str, found: &GgufTensor, shape: &[usize]) -> Result<(), GgufError> {
+/// The architecture's name in the metadata, which its keys begin with.
+const BERT: &str = "bert";
+
+pub(super) fn check(name: &str, found: &GgufTensor, shape: &[usize]) -> Result<(), GgufError> {
     if found.shape != shape {
         return Err(not(format!("`{name}` is {:?}, not {shape:?}", found.shape)));
     }
@@ -124,31 +143,55 @@ fn check(name: &str, found: &GgufTensor, shape: &[usize]) -> Result<(), GgufErro
     if fits { Ok(()) } else { Err(not(format!("`{name}` is of type number {number}"))) }
 }
 
-fn not(reason: String) -> GgufError {
+pub(super) fn not(reason: String) -> GgufError {
     GgufError::NotAnEncoder { reason }
 }
 
-fn read_sizes(file: &GgufFile) -> Result<EncoderSizes, GgufError> {
-    let size = |key: &str| {
-        let key = format!("bert.{key}");
-        let found = file.size(&key).filter(|size| *size > 0);
-        found.ok_or_else(|| not(format!("`{key}` is no size or missing")))
-    };
-    let epsilon = match file.metadata.get("bert.attention.layer_norm_epsilon") {
-        Some(&GgufValue::Float(value)) if (0.0..1.0).contains(&value) => value as f32,
-        _ => return Err(not("`bert.attention.layer_norm_epsilon` is missing".to_owned())),
-    };
-    let rows = |name: &str| match file.tensors.get(name).map(|tensor| tensor.shape.as_slice()) {
+/// A size of the metadata, by the architecture's name and the key's; never 0.
+pub(super) fn size(file: &GgufFile, architecture: &str, key: &str) -> Result<usize, GgufError> {
+    let key = format!("{architecture}.{key}");
+    let found = file.size(&key).filter(|size| *size > 0);
+    found.ok_or_else(|| not(format!("`{key}` is no size or missing")))
+}
+
+fn rows(file: &GgufFile, name: &str) -> Result<usize, GgufError> {
+    match file.tensors.get(name).map(|tensor| tensor.shape.as_slice()) {
         Some(&[rows, _]) => Ok(rows),
         _ => Err(not(format!("`{name}` is missing or no matrix"))),
+    }
+}
+
+fn read_bert(file: &GgufFile) -> Result<EncoderSizes, GgufError> {
+    let positions = rows(file, "position_embd.weight")?;
+    let sizes = read_common(file, BERT, positions, EncoderKind::Bert)?;
+    if let Some(types) = file.tensors.get(TOKEN_TYPES) {
+        let n_types = types.shape.first().copied().unwrap_or_default();
+        check(TOKEN_TYPES, types, &[n_types, sizes.hidden])?;
+    }
+    Ok(sizes)
+}
+
+/// What the metadata says under the same keys for every kind.
+pub(super) fn read_common(
+    file: &GgufFile,
+    architecture: &str,
+    positions: usize,
+    kind: EncoderKind,
+) -> Result<EncoderSizes, GgufError> {
+    let epsilon_key = format!("{architecture}.attention.layer_norm_epsilon");
+    let epsilon = match file.metadata.get(&epsilon_key) {
+        Some(&GgufValue::Float(value)) if (0.0..1.0).contains(&value) => value as f32,
+        _ => return Err(not(format!("`{epsilon_key}` is missing"))),
     };
+    let size = |key: &str| size(file, architecture, key);
     let sizes = EncoderSizes {
+        kind,
         n_layers: size("block_count")?,
         n_heads: size("attention.head_count")?,
         hidden: size("embedding_length")?,
         intermediate: size("feed_forward_length")?,
-        vocabulary: rows("token_embd.weight")?,
-        positions: rows("position_embd.weight")?,
+        vocabulary: rows(file, "token_embd.weight")?,
+        positions,
         epsilon,
     };
     if sizes.n_layers > MOST_LAYERS {

@@ -4,12 +4,14 @@
 //! read.
 
 mod encoder;
+mod modern_bert;
 mod reader;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek};
 
-pub use encoder::{EncoderSizes, layer_tensors};
+pub use encoder::{EncoderKind, EncoderSizes, layer_tensors};
+pub use modern_bert::LocalAttention;
 
 /// The first bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -57,7 +59,7 @@ pub enum GgufError {
         found: u32,
     },
     /// The file holds another kind of model than an encoder that can be served.
-    #[error("the file's architecture is `{found}`; `bert` is served")]
+    #[error("the file's architecture is `{found}`; `bert` and `modern-bert` are served")]
     Architecture {
         /// The architecture; empty if the file names none.
         found: String,

@@ -98,6 +98,17 @@ pub struct Prices {
     pub memory: PerProgram,
 }
 
+impl Prices {
+    /// Where nobody measured: programs take all that they hold. A run on the CPU is worth more padding than
+    /// any program has.
+    pub const PROGRAMS_FIRST: Self = Self {
+        device: Price { load: 0.0, launch: 1e-4, token: 1e-6, token_length: 0.0 },
+        cpu: Price { load: 0.0, launch: 1e3, token: 1e3, token_length: 0.0 },
+        compile: PerProgram { fixed: 0.0, token: 0.0 },
+        memory: PerProgram { fixed: 0.0, token: 0.0 },
+    };
+}
+
 /// After how many runs a compilation has paid; `None` is never.
 #[must_use]
 pub fn break_even(compile_seconds: f64, saved_seconds: f64) -> Option<u64> {

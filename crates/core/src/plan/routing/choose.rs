@@ -92,8 +92,11 @@ impl Search<'_> {
         let mut cpu_was_used = self.cpu_is_used();
         loop {
             let over = self.over();
-            let relieves = |it: &usize| {
-                over != Some(Why::CompilesTooLong) || self.found.programs[*it].compile > 0.0
+            let relieves = |it: &usize| match over {
+                Some(Why::CompilesTooLong) => self.found.programs[*it].compile > 0.0,
+                Some(_) => true,
+                // What costs nothing to have stays: it may be missed once others go.
+                None => self.costs_to_have(*it),
             };
             let candidates: Vec<usize> = self.used().filter(relieves).collect();
             let Some(program) = self.least_worth(&candidates, &mut worths) else { return };
@@ -181,6 +184,11 @@ impl Search<'_> {
     fn fixed(&self, program: usize) -> f64 {
         let Program { load, compile, .. } = self.found.programs[program];
         load + self.options.n_runs.map_or(0.0, |n_runs| compile / n_runs.max(1) as f64)
+    }
+
+    fn costs_to_have(&self, program: usize) -> bool {
+        let Program { load, compile, .. } = self.found.programs[program];
+        load > 0.0 || compile > 0.0
     }
 
     fn cpu_is_used(&self) -> bool {
