@@ -66,8 +66,6 @@ struct Side {
     gpu: Arc<Gpu>,
     /// Marks the end of the last run.
     ended: Event,
-    /// What that run was given to; held, so that no other stream gets its handle.
-    last: Option<Stream>,
 }
 
 /// Why a run gave nothing.
@@ -184,7 +182,7 @@ impl Copy {
         let (after, _) = gpu.device().memory().map_err(device_failed)?;
         let shapes = Shapes::of(&program, artifact)?;
         let ended = Event::new(gpu.device()).map_err(device_failed)?;
-        let side = Side { gpu: Arc::clone(gpu), ended, last: None };
+        let side = Side { gpu: Arc::clone(gpu), ended };
         let instance = Arc::new(Mutex::new(Instance::new(program, Some(side))));
         let taken = before.saturating_sub(after) as u64;
         account.loaded(&instance, taken.max(artifact.n_bytes)).map_err(no_room)?;
@@ -251,19 +249,12 @@ impl Instance {
 
     /// Lets a stream wait for the last run, which may be on another.
     pub(crate) fn wait_for_last(&self, stream: &Stream) -> Result<(), HipError> {
-        let Some(side) = &self.side else { return Ok(()) };
-        // A stream does one thing after the other by itself.
-        let is_last = side.last.as_ref().is_some_and(|last| last.raw() == stream.raw());
-        if is_last { Ok(()) } else { stream.wait(&side.ended) }
+        self.side.as_ref().map_or(Ok(()), |side| stream.wait(&side.ended))
     }
 
     /// Marks the end of what was given to a stream.
-    pub(crate) fn mark_end(&mut self, stream: &Stream) -> Result<(), HipError> {
-        let Some(side) = &mut self.side else { return Ok(()) };
-        let known = side.last.take().filter(|last| last.raw() == stream.raw());
-        side.ended.record(stream)?;
-        side.last = Some(known.unwrap_or_else(|| stream.clone()));
-        Ok(())
+    pub(crate) fn mark_end(&self, stream: &Stream) -> Result<(), HipError> {
+        self.side.as_ref().map_or(Ok(()), |side| side.ended.record(stream))
     }
 
     /// Gives the program up, after its last run.
