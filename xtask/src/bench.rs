@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::availability::Availability;
 use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
+use crate::python::{PEERS, Python};
 use crate::runtime::Runtime;
 use crate::{process, terminal};
 
@@ -18,6 +19,7 @@ Examples:
   cargo xtask bench all --quick                  all of them in some minutes, and a page of what they found
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
+  cargo xtask bench encode --peers               beside OpenVINO too, which pip installs below target
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench prices                       what the cost model predicts, and what it takes
@@ -87,8 +89,28 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     } else {
         terminal::say("without llama.cpp: `cargo xtask setup --peers` builds it");
     }
+    if args.suite.iter().any(|word| word == "--peers") {
+        add_peers(layout, &mut command)?;
+    }
     terminal::heading(format_args!("bench: {}", args.suite.join(" ")));
     process::run(runtime.apply(&mut command))
+}
+
+/// Makes the script find OpenVINO; where it cannot be had, one that Python imports anyway serves.
+fn add_peers(layout: &Layout, command: &mut Command) -> Result<()> {
+    let installed = match Python::find()? {
+        Availability::Ready(python) => python.install(layout, PEERS)?,
+        Availability::Missing(reason) => Availability::Missing(reason),
+    };
+    match installed {
+        Availability::Ready(()) => {
+            command.env("PYTHONPATH", PEERS.folder(layout));
+        }
+        Availability::Missing(reason) => {
+            terminal::say(format_args!("no OpenVINO is installed: {reason}"));
+        }
+    }
+    Ok(())
 }
 
 /// A reader need not wait for models either. Without set-up xtask prints nothing of its own, so

@@ -48,6 +48,10 @@ pub(crate) const WEIGHTS: Packages = Packages {
 pub(crate) const CMAKE: Packages =
     Packages { requirements: "requirements-cmake.txt", folder: "python-cmake", dependencies: true };
 
+/// What the benchmarks measure ours beside.
+pub(crate) const PEERS: Packages =
+    Packages { requirements: "requirements-peers.txt", folder: "python-peers", dependencies: true };
+
 impl Packages {
     /// Where the packages are once they are installed.
     pub(crate) fn folder(self, layout: &Layout) -> PathBuf {

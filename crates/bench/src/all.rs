@@ -25,6 +25,7 @@ here says why in one line and is left out of the page. Run it while nothing else
 Examples:
   cargo xtask bench all --quick
   cargo xtask bench all --only encode,cache
+  cargo xtask bench all --quick --peers          OpenVINO beside the others
   cargo xtask bench all --out docs/records --no-report   for the page that the repository keeps")]
 pub(crate) struct Args {
     /// Fewer rounds on less work: the same page, in minutes.
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// The folder for records and page; what an earlier run left there is replaced.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
+    /// Measure OpenVINO in `encode` too, which is installed first.
+    #[arg(long)]
+    peers: bool,
     /// Leave records only.
     #[arg(long)]
     no_report: bool,
@@ -111,7 +115,7 @@ pub(crate) fn run(args: &Args, host: &Host) -> Result<ExitCode> {
             eprintln!("skipped: {reason}");
             let record = Record::new(member.suite, format!("{} {}", host.call, member.suite));
             record::append(&records, &Record { skipped: Some(reason), ..record })?;
-        } else if !member.run(host, args.quick, &records)? {
+        } else if !member.run(host, args, &records)? {
             failed.push(member.suite);
         }
     }
@@ -141,7 +145,7 @@ impl Member {
     }
 
     /// Whether it succeeded.
-    fn run(&self, host: &Host, quick: bool, records: &Path) -> Result<bool> {
+    fn run(&self, host: &Host, args: &Args, records: &Path) -> Result<bool> {
         let own = std::env::current_exe().context("this program does not know its own path")?;
         let root = std::env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty());
         let in_root = matches!(self.needs, Needs::Migraphx | Needs::Both);
@@ -153,8 +157,9 @@ impl Member {
             }
             None => Command::new(own),
         };
-        let words = if quick { self.quick } else { self.whole };
+        let words = if args.quick { self.quick } else { self.whole };
         command.args(host.words).arg(self.suite).args(words.split_whitespace());
+        command.args((args.peers && self.suite == "encode").then_some("--peers"));
         command.arg("--record").arg(records);
         let status = command.status().with_context(|| format!("`{}` did not start", self.suite))?;
         Ok(status.success())

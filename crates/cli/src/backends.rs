@@ -1,6 +1,7 @@
 //! The backends of the program, and the options that choose among them.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -41,6 +42,10 @@ pub(crate) struct BackendArgs {
     /// What is not done when the work is, is given up.
     #[arg(long, conflicts_with = "compile_missing")]
     pub(crate) compile_background: bool,
+    /// The programs that --compile-background makes, and no others: those of a plan that `shapeyard plan --out`
+    /// wrote, what saves most first
+    #[arg(long, value_name = "FILE.json", requires = "compile_background")]
+    pub(crate) plan: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use shapeyard_core::backend::{
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::Freedom;
 use shapeyard_core::registry::{Choice, Opened, PassedOver};
-use shapeyard_core::router::Router;
+use shapeyard_core::router::{Router, Wanted};
 use shapeyard_core::{Executable, Model};
 
 use shapeyard_migraphx::Limits;
@@ -24,6 +24,7 @@ use crate::exit::BadInput;
 use crate::interrupt::Interrupt;
 use crate::need::{Cold, Command, Need};
 use crate::output::Output;
+use crate::planned;
 use crate::routing;
 
 /// A model that was loaded.
@@ -100,13 +101,14 @@ impl Loading<'_> {
             }
         }
         let background = offer.source.clone().filter(|_| self.args.compile_background);
+        let wanted = self.planned(store.as_ref())?.map(Wanted::Planned);
         let on_demand = self
             .on_demand(offer.source.filter(|_| offer.on_demand), &migraphx.id())
             .map(|it| Arc::new(it) as Arc<dyn ArtifactSource>);
         let job = LoadJob::of(self.model).for_sessions(sessions);
         let job = LoadJob { artifacts: &artifacts, on_demand: on_demand.as_ref(), ..job };
         let mut opened = if is_routed {
-            registry.open_routed(&job, routing::options(background))?
+            registry.open_routed(&job, routing::options(background, wanted))?
         } else {
             registry.open(&self.choice, &job)?
         };
@@ -123,9 +125,16 @@ impl Loading<'_> {
     /// what they do not answer. One request that a program holds needs nobody else.
     fn is_routed(&self, need: &Need, offer: &Offer) -> bool {
         let some_are_ready = need.is_planned() && !offer.artifacts.is_empty();
-        let some_will_be =
-            self.args.compile_background && offer.source.is_some() && offer.cold.is_some();
+        let is_lacking = offer.cold.is_some() || self.args.plan.is_some();
+        let some_will_be = self.args.compile_background && offer.source.is_some() && is_lacking;
         self.choice == Choice::Auto && (some_are_ready || some_will_be)
+    }
+
+    /// The programs of the plan that was named, what saves most first.
+    fn planned(&self, store: Option<&Arc<Store>>) -> Result<Option<Vec<Bucket>>> {
+        let Some((file, store)) = self.args.plan.as_ref().zip(store) else { return Ok(None) };
+        let digest = store.digests().of_model(self.model)?;
+        Ok(Some(planned::buckets(file, self.model, digest)?))
     }
 
     /// The cache, where the backend that was chosen may use it.

@@ -15,6 +15,7 @@ mod loading;
 mod migraphx_args;
 mod need;
 mod output;
+mod planned;
 mod prices;
 mod progress;
 mod quantity;

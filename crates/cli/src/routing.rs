@@ -6,15 +6,14 @@ use anyhow::Result;
 use shapeyard_cache::{CachedArtifacts, Store};
 use shapeyard_core::BackendId;
 use shapeyard_core::backend::ArtifactSource;
-use shapeyard_core::plan::prices::Measurements;
-use shapeyard_core::plan::{Histogram, Prices};
+use shapeyard_core::plan::Prices;
 use shapeyard_core::registry::Registry;
-use shapeyard_core::router::{BackgroundOptions, Router, RouterOptions};
+use shapeyard_core::router::{BackgroundOptions, Router, RouterOptions, Wanted};
 
 use crate::backends;
 use crate::loading::Loading;
 use crate::need::{Cold, Need};
-use crate::prices::measured_of;
+use crate::prices::{self, Measured};
 
 /// Tokens of a batch that prices are compared by.
 const TOKEN_BUDGET: usize = 512;
@@ -27,14 +26,19 @@ impl Loading<'_> {
         router: &Router,
         (registry, need): (&Registry, &Need),
     ) -> Result<Option<Prices>> {
-        let measured = |id: &BackendId| -> Result<Option<Measurements>> {
+        let lengths = need.lengths();
+        let measured = |id: &BackendId| -> Result<Option<Measured>> {
             let backend = backends::named(registry, id)?;
-            let of = measured_of(store, self.model, backend.as_ref())?;
-            Ok(of.and_then(|of| store.measurements(&of)))
+            prices::measured(store, self.model, backend.as_ref(), (&lengths, TOKEN_BUDGET))
         };
         let device = measured(&router.preferred().backend())?;
         let cpu = measured(&router.fallback().backend())?;
-        Ok(device.zip(cpu).and_then(|(device, cpu)| together(&device, &cpu, &need.lengths())))
+        Ok(device.zip(cpu).map(|(device, cpu)| Prices {
+            device: device.choice.fit.price,
+            cpu: cpu.choice.fit.price,
+            compile: device.all.compile().unwrap_or_default(),
+            memory: device.all.memory().unwrap_or_default(),
+        }))
     }
 
     /// Says what programs lack, and who answers that.
@@ -47,22 +51,18 @@ impl Loading<'_> {
     }
 }
 
-/// How requests are routed; what they lack is made by `background`.
-pub(crate) fn options(background: Option<Arc<CachedArtifacts>>) -> RouterOptions {
+/// How requests are routed; what they lack is made by `background`, of what is `wanted` where that was said.
+pub(crate) fn options(
+    background: Option<Arc<CachedArtifacts>>,
+    wanted: Option<Wanted>,
+) -> RouterOptions {
     let source = |source| source as Arc<dyn ArtifactSource>;
-    let background = background.map(source).map(BackgroundOptions::new);
+    let mut background = background.map(source).map(BackgroundOptions::new);
+    if let (Some(options), Some(wanted)) = (&mut background, wanted) {
+        if let Wanted::Planned(planned) = &wanted {
+            options.capacity = options.capacity.max(planned.len());
+        }
+        options.wanted = wanted;
+    }
     RouterOptions { background, ..RouterOptions::default() }
-}
-
-/// The prices of programs and of the backend beside them, with threads shared out as suits the work best.
-fn together(device: &Measurements, cpu: &Measurements, lengths: &Histogram) -> Option<Prices> {
-    let of_best = |measured: &Measurements| {
-        measured.cheapest(lengths, TOKEN_BUDGET).map(|choice| choice.fit.price)
-    };
-    Some(Prices {
-        device: of_best(device)?,
-        cpu: of_best(cpu)?,
-        compile: device.compile().unwrap_or_default(),
-        memory: device.memory().unwrap_or_default(),
-    })
 }

@@ -149,6 +149,30 @@ fn who_is_asked_for_alone_is_not_helped_in_the_background() {
 }
 
 #[test]
+fn the_programs_of_a_plan_are_made_in_the_background_and_no_others() {
+    here!("the_programs_of_a_plan_are_made_in_the_background_and_no_others");
+    let scene = Scene::new();
+    assert_eq!(run_auto(&scene, 2, &["--plan", "plan.json"]).code, 2, "nobody would make them");
+    let ran = run_auto(&scene, 2, &["--compile-background", "--plan", "nowhere.json"]);
+    ran.refused(2, &["the plan `nowhere.json` cannot be read"]);
+    let prices = r#"{"device": {"token": 1e-4}, "cpu": {"token": 1e-2}, "compile": {"fixed": 5}}"#;
+    scene.0.write("prices.json", prices);
+    scene.0.write("served.txt", "16x1 900000\n");
+    let mut command = scene.command("plan", "add_one.onnx", &["--target", "ref"]);
+    command.args(["--row-counts", "16", "--workload"]).arg(scene.0.path("served.txt"));
+    command.arg("--prices").arg(scene.0.path("prices.json"));
+    run(command.arg("--out").arg(scene.0.path("plan.json"))).done();
+
+    let x = scene.rows(2);
+    let mut command = scene.command("run", "add_one.onnx", &["--target", "ref", "--input", &x]);
+    command.args(["--compile-background", "--format", "json", "--plan"]);
+    command.arg(scene.0.path("plan.json")).arg("--out").arg(scene.0.path("y.npy"));
+    command.env("SHAPEYARD_MIGRAPHX_WORKER", scene.slow_compiler());
+    let json = run(&mut command).done().json();
+    assert_eq!(json["compiled"]["given_up"], json!([{"batch": 16}]), "{json}");
+}
+
+#[test]
 fn the_shapes_of_the_work_are_counted_to_plan_by() {
     let scene = Scene::new();
     texts(&scene);

@@ -366,6 +366,19 @@ impl Signature {
     ///
     /// Any [`BindError`] but those of [`Self::order`]; a surplus input is [`BindError::UnknownInput`].
     pub fn bind(&self, inputs: &[TensorView<'_>]) -> Result<Extents, BindError> {
+        self.bind_shapes(inputs, |view| (view.dtype(), view.shape()))
+    }
+
+    /// Like [`Self::bind`], for inputs of any kind: `of` says their data types and shapes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_shapes<T>(
+        &self,
+        inputs: &[T],
+        of: impl Fn(&T) -> (DataType, &[usize]),
+    ) -> Result<Extents, BindError> {
         if let Some(spec) = self.inputs.get(inputs.len()) {
             return Err(missing(spec));
         }
@@ -373,8 +386,11 @@ impl Signature {
             return Err(self.unknown_input(&format!("number {}", inputs.len())));
         }
         let mut extents = Extents(smallvec![None; self.symbols.len()]);
-        for (spec, view) in self.inputs.iter().zip(inputs) {
-            self.bind_input(spec, *view, &mut extents, inputs)?;
+        for (at, (spec, input)) in self.inputs.iter().zip(inputs).enumerate() {
+            let conflict = |symbol, second| {
+                self.conflict(symbol, inputs[..=at].iter().map(|it| of(it).1), second)
+            };
+            self.bind_input(spec, of(input), &mut extents, conflict)?;
         }
         Ok(extents)
     }
@@ -382,20 +398,20 @@ impl Signature {
     fn bind_input(
         &self,
         spec: &TensorSpec,
-        view: TensorView<'_>,
+        (dtype, shape): (DataType, &[usize]),
         extents: &mut Extents,
-        inputs: &[TensorView<'_>],
+        conflict: impl Fn(SymbolId, Binding) -> BindError,
     ) -> Result<(), BindError> {
-        if view.dtype() != spec.dtype {
+        if dtype != spec.dtype {
             let input = spec.name.clone();
-            return Err(BindError::WrongType { input, found: view.dtype(), wanted: spec.dtype });
+            return Err(BindError::WrongType { input, found: dtype, wanted: spec.dtype });
         }
         let Some(dims) = &spec.shape else { return Ok(()) };
-        if view.shape().len() != dims.len() {
-            let (found, wanted) = (view.shape().len(), dims.len());
+        if shape.len() != dims.len() {
+            let (found, wanted) = (shape.len(), dims.len());
             return Err(BindError::WrongRank { input: spec.name.clone(), found, wanted });
         }
-        for (axis, (dim, &extent)) in dims.iter().zip(view.shape()).enumerate() {
+        for (axis, (dim, &extent)) in dims.iter().zip(shape).enumerate() {
             let here = || Binding { input: spec.name.clone(), axis, extent };
             match *dim {
                 Dim::Fixed(wanted) if wanted != extent => {
@@ -405,7 +421,7 @@ impl Signature {
                 Dim::Symbol(symbol) => {
                     let bound = extents.0.get_mut(symbol.0).and_then(|it| it.replace(extent));
                     if bound.is_some_and(|bound| bound != extent) {
-                        return Err(self.conflict(symbol, inputs, here()));
+                        return Err(conflict(symbol, here()));
                     }
                 }
                 Dim::Fixed(_) | Dim::Unnamed => {}
@@ -414,9 +430,14 @@ impl Signature {
         Ok(())
     }
 
-    fn conflict(&self, symbol: SymbolId, inputs: &[TensorView<'_>], second: Binding) -> BindError {
-        let mut places = self.inputs.iter().zip(inputs).flat_map(|(spec, view)| {
-            let axes = spec.shape.iter().flatten().zip(view.shape()).enumerate();
+    fn conflict<'a>(
+        &self,
+        symbol: SymbolId,
+        shapes: impl Iterator<Item = &'a [usize]>,
+        second: Binding,
+    ) -> BindError {
+        let mut places = self.inputs.iter().zip(shapes).flat_map(|(spec, shape)| {
+            let axes = spec.shape.iter().flatten().zip(shape).enumerate();
             axes.filter(|(_, (dim, _))| **dim == Dim::Symbol(symbol))
                 .map(|(axis, (_, &extent))| Binding { input: spec.name.clone(), axis, extent })
         });

@@ -9,8 +9,10 @@ use std::fs;
 use std::thread;
 
 use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
-use shapeyard_core::backend::{BackendError, RunError};
+use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
+use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
+use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
 
 #[test]
 fn the_gguf_encoder_is_the_onnx_encoder() {
@@ -115,6 +117,61 @@ fn engines_for_onnx_say_that_it_is_another_format() {
         let error = load(backend.as_ref(), &model("encoder.gguf")).err().unwrap();
         assert!(matches!(error, BackendError::Model { .. }), "{error}");
         assert!(error.to_string().contains("only ggml reads"), "{error}");
+    }
+}
+
+/// A user's file may change after it was opened; it is copied, so that this is an error and no signal.
+#[test]
+fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
+    let Some(backend) = ggml("a_file_that_shrinks_after_it_was_opened_is_an_error") else { return };
+    let whole = fs::read(common::path("encoder.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut ends: Vec<u64> = Vec::new();
+    for tensor in model("encoder.gguf").gguf().unwrap().tensors.values() {
+        ends.extend([tensor.offset, tensor.offset + tensor.n_bytes - 1]);
+    }
+    for end in ends {
+        fs::write(&path, &whole).unwrap();
+        let model = Model::open(&path).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();
+        let error = load(backend.as_ref(), &model).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{end}: {error}");
+    }
+    fs::write(&path, &whole).unwrap();
+    let executable = load(backend.as_ref(), &Model::open(&path).unwrap()).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    let given = inputs(executable.signature(), 2);
+    let mut session = lane(executable.as_ref(), 1);
+    run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new()).unwrap();
+}
+
+/// What a store holds is mapped, and answers the bytes that copied weights do.
+#[test]
+fn a_held_artifact_answers_as_a_copied_one_does() {
+    let test = "a_held_artifact_answers_as_a_copied_one_does";
+    for weights in GgmlWeights::ALL {
+        if ggml(test).is_none() {
+            return;
+        }
+        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let backend = Ggml::new(&options);
+        let folder = tempfile::tempdir().unwrap();
+        let model = model("encoder.gguf");
+        let output = folder.path().join("narrow.gguf");
+        let job = CompileJob::new(&model, Bucket::default(), output);
+        let copied = backend.compile(&job).unwrap();
+        let held = Artifact { in_use: InUse::by(()), ..copied.clone() };
+        let answer = |artifact: Artifact| {
+            let job = LoadJob { artifacts: &[artifact], ..LoadJob::of(&model) };
+            let executable = backend.load(&job).unwrap();
+            let given = inputs(executable.signature(), 3);
+            let mut outputs = Outputs::new();
+            let mut session = lane(executable.as_ref(), 2);
+            run(executable.as_ref(), session.as_mut(), &given, &mut outputs).unwrap();
+            outputs
+        };
+        assert!(answer(held) == answer(copied), "{}", weights.name());
     }
 }
 

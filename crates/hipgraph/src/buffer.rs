@@ -38,6 +38,12 @@ impl DeviceBuffer {
         Ok(Self { device: device.clone(), address, n_bytes, uses: Uses::default() })
     }
 
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Where it begins, as kernels take it. Work that is enqueued with it by other ways than this
     /// crate's has to be done before the buffer is dropped.
     #[must_use]

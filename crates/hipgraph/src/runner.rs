@@ -17,6 +17,17 @@ pub trait Work {
     /// Why it cannot be enqueued.
     type Error: std::error::Error + 'static;
 
+    /// Enqueues what a run of `mode` needs first and no graph may hold: copies from this request's
+    /// addresses into our own buffers.
+    ///
+    /// # Errors
+    ///
+    /// The work's own.
+    fn prepare(&mut self, stream: &Stream, mode: BindingMode) -> Result<(), Self::Error> {
+        let _ = (stream, mode);
+        Ok(())
+    }
+
     /// Enqueues one whole run with the addresses of `mode`. Whatever the run adds to has to be reset
     /// first, on the same stream, so that a replay begins as an eager run does.
     ///
@@ -165,6 +176,7 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         // A graph waits for its last launch as it goes.
         drop(useless);
         let Decision { mode, action } = decision;
+        work.prepare(&self.stream, mode).map_err(RunError::Work)?;
         let failure = match action {
             Action::Eager(_) => {
                 self.enqueue(work, mode)?;

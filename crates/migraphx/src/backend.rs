@@ -243,6 +243,23 @@ fn search(path: Option<&Path>) -> Search {
     }
 }
 
+impl MigraphxBackend {
+    /// What [`Backend::load`] gives, by its own type: its sessions take requests that lie on a device too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::load`].
+    pub fn load_programs(
+        &self,
+        job: &LoadJob<'_>,
+    ) -> Result<Arc<MigraphxExecutable>, BackendError> {
+        let (library, gpus) = self.usable()?;
+        let fingerprint = self.recipe(job.optimisation)?.fingerprint();
+        let (gpus, options) = (gpus.to_vec(), &self.options);
+        Ok(Arc::new(MigraphxExecutable::load(library, gpus, options, fingerprint, job)?))
+    }
+}
+
 impl Backend for MigraphxBackend {
     fn id(&self) -> BackendId {
         ID
@@ -370,9 +387,6 @@ impl Backend for MigraphxBackend {
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
-        let (library, gpus) = self.usable()?;
-        let fingerprint = self.recipe(job.optimisation)?.fingerprint();
-        let (gpus, options) = (gpus.to_vec(), &self.options);
-        Ok(Arc::new(MigraphxExecutable::load(library, gpus, options, fingerprint, job)?))
+        Ok(self.load_programs(job)?)
     }
 }

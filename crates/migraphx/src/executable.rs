@@ -24,9 +24,9 @@ use crate::programs::{BucketProgram, Setting};
 use crate::session::MigraphxSession;
 use crate::specialise;
 
-/// A model whose programs are loaded.
+/// A model whose programs are loaded, as [`MigraphxBackend::load_programs`](crate::MigraphxBackend) gives it.
 #[derive(Debug)]
-pub(crate) struct MigraphxExecutable {
+pub struct MigraphxExecutable {
     shared: Arc<Shared>,
     next_lane: AtomicUsize,
 }
@@ -107,6 +107,16 @@ impl MigraphxExecutable {
         shared.admit(&ours, job.sessions.n_threads)?;
         Ok(Self { shared: Arc::new(shared), next_lane: AtomicUsize::new(0) })
     }
+
+    /// What [`Executable::session`] gives, by its own type: a session that takes requests on a device too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executable::session`].
+    pub fn open_session(&self) -> Result<MigraphxSession, BackendError> {
+        let number = self.next_lane.fetch_add(1, Ordering::Relaxed);
+        Ok(MigraphxSession::new(Arc::clone(&self.shared), self.shared.lane(number)?))
+    }
 }
 
 impl Executable for MigraphxExecutable {
@@ -129,9 +139,7 @@ impl Executable for MigraphxExecutable {
     }
 
     fn session(&self, _options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        let number = self.next_lane.fetch_add(1, Ordering::Relaxed);
-        let lane = self.shared.lane(number)?;
-        Ok(Box::new(MigraphxSession::new(Arc::clone(&self.shared), lane)))
+        Ok(Box::new(self.open_session()?))
     }
 
     fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {

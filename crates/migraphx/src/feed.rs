@@ -201,6 +201,11 @@ impl Feed {
         Ok(view.bytes().get(from..from + real.n_bytes).filter(|_| is_dense))
     }
 
+    /// Where each of the program's inputs stands among those of a request.
+    pub(crate) fn input_positions(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.inputs.iter().map(|input| input.input)
+    }
+
     fn input<'s, 'v, 'a>(
         &'s self,
         position: usize,
@@ -286,8 +291,7 @@ fn input_feed(
         Dim::Unnamed => None,
     };
     let whole: Option<Shape> = dims.iter().map(extent).collect();
-    let n_elements: usize = shape.lengths.iter().product();
-    if n_elements > 1 && shape.strides != region::dense_strides(&shape.lengths) {
+    if !region::is_dense(&shape.lengths, &shape.strides) {
         return Err(mismatch(format!(
             "the program takes input `{name}` in another order of elements"
         )));

@@ -32,6 +32,9 @@
 //! other, and gather their inputs meanwhile. Programs that were not used for longest are unloaded where the
 //! memory is needed ([`DeviceOptions::memory`]).
 //!
+//! Requests may lie on the device themselves: [`MigraphxBackend::load_programs`] gives sessions that run on
+//! the caller's memory ([`MigraphxSession::run_on_device`]), in shapes that a program has exactly.
+//!
 //! # The end of the process
 //!
 //! `exit` waits until calls into MIGraphX that are under way are done, because it would crash otherwise. A
@@ -59,11 +62,14 @@ use shapeyard_core::BackendId;
 
 pub use backend::MigraphxBackend;
 pub use compile::{WorkerProgram, worker};
+pub use device::{DeviceTensor, DeviceTensorError};
+pub use executable::MigraphxExecutable;
 pub use limits::Limits;
 pub use options::{
     CompileOptions, CompilePlace, Compiler, DeviceOptions, Graphs, InvalidPrecision,
     MigraphxOptions, Padding, PaddingPolicy, Precision, Quantisation, Storage, Target,
 };
+pub use session::{DeviceRunError, MigraphxSession};
 
 /// The backend's name.
 pub const ID: BackendId = BackendId::new("migraphx");

@@ -22,6 +22,11 @@ impl Place {
     }
 }
 
+/// Whether elements at these distances are in row-major order without gaps.
+pub(crate) fn is_dense(extents: &[usize], strides: &[usize]) -> bool {
+    extents.iter().product::<usize>() <= 1 || *strides == *dense_strides(extents)
+}
+
 /// The distances of a row-major tensor.
 pub(crate) fn dense_strides(extents: &[usize]) -> Shape {
     let mut strides: Shape = extents.into();

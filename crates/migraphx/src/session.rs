@@ -4,7 +4,10 @@
 //! * *Cached*: the programs are in memory. The route is looked up, or worked out the first time.
 //! * *Standard*: a program was compiled or fetched first. Only where the caller asked for that.
 
+mod direct;
+
 use std::collections::HashMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,8 +31,11 @@ const MOST_KEPT_PIECES: usize = 64;
 /// Buckets that an error names.
 const N_NEAREST: usize = 3;
 
-/// A lane through the programs of an executable.
-pub(crate) struct MigraphxSession {
+pub use direct::DeviceRunError;
+
+/// A lane through the programs of an executable, for requests on the host ([`Session::run`]) and, where the
+/// programs are a GPU's, on the device ([`Self::run_on_device`]).
+pub struct MigraphxSession {
     shared: Arc<Shared>,
     /// Its own buffers, for each of `bound`.
     lane: Box<dyn Lane>,
@@ -39,6 +45,8 @@ pub(crate) struct MigraphxSession {
     last: Option<(Extents, Arc<Way>)>,
     /// The set of programs that the routes are made for.
     generation: u64,
+    /// Addresses of a request on the device; kept from run to run, to allocate nothing.
+    addresses: Vec<usize>,
 }
 
 /// Where the requests of one shape go.
@@ -60,8 +68,8 @@ struct Step {
 
 impl MigraphxSession {
     pub(crate) fn new(shared: Arc<Shared>, lane: Box<dyn Lane>) -> Self {
-        let (bound, routes) = (Vec::new(), HashMap::new());
-        Self { shared, lane, bound, routes, last: None, generation: 0 }
+        let (bound, routes, addresses) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { shared, lane, bound, routes, last: None, generation: 0, addresses }
     }
 
     /// The way of a request, and how ready it was.
@@ -237,6 +245,17 @@ impl Session for MigraphxSession {
             n_padded_rows: way.n_padded_rows,
             times,
         })
+    }
+}
+
+impl fmt::Debug for MigraphxSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.lane.device().map(hipgraph::Device::index);
+        let n_bound = self.bound.len();
+        f.debug_struct("MigraphxSession")
+            .field("device", &device)
+            .field("n_bound", &n_bound)
+            .finish()
     }
 }
 

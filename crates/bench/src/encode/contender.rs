@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use shapeyard_core::Model;
 use shapeyard_core::backend::{LoadJob, SessionOptions, Status};
 use shapeyard_core::plan::calibrate::{Setting, Split};
+use shapeyard_core::plan::{Batch, token_budget};
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
+use super::openvino::{self, Precision};
 use super::{direct, llama};
 use crate::measure::{cpu_time, peak_memory};
 
@@ -33,6 +35,8 @@ pub(super) enum Kind {
     DirectSorted { setting: Setting },
     /// llama.cpp through its own interface, longest first; a budget of 1 makes every text a batch.
     Llama { setting: Setting, flash: bool },
+    /// OpenVINO through its Python package, with batches made as ours are.
+    Openvino { setting: Setting, precision: Precision },
 }
 
 /// One contender; the suite starts it.
@@ -91,18 +95,26 @@ pub fn run(args: &Args) -> Result<()> {
             direct::run(&args.model, &ids, *split, &direct::in_order(&ids, *n_rows))?
         }
         Kind::DirectSorted { setting } => {
-            let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-            let batches = shapeyard_core::plan::token_budget::pack(&lengths, setting.token_budget);
-            direct::run(&args.model, &ids, setting.split, &batches)?
+            direct::run(&args.model, &ids, setting.split, &sorted(&ids, *setting))?
         }
         Kind::Llama { setting, flash } => {
             return llama::run(&args.model, &args.tokens, &args.vectors, *setting, *flash);
+        }
+        Kind::Openvino { setting, precision } => {
+            let Args { model, tokens, vectors, .. } = args;
+            let batches = sorted(&ids, *setting);
+            return openvino::run(model, tokens, vectors, &batches, setting.split, *precision);
         }
     };
     let bytes: Vec<u8> = measured.vectors.iter().flat_map(|x| x.to_ne_bytes()).collect();
     fs::write(&args.vectors, bytes)?;
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
+}
+
+fn sorted(ids: &[Vec<u32>], setting: Setting) -> Vec<Batch> {
+    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+    token_budget::pack(&lengths, setting.token_budget)
 }
 
 fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Measured> {

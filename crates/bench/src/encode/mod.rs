@@ -4,6 +4,7 @@
 pub mod contender;
 mod direct;
 mod llama;
+mod openvino;
 pub mod query;
 mod tally;
 
@@ -18,6 +19,7 @@ use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
 
 use self::contender::{Kind, Measured};
+use self::openvino::Package;
 use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
@@ -48,6 +50,7 @@ the time is from the first batch to the last normalised vector, with sessions ma
 Examples:
   cargo xtask bench encode
   cargo xtask bench encode --units 2000 --rounds 3
+  cargo xtask bench encode --peers               OpenVINO beside them
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
@@ -85,6 +88,9 @@ pub struct Args {
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
+    /// Measure OpenVINO too, on ONNX files; `cargo xtask` installs it, others need a Python that imports it.
+    #[arg(long)]
+    peers: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -101,6 +107,7 @@ impl Suite for Args {
             self.rounds > 0 && self.threads > 0,
             BadArgument::new("there has to be a round and a thread")
         );
+        let openvino = self.peers.then(Package::find).transpose()?;
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let workload = prepare(self, folder.path())?;
         record.set("texts", workload.n_units);
@@ -111,7 +118,9 @@ impl Suite for Args {
         record.set("threads", self.threads);
         record.set("backend", self.backend.as_str());
         for model in &self.models {
-            let contest = measure(self, host, model, &workload, folder.path(), record)?;
+            let peer = openvino.as_ref().filter(|_| !is_gguf(model));
+            let mut contest = measure(self, host, model, peer, &workload, folder.path(), record)?;
+            contest.notes.extend(peer.map(Package::note));
             record.contests.push(contest);
             if !is_gguf(model) {
                 record.contests.extend(queries(self, host, model, folder.path())?);
@@ -161,6 +170,7 @@ fn measure(
     args: &Args,
     host: &Host,
     model: &Path,
+    openvino: Option<&Package>,
     workload: &Workload,
     folder: &Path,
     record: &mut Record,
@@ -197,8 +207,9 @@ fn measure(
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;
     record.set(&format!("{name}: setting"), setting.to_string());
-    let mut tallies: Vec<Tally> =
-        kinds(model, setting, args.threads).into_iter().map(Tally::new).collect();
+    let peers = openvino.map_or_else(Vec::new, |it| it.kinds(args.threads));
+    let kinds = kinds(model, setting, args.threads);
+    let mut tallies: Vec<Tally> = kinds.into_iter().chain(peers).map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use shapeyard_core::plan::calibrate::Setting;
+
 use super::contender::{Kind, Measured};
 use crate::contest::{self, Contest, Facts, Role};
 use crate::measure::median;
@@ -63,6 +65,10 @@ impl Tally {
                 };
                 format!("llama.cpp, {attention}, {batches}: {}", setting.split)
             }
+            Kind::Openvino { setting: Setting { split, token_budget }, precision } => {
+                let precision = precision.name();
+                format!("OpenVINO, {precision}, {token_budget} tokens a batch: {split}")
+            }
         }
     }
 
@@ -83,9 +89,10 @@ impl Tally {
     fn measured(self, workload: &Workload) -> contest::Measured {
         let role = match self.kind {
             Kind::Calibrate | Kind::Ours { .. } => Role::Ours,
-            Kind::DirectArrival { .. } | Kind::DirectSorted { .. } | Kind::Llama { .. } => {
-                Role::Rival
-            }
+            Kind::DirectArrival { .. }
+            | Kind::DirectSorted { .. }
+            | Kind::Llama { .. }
+            | Kind::Openvino { .. } => Role::Rival,
         };
         let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {
@@ -131,12 +138,23 @@ pub(super) fn contest(
         [] => "the texts were too few to try settings; that is the usual one".to_owned(),
         _ => format!("what it tried, in real tokens a second: {}", tried.join("; ")),
     });
+    let contenders: Vec<_> = tallies.into_iter().map(|it| it.measured(workload)).collect();
+    notes.extend(faster(&contenders));
     Contest {
         name: model.to_owned(),
         title: format!("{} texts, {} tokens", workload.n_units, workload.n_tokens),
         n_rounds,
-        contenders: tallies.into_iter().map(|it| it.measured(workload)).collect(),
+        contenders,
         notes,
         ..Contest::default()
     }
+}
+
+/// Which rival is ahead of ours, where one is.
+fn faster(contenders: &[contest::Measured]) -> Option<String> {
+    let ours = contenders.iter().find(|it| it.role == Role::Ours)?.rounds.median;
+    let rivals = contenders.iter().filter(|it| it.role == Role::Rival);
+    let best = rivals.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?;
+    let times = ours / best.rounds.median;
+    (times > 1.0).then(|| format!("`{}` is the fastest, by {times:.2} times", best.name))
 }

@@ -8,6 +8,7 @@ mod page;
 mod plot;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -67,10 +68,40 @@ pub fn run(args: &Args) -> Result<bool> {
     );
     let files = files(&args.records, args.prices.as_deref())?;
     if args.check {
-        return Ok(check(&args.out, &files));
+        return check(&args.out, &files);
     }
     write(&args.out, &files)?;
+    if args.write {
+        remove_stale_plots(&args.out, &files)?;
+    }
     Ok(true)
+}
+
+/// Only `--write` does: it owns the folder that the repository keeps, and no other.
+fn remove_stale_plots(folder: &Path, files: &[File]) -> Result<()> {
+    for path in stale_plots(folder, files)? {
+        fs::remove_file(&path).with_context(|| format!("`{}` stays", path.display()))?;
+        println!("{}: removed", path.display());
+    }
+    Ok(())
+}
+
+/// Plots in the folder that the records do not have.
+fn stale_plots(folder: &Path, files: &[File]) -> Result<Vec<PathBuf>> {
+    let plots = folder.join(page::PLOTS);
+    let entries = match fs::read_dir(&plots) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("`{}` cannot be read", plots.display()))?,
+    };
+    let mut stale = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let is_plot = path.extension().is_some_and(|it| it == "svg");
+        if is_plot && files.iter().all(|file| folder.join(&file.path) != path) {
+            stale.push(path);
+        }
+    }
+    Ok(stale)
 }
 
 /// Writes files below a folder, and names them.
@@ -108,17 +139,39 @@ pub fn files(records: &[PathBuf], prices: Option<&Path>) -> Result<Vec<File>> {
     Ok(page::write(&all, prices.transpose()?))
 }
 
-fn check(folder: &Path, files: &[File]) -> bool {
+fn check(folder: &Path, files: &[File]) -> Result<bool> {
     let differs = |file: &&File| {
         fs::read_to_string(folder.join(&file.path)).map_or(true, |text| text != file.text)
     };
-    let stale: Vec<String> =
-        files.iter().filter(differs).map(|it| it.path.display().to_string()).collect();
+    let differing = files.iter().filter(differs).map(|it| it.path.display().to_string());
+    let left = stale_plots(folder, files)?.into_iter().map(|it| it.display().to_string());
+    let stale: Vec<String> = differing.chain(left).collect();
     if stale.is_empty() {
         println!("{} files are what the records say", files.len());
-        return true;
+        return Ok(true);
     }
     let stale = stale.join(", ");
     eprintln!("not what the records say: {stale}; run `cargo xtask bench report --write`");
-    false
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plots_that_no_record_has_are_found_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let plot =
+            |name: &str| File { path: Path::new(page::PLOTS).join(name), text: name.to_owned() };
+        let (kept, dropped) = (plot("kept.svg"), plot("dropped.svg"));
+        assert!(stale_plots(folder.path(), &[]).unwrap().is_empty());
+        write(folder.path(), &[kept.clone(), dropped.clone(), plot("a person's.txt")]).unwrap();
+        let files = [kept.clone()];
+        assert!(!check(folder.path(), &files).unwrap());
+        remove_stale_plots(folder.path(), &files).unwrap();
+        assert!(check(folder.path(), &files).unwrap());
+        let is_there = |file: &File| folder.path().join(&file.path).exists();
+        assert!(is_there(&kept) && !is_there(&dropped) && is_there(&plot("a person's.txt")));
+    }
 }

@@ -49,7 +49,7 @@ const CONTROL: &str = "sensitivity";
 const HEAD: &str = include_str!("about/head.md");
 const FOOT: &str = include_str!("about/foot.md");
 const PAGE: &str = "performance.md";
-const PLOTS: &str = "plots";
+pub(super) const PLOTS: &str = "plots";
 
 /// The page and its plots.
 pub(super) fn write(records: &[Record], prices: Option<Prices>) -> Vec<File> {

@@ -51,6 +51,12 @@ impl InUse {
     pub fn by(held: impl Any + Send + Sync) -> Self {
         Self(Some(Arc::new(held)))
     }
+
+    /// Whether a store holds the file, which then neither changes nor goes away.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl fmt::Debug for InUse {

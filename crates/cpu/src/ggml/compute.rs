@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "the functions of a C API are called")]
 
 use std::ffi::c_void;
+use std::io::Read;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, PoisonError};
 
@@ -9,6 +10,7 @@ use ggml_sys::{ggml_backend_buffer, ggml_cgraph, ggml_gallocr, ggml_status, ggml
 
 use super::graph::{Context, Tensor};
 use super::library::{Engine, Stream};
+use super::mapped::Mapped;
 
 /// A context whose leaves have memory, which stays where it is.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Store {
     context: Context,
     /// `None` for a context without tensors.
     buffer: Option<NonNull<ggml_backend_buffer>>,
+    /// The memory of leaves that had some before.
+    _mapped: Option<Mapped>,
 }
 
 // SAFETY: the memory belongs to this value; what is shared between threads is only read.
@@ -26,16 +30,26 @@ unsafe impl Sync for Store {}
 impl Store {
     /// Gives every leaf of `context` memory.
     pub(super) fn new(context: Context, stream: &Stream, n_leaves: usize) -> Result<Self, String> {
+        Self::beside(None, context, stream, n_leaves)
+    }
+
+    /// Gives memory to the `n_leaves` of `context` that have none in `mapped`.
+    pub(super) fn beside(
+        mapped: Option<Mapped>,
+        context: Context,
+        stream: &Stream,
+        n_leaves: usize,
+    ) -> Result<Self, String> {
         if n_leaves == 0 {
-            return Ok(Self { context, buffer: None });
+            return Ok(Self { context, buffer: None, _mapped: mapped });
         }
         let api = &context.engine().api;
-        // SAFETY: context and backend are alive; nothing in the context has memory yet.
+        // SAFETY: context and backend are alive; the library passes over what has memory.
         let buffer = unsafe {
             (api.backend_alloc_ctx_tensors)(context.raw().as_ptr(), stream.backend().as_ptr())
         };
         let buffer = NonNull::new(buffer).ok_or("no memory for its tensors")?;
-        Ok(Self { context, buffer: Some(buffer) })
+        Ok(Self { context, buffer: Some(buffer), _mapped: mapped })
     }
 
     fn engine(&self) -> &Engine {
@@ -60,7 +74,26 @@ impl Store {
         unsafe { (api.backend_tensor_set)(leaf.raw().as_ptr(), data, 0, wanted) };
         Ok(())
     }
+
+    /// Fills a leaf of this store from a file, piece by piece.
+    pub(super) fn read(&self, leaf: &Tensor, from: &mut impl Read) -> Result<(), String> {
+        let api = &self.engine().api;
+        // SAFETY: the tensor is one of this store's, and alive.
+        let wanted = unsafe { (api.nbytes)(leaf.raw().as_ptr()) };
+        let mut piece = vec![0u8; wanted.min(LARGEST_PIECE)];
+        for at in (0..wanted).step_by(LARGEST_PIECE) {
+            let piece = &mut piece[..(wanted - at).min(LARGEST_PIECE)];
+            from.read_exact(piece).map_err(|error| error.to_string())?;
+            let data = piece.as_ptr().cast::<c_void>();
+            // SAFETY: the tensor has memory of that many bytes from there on; they are copied.
+            unsafe { (api.backend_tensor_set)(leaf.raw().as_ptr(), data, at, piece.len()) };
+        }
+        Ok(())
+    }
 }
+
+/// Bytes that are read at once: enough to be fast, little beside a model.
+const LARGEST_PIECE: usize = 1 << 20;
 
 impl Drop for Store {
     fn drop(&mut self) {

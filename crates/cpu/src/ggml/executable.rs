@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use shapeyard_core::backend::{
-    Artifact, BackendError, BackendId, Domain, Executable, Session, SessionOptions,
+    Artifact, BackendError, BackendId, Domain, Executable, InUse, Session, SessionOptions,
 };
 use shapeyard_core::{DataType, Dim, Model, Signature, TensorSpec};
 
@@ -12,6 +12,7 @@ use super::ID;
 use super::cannot::Cannot;
 use super::host::HostTensor;
 use super::library::{Engine, Stream};
+use super::mapped::Residence;
 use super::prepare::{self, Prepared};
 use super::session::GgmlSession;
 use super::translate::{self, Given};
@@ -22,6 +23,8 @@ use crate::dynamic;
 pub(super) struct GgmlExecutable {
     prepared: Arc<Prepared>,
     signature: Arc<Signature>,
+    /// Keeps the file that the weights may lie in.
+    _in_use: InUse,
 }
 
 /// The newest operator set whose operators are read with their meaning.
@@ -31,22 +34,33 @@ const NEWEST_OPSET: i64 = 23;
 const TRIAL: usize = 2;
 
 impl GgmlExecutable {
-    pub(super) fn load(engine: &Arc<Engine>, model: &Model) -> Result<Self, BackendError> {
-        let prepared = dynamic::caught(|| load(engine, model).map_err(|it| it.to_string()))
-            .flatten()
-            .map_err(|reason| dynamic::refuse(&ID, model, reason))?;
-        Ok(Self { prepared: Arc::new(prepared), signature: Arc::new(model.signature().clone()) })
+    /// `in_use` is the mark of a store that holds the model's file, if one does.
+    pub(super) fn load(
+        engine: &Arc<Engine>,
+        model: &Model,
+        in_use: &InUse,
+    ) -> Result<Self, BackendError> {
+        let residence = if in_use.is_held() { Residence::Mapped } else { Residence::Copied };
+        let prepared =
+            dynamic::caught(|| load(engine, model, residence).map_err(|it| it.to_string()))
+                .flatten()
+                .map_err(|reason| dynamic::refuse(&ID, model, reason))?;
+        Ok(Self {
+            prepared: Arc::new(prepared),
+            signature: Arc::new(model.signature().clone()),
+            _in_use: in_use.clone(),
+        })
     }
 }
 
-fn load(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cannot> {
+fn load(engine: &Arc<Engine>, model: &Model, residence: Residence) -> Result<Prepared, Cannot> {
     let opset = model.opsets().get("").copied().unwrap_or(0);
     if opset > NEWEST_OPSET {
         return Err(Cannot::Failed(format!(
             "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
         )));
     }
-    let prepared = prepare::prepare(engine, model)?;
+    let prepared = prepare::prepare(engine, model, residence)?;
     // Which operators are ggml's and which our own depends on what flows into them, so only a trial
     // shows whether all are there.
     let stream = Stream::new(engine, NonZeroUsize::MIN).map_err(Cannot::Failed)?;

@@ -16,6 +16,7 @@ use super::compute::Store;
 use super::graph::{Context, Tensor};
 use super::host::HostTensor;
 use super::library::{Engine, Stream};
+use super::mapped::{Mapped, Residence};
 use super::onnx::{Attribute, Node, Program, ValueId};
 use super::prepare::{self, GELU, Layout, MASK, MASKED_SOFTMAX, Prepared, Weights};
 use super::widen;
@@ -25,13 +26,14 @@ pub(super) fn prepare(
     engine: &Arc<Engine>,
     path: &Path,
     file: &GgufFile,
+    residence: Residence,
 ) -> Result<Prepared, Cannot> {
     let sizes = EncoderSizes::of(file).map_err(|error| Cannot::Failed(error.to_string()))?;
     let mut writer = Writer { file, names: HashMap::new(), program: empty() };
     let mut program = writer.encoder(&sizes).map_err(Cannot::Failed)?;
     prepare::find_attention(&mut program);
     let names = writer.names;
-    let weights = place(engine, path, file, &names).map_err(Cannot::Failed)?;
+    let weights = place(engine, path, file, &names, residence).map_err(Cannot::Failed)?;
     Ok(Prepared { engine: Arc::clone(engine), program, weights })
 }
 
@@ -224,20 +226,35 @@ fn place(
     path: &Path,
     file: &GgufFile,
     names: &HashMap<String, ValueId>,
+    residence: Residence,
 ) -> Result<Weights, String> {
     let used: Vec<(&GgufTensor, ValueId, Layout)> = file
         .tensors
         .iter()
         .filter_map(|(name, tensor)| Some((tensor, *names.get(name)?, layout(name, tensor))))
         .collect();
+    let mut content = File::open(path).map_err(|error| error.to_string())?;
+    let mapped = match residence {
+        Residence::Mapped => Mapped::new(engine, &content)?,
+        Residence::Copied => None,
+    };
     let context = Context::new(engine, used.len(), 0)?;
-    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
     let mut tensors: HashMap<(ValueId, Layout), Tensor> = HashMap::new();
     let mut shapes = HashMap::new();
+    let mut copied = Vec::new();
     for &(tensor, id, layout) in &used {
         let dtype = widen::held(tensor.dtype, layout);
         let number = i32::try_from(dtype.number()).map_err(|error| error.to_string())?;
         let leaf = context.leaf(ggml_type(number), &tensor.shape).map_err(|it| it.to_string())?;
+        let stays = match &mapped {
+            Some(mapped) if dtype == tensor.dtype => {
+                mapped.place(&leaf, tensor.offset, tensor.n_bytes)?
+            }
+            _ => false,
+        };
+        if !stays {
+            copied.push((tensor, leaf.clone(), dtype));
+        }
         tensors.insert((id, layout), leaf);
         let mut shape = tensor.shape.clone();
         if layout == Layout::Transposed {
@@ -245,18 +262,17 @@ fn place(
         }
         shapes.insert(id, shape);
     }
-    let store = Store::new(context, &stream, used.len())?;
-    let mut content = File::open(path).map_err(|error| error.to_string())?;
-    for (tensor, id, layout) in used {
-        let mut bytes = Vec::new();
+    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
+    let store = Store::beside(mapped, context, &stream, copied.len())?;
+    for (tensor, leaf, dtype) in copied {
         content.seek(SeekFrom::Start(tensor.offset)).map_err(|error| error.to_string())?;
         let mut part = content.by_ref().take(tensor.n_bytes);
-        part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let leaf = &tensors[&(id, layout)];
-        if widen::held(tensor.dtype, layout) == tensor.dtype {
-            store.write(leaf, &bytes)?;
+        if dtype == tensor.dtype {
+            store.read(&leaf, &mut part)?;
         } else {
-            store.write(leaf, &widen::widen(&bytes))?;
+            let mut bytes = Vec::new();
+            part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            store.write(&leaf, &widen::widen(&bytes))?;
         }
     }
     Ok(Weights { _store: store, tensors, shapes })

@@ -131,6 +131,13 @@ impl Engine {
         devices(&self.api).into_iter().map(step).collect()
     }
 
+    /// Whether it computes in the process's own memory.
+    pub(super) fn is_processor(&self) -> bool {
+        // SAFETY: the device is one of the library's.
+        let kind = unsafe { (self.api.backend_dev_type)(self.device.as_ptr()) };
+        kind == ggml_backend_dev_type::CPU
+    }
+
     pub(super) const fn device(&self) -> NonNull<ggml_backend_device> {
         self.device
     }

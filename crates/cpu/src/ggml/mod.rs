@@ -10,6 +10,7 @@ mod graph;
 mod host;
 mod kernels;
 mod library;
+mod mapped;
 mod modern_bert;
 mod onnx;
 mod operators;
@@ -42,6 +43,10 @@ const ID: BackendId = BackendId::new("ggml");
 /// The library is looked for when it is first needed. It computes with `f32`; what a model computes of
 /// integers (shapes, masks, positions) the backend computes itself. A model with an operator that is
 /// neither ggml's nor done by the backend is refused when it is loaded, with the operator's name.
+///
+/// Its plan is the common one of engines that take every shape: on one busy core the real encoder took 0.3 to
+/// 0.6 ms a token in batches of 16 to 4096 tokens, in no order of size that stood out of the noise. What is best on a
+/// machine is found on the job, by the calibration of an encoding.
 ///
 /// The threads of a lane wait for each other by spinning: where other work keeps the cores busy, lanes of one
 /// thread are faster than one lane of several.
@@ -149,7 +154,7 @@ impl Backend for Ggml {
         let engine = self.engine()?;
         dynamic::check_types(&ID, job.model, takes)?;
         let Some(artifact) = job.artifacts.iter().find(|artifact| artifact.backend == ID) else {
-            return Ok(Arc::new(GgmlExecutable::load(engine, job.model)?));
+            return Ok(Arc::new(GgmlExecutable::load(engine, job.model, &InUse::default())?));
         };
         let weights = self.weights.ok_or(NO_ARTIFACTS)?;
         artifact.check(job.model, &recipe(weights, Some(engine)).fingerprint())?;
@@ -159,7 +164,7 @@ impl Backend for Ggml {
         if narrow.signature() != job.model.signature() {
             return Err(damaged("it takes or gives something else than the model".to_owned()));
         }
-        Ok(Arc::new(GgmlExecutable::load(engine, &narrow)?))
+        Ok(Arc::new(GgmlExecutable::load(engine, &narrow, &artifact.in_use)?))
     }
 }
 

@@ -12,6 +12,7 @@ use super::compute::Store;
 use super::graph::{Context, Tensor};
 use super::host::{HostTensor, Walk, strides};
 use super::library::{Engine, Stream};
+use super::mapped::Residence;
 use super::onnx::{self, Attribute, Node, Program, ValueId};
 use super::{evaluate, gguf, operators};
 
@@ -68,9 +69,13 @@ impl Weights {
 }
 
 /// Reads a model and puts its weights in place.
-pub(super) fn prepare(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cannot> {
+pub(super) fn prepare(
+    engine: &Arc<Engine>,
+    model: &Model,
+    residence: Residence,
+) -> Result<Prepared, Cannot> {
     if let Some(file) = model.gguf() {
-        return gguf::prepare(engine, model.path(), file);
+        return gguf::prepare(engine, model.path(), file, residence);
     }
     let mut program = onnx::read(model)?;
     fold(&mut program)?;

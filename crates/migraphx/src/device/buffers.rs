@@ -6,10 +6,11 @@ use shapeyard_core::backend::Outputs;
 
 use super::gpu::Gpu;
 use super::memory::Held;
+use super::parameters::Parameters;
 use super::spread::{Copy, Spread};
 use crate::feed::{Feed, FeedError, Real};
 use crate::lane::Portion;
-use crate::native::{NativeError, Places, ValueShape};
+use crate::native::{NativeError, ValueShape};
 use crate::programs::{BucketProgram, ProgramError};
 
 /// Pinned arenas that take turns.
@@ -30,10 +31,9 @@ pub(crate) struct Buffers {
     pub(crate) outputs: DeviceBuffer,
     pub(crate) output_slots: Layout,
     fetched: PinnedBuffer,
-    /// The program's parameters, at the slots.
-    pub(crate) places: Places,
-    /// Where the arenas are, which is all that a graph knows.
-    pub(crate) addresses: [usize; 2],
+    pub(crate) parameters: Parameters,
+    /// Where the slots are, of every input and then of every output.
+    pub(crate) addresses: Vec<usize>,
     /// The loading of the program for which there may be graphs.
     pub(crate) generation: Option<u64>,
     /// Kept from run to run, to allocate nothing.
@@ -72,8 +72,8 @@ impl Buffers {
         let ring = gpu.memory().with_room(ring)?;
         let outputs_of = || DeviceBuffer::new(device, output_slots.n_bytes());
         let memory = gpu.memory().with_room(outputs_of)?;
-        let addresses = [ring.device_arena().address().addr(), memory.address().addr()];
-        let places = point(program, outputs, (&input_slots, &output_slots), addresses)?;
+        let addresses = at(ring.device_arena(), &input_slots).chain(at(&memory, &output_slots));
+        let addresses = addresses.collect();
         Ok(Self {
             ring,
             input_slots,
@@ -81,7 +81,7 @@ impl Buffers {
             outputs: memory,
             output_slots,
             fetched: PinnedBuffer::new(device, fetched)?,
-            places,
+            parameters: Parameters::new(program, outputs)?,
             addresses,
             generation: None,
             parts: Vec::new(),
@@ -157,7 +157,7 @@ impl Buffers {
             }
             Ok::<(), ProgramError>(())
         })?;
-        let base = self.addresses[0];
+        let base = self.ring.device_arena().address().addr();
         for part in parts {
             if let Some(from) = part.pinned {
                 let (to, n_bytes) = (base + part.offset, part.real.n_bytes);
@@ -233,34 +233,17 @@ impl Buffers {
     }
 }
 
+/// The addresses of slots in a buffer.
+fn at(buffer: &DeviceBuffer, slots: &Layout) -> impl Iterator<Item = usize> {
+    let base = buffer.address().addr();
+    slots.slots().iter().map(move |slot| base + slot.offset)
+}
+
 fn layout<'a>(shapes: impl Iterator<Item = &'a ValueShape>) -> Result<Layout, FeedError> {
     let sizes: Vec<usize> = shapes.map(|shape| shape.n_bytes).collect();
     let too_large =
         || FeedError::Mismatch("the program is larger than an address space".to_owned());
     Layout::of(&sizes).ok_or_else(too_large)
-}
-
-/// Lets every parameter of a program point to its slot.
-fn point(
-    program: &BucketProgram,
-    outputs: &[(usize, String, ValueShape)],
-    (input_slots, output_slots): (&Layout, &Layout),
-    [inputs_at, outputs_at]: [usize; 2],
-) -> Result<Places, FeedError> {
-    let inputs = program.inputs.iter().map(|(name, shape)| (name.as_str(), shape));
-    let named = outputs.iter().map(|(_, name, shape)| (name.as_str(), shape));
-    let mut places = Places::new(program.library, inputs.chain(named))?;
-    for (index, slot) in input_slots.slots().iter().enumerate() {
-        places.point(index, inputs_at + slot.offset)?;
-    }
-    for (place, (output, name, shape)) in outputs.iter().enumerate() {
-        let slot = output_slots.slots().get(*output).filter(|slot| slot.n_bytes >= shape.n_bytes);
-        let Some(slot) = slot else {
-            return Err(FeedError::Mismatch(format!("the program has no output for `{name}`")));
-        };
-        places.point(input_slots.slots().len() + place, outputs_at + slot.offset)?;
-    }
-    Ok(places)
 }
 
 impl From<GatherError> for ProgramError {

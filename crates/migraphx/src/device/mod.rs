@@ -6,8 +6,12 @@
 mod buffers;
 mod gpu;
 mod memory;
+mod parameters;
 mod spread;
+mod tensor;
 
 pub(crate) use buffers::Buffers;
 pub(crate) use gpu::Gpu;
 pub(crate) use memory::{ProgramAccount, Resident};
+pub(crate) use parameters::Parameters;
+pub use tensor::{DeviceTensor, DeviceTensorError};

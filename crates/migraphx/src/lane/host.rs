@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hipgraph::Device;
 use shapeyard_core::backend::Outputs;
 use shapeyard_core::{BindingMode, StageTimes};
 
@@ -61,5 +62,19 @@ impl Lane for HostLane {
             }
         }
         Ok(Served { binding: BindingMode::Staged, replayed: false })
+    }
+
+    fn device(&self) -> Option<&Device> {
+        None
+    }
+
+    unsafe fn run_at(
+        &mut self,
+        _bound: usize,
+        _program: &BucketProgram,
+        _addresses: &[usize],
+        _times: &mut StageTimes,
+    ) -> Result<Served, ProgramError> {
+        Err(FeedError::Mismatch("programs on the host have no device".to_owned()).into())
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! Two ways, one seam: [`HostLane`] for targets on the CPU, [`DeviceLane`] for a GPU.
 
+#![allow(unsafe_code, reason = "addresses of a device that is given work")]
+
 mod device;
 mod host;
 
 use std::sync::Arc;
 
+use hipgraph::Device;
 use shapeyard_core::backend::Outputs;
 use shapeyard_core::{BindingMode, Extents, StageTimes, TensorView};
 
@@ -29,6 +32,24 @@ pub(crate) trait Lane: Send {
         program: &BucketProgram,
         portion: &Portion<'_>,
         outputs: &mut Outputs,
+        times: &mut StageTimes,
+    ) -> Result<Served, ProgramError>;
+
+    /// The device, where it is not the host's memory that programs use.
+    fn device(&self) -> Option<&Device>;
+
+    /// Runs the program on the caller's memory of [`Self::device`]: `addresses` of the program's inputs, then
+    /// of its outputs.
+    ///
+    /// # Safety
+    ///
+    /// At every address lies memory of the device, as large as the program says. Outputs overlap nothing,
+    /// and inputs are what the program expects.
+    unsafe fn run_at(
+        &mut self,
+        bound: usize,
+        program: &BucketProgram,
+        addresses: &[usize],
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError>;
 }

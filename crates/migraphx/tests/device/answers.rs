@@ -4,24 +4,7 @@ use hipgraph::{Device, PinnedBuffer};
 use shapeyard_core::{Outputs, Request, Route, TensorView};
 use shapeyard_migraphx::{DeviceOptions, Graphs};
 
-use crate::common::{Double, Pair, assert_same, gpu, inputs, run, shape, with_graphs};
-
-type Extents = Vec<(&'static str, usize)>;
-
-/// Models that the double runs, with a shape to compile and shapes to ask for.
-fn cases() -> Vec<(&'static str, Extents, Vec<Extents>)> {
-    let rows = |n| vec![("batch", n)];
-    let tokens = |n, length| vec![("batch", n), ("sequence", length)];
-    vec![
-        ("dense.onnx", rows(4), vec![rows(4), rows(3), rows(1), rows(9)]),
-        ("add_one.onnx", rows(4), vec![rows(4), rows(2)]),
-        ("identity.onnx", rows(4), vec![rows(4), rows(3)]),
-        ("many_inputs.onnx", rows(4), vec![rows(4), rows(3)]),
-        ("many_outputs.onnx", rows(4), vec![rows(4), rows(1), rows(6)]),
-        ("shared_mask.onnx", tokens(4, 6), vec![tokens(4, 6), tokens(3, 6)]),
-        ("encoder.onnx", tokens(4, 8), vec![tokens(4, 8), tokens(3, 5), tokens(1, 8)]),
-    ]
-}
+use crate::common::{Double, Pair, assert_same, cases, gpu, inputs, run, shape, with_graphs};
 
 fn answers_as_the_host(test: &str, graphs: Graphs) {
     let Some(backend) = gpu(test, with_graphs(graphs)) else { return };

@@ -84,14 +84,19 @@ pub(crate) fn with_graphs(graphs: Graphs) -> DeviceOptions {
 pub(crate) fn gpu(test: &str, device: DeviceOptions) -> Option<MigraphxBackend> {
     let backend = MigraphxBackend::new(options(Target::Gpu, device)).unwrap();
     let Status::Unusable { reason, .. } = backend.probe().status else { return Some(backend) };
+    assert!(env::var_os("SHAPEYARD_REQUIRE_DEVICE").is_none(), "{test}: {reason}");
+    skipped(test, &reason);
+    None
+}
+
+/// Says what did not run.
+pub(crate) fn skipped(test: &str, reason: &str) {
     let line = format!("shapeyard-migraphx {test}: {reason}");
-    assert!(env::var_os("SHAPEYARD_REQUIRE_DEVICE").is_none(), "{line}");
     eprintln!("{line}");
     if let Some(log) = env::var_os("SHAPEYARD_SKIP_LOG") {
         let mut log = File::options().append(true).create(true).open(log).unwrap();
         writeln!(log, "{line}").unwrap();
     }
-    None
 }
 
 pub(crate) fn model(name: &str) -> Model {
@@ -104,19 +109,45 @@ pub(crate) fn shape<const N: usize>(extents: [(&str, usize); N]) -> Bucket {
     Bucket::from_iter(extents)
 }
 
+pub(crate) fn artifacts(
+    backend: &MigraphxBackend,
+    model: &Model,
+    shapes: &[Bucket],
+    folder: &TempDir,
+) -> Result<Vec<Artifact>, BackendError> {
+    let compile = |shape: &Bucket| {
+        let name = format!("{}-{shape}.mxr", backend.options().compile.target);
+        let job = CompileJob::new(model, shape.clone(), folder.path().join(name));
+        backend.compile(&job)
+    };
+    shapes.iter().map(compile).collect()
+}
+
 pub(crate) fn try_load(
     backend: &MigraphxBackend,
     model: &Model,
     shapes: &[Bucket],
     folder: &TempDir,
 ) -> Result<Arc<dyn Executable>, BackendError> {
-    let mut artifacts: Vec<Artifact> = Vec::new();
-    for shape in shapes {
-        let name = format!("{}-{shape}.mxr", backend.options().compile.target);
-        let job = CompileJob::new(model, shape.clone(), folder.path().join(name));
-        artifacts.push(backend.compile(&job)?);
-    }
+    let artifacts = artifacts(backend, model, shapes, folder)?;
     backend.load(&LoadJob { artifacts: &artifacts, ..LoadJob::of(model) })
+}
+
+pub(crate) type Extents = Vec<(&'static str, usize)>;
+
+/// Models that the double runs, with a shape to compile and shapes to ask for.
+pub(crate) fn cases() -> Vec<(&'static str, Extents, Vec<Extents>)> {
+    let rows = |n| vec![("batch", n)];
+    let tokens = |n, length| vec![("batch", n), ("sequence", length)];
+    vec![
+        ("dense.onnx", rows(4), vec![rows(4), rows(3), rows(1), rows(9)]),
+        ("add_one.onnx", rows(4), vec![rows(4), rows(2)]),
+        ("identity.onnx", rows(4), vec![rows(4), rows(3)]),
+        ("many_inputs.onnx", rows(4), vec![rows(4), rows(3)]),
+        ("many_outputs.onnx", rows(4), vec![rows(4), rows(1), rows(6)]),
+        ("shared_mask.onnx", tokens(4, 6), vec![tokens(4, 6), tokens(3, 6)]),
+        ("encoder.onnx", tokens(4, 8), vec![tokens(4, 8), tokens(3, 5), tokens(1, 8)]),
+    ]
 }
 
 /// The same programs on the GPU and on the host.

@@ -1,13 +1,17 @@
 //! Many threads on one GPU.
 
+#![allow(unsafe_code, reason = "the runtime is asked for the thread's device")]
+
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread;
 
+use hipgraph::Device;
 use shapeyard_core::Tensor;
 use shapeyard_core::plan::Bucket;
 use shapeyard_migraphx::{DeviceOptions, MigraphxBackend, MigraphxOptions, Target};
 
-use crate::common::{Double, Pair, gpu, inputs, options, run, session, shape};
+use crate::common::{Double, Pair, gpu, inputs, options, run, session, shape, skipped};
 
 const N_RUNS: usize = 10_000;
 
@@ -63,4 +67,25 @@ fn a_device_that_is_named_twice_has_a_copy_for_each_name() {
     let _double = Double::with("");
     let devices = DeviceOptions { devices: vec![0, 0], ..DeviceOptions::default() };
     equal_serial("a device twice", 4, 1, devices);
+}
+
+#[test]
+fn two_devices_answer_as_one_and_the_callers_device_stays() {
+    const TEST: &str = "two devices";
+    let _double = Double::with("");
+    let two = Device::first().ok().filter(|it| it.hip().device_count().is_ok_and(|n| n > 1));
+    let Some(first) = two else { return skipped(TEST, "there are not two devices") };
+    let current = || {
+        let mut device = -1;
+        // SAFETY: the place is ours.
+        unsafe { first.hip().get_device(&mut device) }.unwrap();
+        device
+    };
+    let second = Device::new(Arc::clone(first.hip()), 1).unwrap();
+    let pinned = second.pin().unwrap();
+    let devices = DeviceOptions { devices: vec![0, 1], ..DeviceOptions::default() };
+    equal_serial(TEST, 4, 1, devices);
+    assert_eq!(current(), 1, "whatever was called between");
+    drop(pinned);
+    assert_eq!(current(), 0);
 }

@@ -14,6 +14,7 @@
 
 mod answers;
 mod common;
+mod direct;
 mod faults;
 mod lanes;
 mod memory;

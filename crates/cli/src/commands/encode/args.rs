@@ -23,6 +23,7 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json . --sessions 2 --token-budget 512 --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --backend migraphx --target ref --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --compile-background --out e.npy
+  shapeyard encode model.onnx --tokenizer tokenizer.json . --compile-background --plan plan.json --out e.npy
 
 A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
 file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A

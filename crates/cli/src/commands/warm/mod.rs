@@ -1,6 +1,5 @@
 //! `shapeyard warm`.
 
-mod planned;
 mod report;
 
 use std::path::PathBuf;
@@ -25,6 +24,7 @@ use crate::exit::{self, BadInput, Code, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::migraphx_args::MigraphxArgs;
 use crate::output::Output;
+use crate::planned;
 use crate::progress::Progress;
 
 const AFTER_HELP: &str = "\

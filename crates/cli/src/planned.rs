@@ -19,7 +19,7 @@ struct File {
 }
 
 /// The shapes of the plan in `path`, which has to be of this model.
-pub(super) fn buckets(path: &Path, model: &Model, digest: Digest) -> Result<Vec<Bucket>, BadInput> {
+pub(crate) fn buckets(path: &Path, model: &Model, digest: Digest) -> Result<Vec<Bucket>, BadInput> {
     let refuse = |why: String| BadInput::new(format!("the plan `{}` {why}", path.display()));
     let bytes = fs::read(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
     let file: File = serde_json::from_slice(&bytes)
