@@ -1,16 +1,20 @@
 //! Getting a request into a program and its answer out of it.
 
+mod input;
+mod output;
+
 use hip_sys::HipError;
 use shapeyard_core::backend::Outputs;
-use shapeyard_core::{
-    DataType, Dim, Extents, Shape, Signature, SymbolId, TensorSpec, TensorView, byte_len,
-};
+use shapeyard_core::{Extents, Signature, SymbolId, TensorView};
 
-use crate::fill::{self, ElementBytes};
 use crate::native::{Bindings, NativeError, ValueShape};
 use crate::options::Padding;
-use crate::region::{self, Behind, Place};
-use crate::roles::{self, Role};
+use crate::roles::Role;
+
+pub(crate) use input::Real;
+use input::{InputFeed, input_feed};
+pub(crate) use output::empty_outputs;
+use output::{OutputFeed, output_feed};
 
 /// Why a program does not fit its model, or a run gave nothing that can be handed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,29 +31,6 @@ fn mismatch(words: impl Into<String>) -> FeedError {
     FeedError::Mismatch(words.into())
 }
 
-/// How one input gets into its buffer.
-#[derive(Clone, Debug)]
-struct InputFeed {
-    /// The position among the request's inputs.
-    input: usize,
-    dtype: DataType,
-    whole: Shape,
-    /// The symbol of each axis.
-    symbols: Vec<Option<SymbolId>>,
-    /// The axis that counts rows.
-    rows: Option<usize>,
-    fill: ElementBytes,
-}
-
-/// How one output gets out.
-#[derive(Clone, Debug)]
-struct OutputFeed {
-    shape: ValueShape,
-    roles: Vec<Role>,
-    /// The axes that count rows, and how many elements of each a row has.
-    rows: Vec<(usize, usize)>,
-}
-
 /// The rows of a request that one program takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rows {
@@ -57,15 +38,6 @@ pub(crate) struct Rows {
     pub(crate) n: usize,
     /// Rows of the program that stand before them.
     pub(crate) skipped: usize,
-}
-
-/// The real part of an input, in bytes: whole rows from the first on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Real {
-    pub(crate) n_bytes: usize,
-    pub(crate) row_bytes: usize,
-    /// With the padding behind.
-    pub(crate) whole_bytes: usize,
 }
 
 /// How requests get into one program, and answers out.
@@ -270,233 +242,4 @@ impl Feed {
         let real = rows.map(|rows| rows.n).or_else(|| request.get(symbol));
         program.get(symbol).zip(real).map_or(0, |(whole, real)| whole.saturating_sub(real))
     }
-}
-
-fn input_feed(
-    signature: &Signature,
-    extents: &Extents,
-    padding: &Padding,
-    rows: Option<SymbolId>,
-    name: &str,
-    shape: &ValueShape,
-) -> Result<InputFeed, FeedError> {
-    let input = signature.input_index(name).ok_or_else(|| {
-        mismatch(format!("the program takes `{name}`, which the model does not have"))
-    })?;
-    let spec = &signature.inputs[input];
-    let dims = spec.shape.as_deref().unwrap_or_default();
-    let extent = |dim: &Dim| match dim {
-        Dim::Fixed(extent) => Some(*extent),
-        Dim::Symbol(symbol) => extents.get(*symbol),
-        Dim::Unnamed => None,
-    };
-    let whole: Option<Shape> = dims.iter().map(extent).collect();
-    if !region::is_dense(&shape.lengths, &shape.strides) {
-        return Err(mismatch(format!(
-            "the program takes input `{name}` in another order of elements"
-        )));
-    }
-    // A rank of 0 shows as one axis of 1.
-    let same = whole.as_ref().is_some_and(|whole| {
-        *whole == shape.lengths || (whole.is_empty() && shape.lengths.as_slice() == [1])
-    });
-    let (Some(whole), true, true) = (whole, same, spec.dtype == shape.dtype) else {
-        let (found, dtype) = (&shape.lengths, shape.dtype);
-        return Err(mismatch(format!(
-            "input `{name}` is {dtype} {found:?} in the program, the model has it as {} {}",
-            spec.dtype,
-            signature.shape_text(spec)
-        )));
-    };
-    let symbols: Vec<Option<SymbolId>> = dims
-        .iter()
-        .map(|dim| match dim {
-            Dim::Symbol(symbol) => Some(*symbol),
-            Dim::Fixed(_) | Dim::Unnamed => None,
-        })
-        .collect();
-    let value = padding.fills.get(name).copied().unwrap_or_default();
-    let fill = fill::element(spec.dtype, value).map_err(|words| {
-        mismatch(format!("input `{name}` cannot be padded with {value}: {words}"))
-    })?;
-    let rows = symbols.iter().position(|symbol| symbol.is_some() && *symbol == rows);
-    Ok(InputFeed { input, dtype: spec.dtype, whole, symbols, rows, fill })
-}
-
-fn output_feed(
-    spec: &TensorSpec,
-    shape: &ValueShape,
-    roles: &[Role],
-    extents: &Extents,
-    rows: Option<SymbolId>,
-) -> Result<OutputFeed, FeedError> {
-    let name = &spec.name;
-    if spec.dtype != shape.dtype {
-        let (found, wanted) = (shape.dtype, spec.dtype);
-        return Err(mismatch(format!(
-            "output `{name}` is {found} in the program and {wanted} in the model"
-        )));
-    }
-    // A rank of 0 shows as one axis of 1.
-    if spec.shape.as_ref().is_some_and(Vec::is_empty) {
-        let shape = ValueShape { lengths: Shape::new(), strides: Shape::new(), ..shape.clone() };
-        return Ok(OutputFeed { shape, roles: Vec::new(), rows: Vec::new() });
-    }
-    let follows = |(role, &length): (&Role, &usize)| match role {
-        Role::Follows { symbol, factor } => {
-            extents.get(*symbol).and_then(|it| it.checked_mul(*factor)) == Some(length)
-        }
-        Role::Fixed | Role::Derived { .. } => true,
-    };
-    if roles.len() != shape.lengths.len() || !roles.iter().zip(&shape.lengths).all(follows) {
-        return Err(mismatch(format!(
-            "output `{name}` is {:?} in the program, which is not what its axes are said to follow",
-            shape.lengths
-        )));
-    }
-    let factor = |(axis, role): (usize, &Role)| match role {
-        Role::Follows { symbol, factor } if Some(*symbol) == rows => Some((axis, *factor)),
-        _ => None,
-    };
-    let rows = roles.iter().enumerate().filter_map(factor).collect();
-    Ok(OutputFeed { shape: shape.clone(), roles: roles.to_vec(), rows })
-}
-
-impl InputFeed {
-    /// The real rows, where they are the first axis.
-    fn leading_rows(&self, view: &TensorView<'_>, rows: Option<Rows>) -> Option<usize> {
-        let given = view.shape().first().filter(|_| self.rows == Some(0))?;
-        Some(rows.map_or(*given, |rows| rows.n))
-    }
-
-    fn real(&self, view: &TensorView<'_>, rows: Option<Rows>) -> Result<Real, FeedError> {
-        let bytes = |shape: &[usize]| {
-            byte_len(self.dtype, shape).map_err(|error| mismatch(error.to_string()))
-        };
-        let whole = bytes(&self.whole)?;
-        let Some(n) = self.leading_rows(view, rows) else {
-            return Ok(Real { n_bytes: whole, row_bytes: whole, whole_bytes: whole });
-        };
-        let row_bytes = bytes(&self.whole[1..])?;
-        Ok(Real { n_bytes: whole.min(n * row_bytes), row_bytes, whole_bytes: whole })
-    }
-
-    /// Fills a buffer of `whole` extents, which are the program's or, along the rows, fewer.
-    fn write(
-        &self,
-        view: &TensorView<'_>,
-        rows: Option<Rows>,
-        whole: &[usize],
-        buffer: &mut [u8],
-    ) -> Result<(), FeedError> {
-        let (given, size) = (view.shape(), self.dtype.size());
-        if given == whole && view.bytes().len() == buffer.len() {
-            buffer.copy_from_slice(view.bytes());
-            return Ok(());
-        }
-        let mut real: Shape = given.into();
-        let mut from = None;
-        if let (Some(axis), Some(rows)) = (self.rows, rows) {
-            real[axis] = rows.n;
-            from = Some((axis, rows.first));
-        }
-        let fits =
-            real.len() == whole.len()
-                && real.iter().zip(whole).zip(&self.symbols).all(|((real, whole), symbol)| {
-                    real == whole || (symbol.is_some() && real < whole)
-                });
-        let source = (view.bytes(), &Place::dense(given, from));
-        let target = Place::dense(whole, None);
-        if !fits || !region::copy(&real, size, source, (buffer, &target)) {
-            return Err(mismatch(format!("{real:?} does not fit into {whole:?}")));
-        }
-        let behind = |axis| {
-            if self.rows == Some(axis) { Behind::Last } else { Behind::Fill(&self.fill) }
-        };
-        region::pad(whole, &real, size, behind, buffer);
-        Ok(())
-    }
-}
-
-impl OutputFeed {
-    /// See [`Feed::visible`]. Rows that are the first axis of a dense output end where its padding begins.
-    fn visible(&self, request: &Extents, rows: Option<Rows>) -> usize {
-        let whole = self.shape.n_bytes;
-        let ([(0, factor)], Some(stride)) = (&self.rows[..], self.shape.strides.first()) else {
-            return whole;
-        };
-        if *self.shape.strides != *region::dense_strides(&self.shape.lengths) {
-            return whole;
-        }
-        let n = match rows {
-            Some(rows) => (rows.skipped + rows.n) * factor,
-            None => self.real(request).first().copied().unwrap_or(1),
-        };
-        whole.min(n * stride * self.shape.dtype.size())
-    }
-
-    /// The extents that the output has in a request.
-    fn real(&self, request: &Extents) -> Shape {
-        let extents = self.roles.iter().zip(&self.shape.lengths);
-        extents.map(|(role, &length)| roles::real_extent(role, request, length)).collect()
-    }
-
-    fn read(
-        &self,
-        index: usize,
-        bytes: &[u8],
-        request: &Extents,
-        rows: Option<Rows>,
-        slot: &mut shapeyard_core::Tensor,
-    ) -> Result<(), FeedError> {
-        let whole = self.real(request);
-        let (mut part, mut to) = (whole.clone(), None);
-        let (mut from, mut skipped) = (Place { offset: 0, strides: self.shape.strides.clone() }, 0);
-        if let ([(axis, factor)], Some(rows)) = (&self.rows[..], rows) {
-            part[*axis] = rows.n * factor;
-            to = Some((*axis, rows.first * factor));
-            skipped = rows.skipped * factor;
-            from.offset = skipped * from.strides.get(*axis).copied().unwrap_or_default();
-        }
-        let to = Place::dense(&whole, to);
-        let rows_axis = self.rows.first().map(|(axis, _)| *axis);
-        let fits =
-            part.iter().zip(&self.shape.lengths).enumerate().all(|(axis, (part, length))| {
-                part + if rows_axis == Some(axis) { skipped } else { 0 } <= *length
-            });
-        let size = self.shape.dtype.size();
-        if fits && region::copy(&part, size, (bytes, &from), (slot.bytes_mut(), &to)) {
-            return Ok(());
-        }
-        Err(mismatch(format!(
-            "output {index} is {:?} in the program, {part:?} were wanted",
-            self.shape.lengths
-        )))
-    }
-}
-
-/// The outputs of a request in which a symbol is 0: as many elements as there can be, none.
-///
-/// # Errors
-///
-/// The position of an output that has elements all the same.
-pub(crate) fn empty_outputs(
-    signature: &Signature,
-    request: &Extents,
-    outputs: &mut Outputs,
-) -> Result<(), usize> {
-    let slots = outputs.slots(signature.outputs.len());
-    for (index, (spec, slot)) in signature.outputs.iter().zip(slots).enumerate() {
-        let shape: Option<Shape> = spec.shape.as_ref().and_then(|dims| {
-            let extent = |dim: &Dim| match dim {
-                Dim::Fixed(extent) => Some(*extent),
-                Dim::Symbol(symbol) => request.get(*symbol),
-                Dim::Unnamed => None,
-            };
-            dims.iter().map(extent).collect()
-        });
-        let shape = shape.filter(|shape| byte_len(spec.dtype, shape) == Ok(0)).ok_or(index)?;
-        slot.reset(spec.dtype, &shape).map_err(|_| index)?;
-    }
-    Ok(())
 }
