@@ -27,6 +27,7 @@ Examples:
   cargo xtask bench concurrency                  batches of every size, beside batches of one size
   cargo xtask bench router                       what requests wait for while a program is compiled
   cargo xtask bench overhead                     what a session adds to MIGraphX's own call
+  cargo xtask bench io                           copies, graphs and sessions on a GPU, beside raw calls
   cargo xtask bench coldstart                    from the start of a process to full speed
   cargo xtask bench serve-mix                    many threads with random shapes
   cargo xtask bench plan --record before.jsonl   keep what was measured
@@ -40,7 +41,8 @@ pub(crate) struct Args {
 }
 
 /// Suites that need neither a runtime library nor a model.
-const NEED_NOTHING: [&str; 6] = ["cache", "plan", "sensitivity", "compare", "--compare", "report"];
+const NEED_NOTHING: [&str; 7] =
+    ["cache", "io", "plan", "sensitivity", "compare", "--compare", "report"];
 
 /// Suites that call the real MIGraphX.
 const NEED_MIGRAPHX: [&str; 3] = ["concurrency", "overhead", "router"];

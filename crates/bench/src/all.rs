@@ -74,13 +74,14 @@ const fn member(
     Member { suite, needs, quick, whole }
 }
 
-const MEMBERS: [Member; 10] = [
+const MEMBERS: [Member; 11] = [
     member("sensitivity", Needs::Nothing, "", "--rounds 101"),
     member("plan", Needs::Nothing, "--rounds 3", ""),
     member("cache", Needs::Nothing, "--rounds 9 --long-rounds 3", ""),
     member("overhead", Needs::Migraphx, "--rounds 60", ""),
     member("concurrency", Needs::Migraphx, "--seconds 6 --rounds 3", ""),
     member("router", Needs::Migraphx, "--sleep 3 --rounds 1", ""),
+    member("io", Needs::Nothing, "--rounds 9 --lane-rounds 1", ""),
     member("prices", Needs::Model, "--rounds 1 --units 200", ""),
     member("coldstart", Needs::Both, "--rounds 3 --answers 30", ""),
     member("serve-mix", Needs::Model, "--rounds 3 --seconds 2", "--rounds 9"),

@@ -5,6 +5,7 @@
 mod all;
 mod cache;
 mod concurrency;
+mod io;
 mod overhead;
 mod plan;
 mod prices;
@@ -51,6 +52,8 @@ enum Command {
     Prices(prices::Args),
     /// Many threads with batches of every size, on static programs; and with batches of one size.
     Concurrency(concurrency::Args),
+    /// Copies, graphs and sessions on a device, beside the runtime's own calls.
+    Io(io::Args),
     /// A session on MIGraphX, and MIGraphX called directly.
     Overhead(overhead::Args),
     /// What requests wait for while a program is compiled, and what routing adds to a call.
@@ -80,6 +83,7 @@ fn main() -> Result<ExitCode> {
         Command::OnModels(_) => {}
         Command::Cache(args) => args.run(&host)?,
         Command::Concurrency(args) => args.run(&host)?,
+        Command::Io(args) => args.run(&host)?,
         Command::Overhead(args) => args.run(&host)?,
         Command::Plan(args) => args.run(&host)?,
         Command::Prices(args) => args.run(&host)?,

@@ -95,10 +95,39 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+    use clap::{Command, CommandFactory as _};
+
+    use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    /// The lines of a command's help, and of those below it, that call this program.
+    fn examples(command: &Command) -> Vec<String> {
+        let help = command.get_after_long_help().or(command.get_after_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        let of_help = |line: &str| line.starts_with("  shapeyard ").then(|| line.to_owned());
+        let below = command.get_subcommands().flat_map(examples);
+        help.lines().filter_map(of_help).chain(below).collect()
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_understood() {
+        let all = examples(&Cli::command());
+        assert!(all.len() > 20, "{all:?}");
+        for example in all {
+            let called = example.split(['|', '>', ';']).next().unwrap_or_default();
+            let words = called.split_whitespace().map(|word| word.trim_matches(['\'', '"', '\\']));
+            let parsed = Cli::command().try_get_matches_from(words.filter(|it| !it.is_empty()));
+            let Err(error) = parsed else { continue };
+            // An example may go on in the next line, and so lack what is demanded.
+            let goes_on = example.trim_end().ends_with('\\');
+            let is_short = error.kind() == ErrorKind::MissingRequiredArgument && goes_on;
+            let shows = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            assert!(is_short || shows, "{example}: {error}");
+        }
     }
 }

@@ -62,6 +62,20 @@ pub(crate) struct MigraphxArgs {
     /// Copies of each program in memory, so that as many sessions can run one shape side by side
     #[arg(long, value_name = "N", default_value = "1", value_parser = up_to_a_thousand)]
     instances: NonZeroUsize,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// How long one compile may take, such as 30min
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    compile_timeout: Span,
+    /// How much memory one compile may use, such as 16GiB [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    compile_memory: Option<Size>,
+}
+
+/// How programs run on GPUs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of the backend migraphx")]
+pub(crate) struct DeviceArgs {
     /// The GPU to run on, by HIP's number; may be repeated, and sessions take turns on them [default: 0]
     #[arg(long = "device", value_name = "N")]
     devices: Vec<usize>,
@@ -76,12 +90,6 @@ pub(crate) struct MigraphxArgs {
     /// runtime that is known to spoil some
     #[arg(long)]
     check_graphs: bool,
-    /// How long one compile may take, such as 30min
-    #[arg(long, value_name = "TIME", default_value = "1h")]
-    compile_timeout: Span,
-    /// How much memory one compile may use, such as 16GiB [default: no limit]
-    #[arg(long, value_name = "SIZE")]
-    compile_memory: Option<Size>,
 }
 
 /// Which MIGraphX, and what it runs programs on.
@@ -101,12 +109,29 @@ pub(crate) struct EngineArgs {
     target: Target,
 }
 
+impl DeviceArgs {
+    fn options(&self) -> DeviceOptions {
+        let mut device = DeviceOptions::default();
+        if !self.devices.is_empty() {
+            device.devices.clone_from(&self.devices);
+        }
+        device.memory = self.device_memory.map(|size| size.0);
+        device.graphs = match (self.no_graphs, self.check_graphs) {
+            (true, _) => Graphs::Off,
+            (_, true) => Graphs::Checked,
+            _ => Graphs::Auto,
+        };
+        device
+    }
+}
+
 impl EngineArgs {
     /// The backend, to be looked at.
-    pub(crate) fn backend(&self) -> Result<MigraphxBackend, BackendError> {
+    pub(crate) fn backend(&self, device: &DeviceArgs) -> Result<MigraphxBackend, BackendError> {
         MigraphxBackend::new(MigraphxOptions {
             library: self.library.clone(),
             compile: CompileOptions { target: self.target, ..CompileOptions::default() },
+            device: device.options(),
             ..MigraphxOptions::default()
         })
     }
@@ -172,7 +197,7 @@ impl MigraphxArgs {
             compile,
             padding: Padding { policy: self.padding, rows: self.rows.clone(), fills },
             instances: self.instances,
-            device: self.device(),
+            device: self.device.options(),
             compiler: Compiler {
                 place: compile_place(),
                 time_limit: self.compile_timeout.0,
@@ -181,20 +206,6 @@ impl MigraphxArgs {
             },
             ..MigraphxOptions::default()
         })
-    }
-
-    fn device(&self) -> DeviceOptions {
-        let mut device = DeviceOptions::default();
-        if !self.devices.is_empty() {
-            device.devices.clone_from(&self.devices);
-        }
-        device.memory = self.device_memory.map(|size| size.0);
-        device.graphs = match (self.no_graphs, self.check_graphs) {
-            (true, _) => Graphs::Off,
-            (_, true) => Graphs::Checked,
-            _ => Graphs::Auto,
-        };
-        device
     }
 
     /// Who is meant by `named`: some options decide what the answers are, so nobody else may answer under

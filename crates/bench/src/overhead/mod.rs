@@ -4,7 +4,7 @@
 
 mod allocations;
 mod lab;
-mod raw;
+pub(crate) mod raw;
 
 use std::path::PathBuf;
 

@@ -25,6 +25,7 @@ macro_rules! call {
         }
     }};
 }
+pub(crate) use call;
 
 /// A loaded program with its inputs.
 pub(super) struct Raw {
@@ -50,7 +51,7 @@ impl Raw {
     /// Loads what a compile for `ref` wrote, with these inputs by name.
     pub(super) fn load(payload: &Path, values: &[(&str, TensorView<'_>)]) -> Result<Self> {
         let library = Library::open(&SearchOptions::default())?;
-        let program = load_program(&library.api, payload)?;
+        let program = load_program(&library.api, c"ref", payload)?;
         let mut raw =
             Self { library, program, bound: ptr::null_mut(), inputs: Vec::new(), n_outputs: 0 };
         raw.inputs = inputs(&raw.library.api, program, values)?;
@@ -120,10 +121,15 @@ impl Drop for Raw {
     }
 }
 
-fn load_program(api: &Api, payload: &Path) -> Result<*mut migraphx_program> {
+/// Loads what a compile for a target wrote.
+pub(crate) fn load_program(
+    api: &Api,
+    target_name: &CStr,
+    payload: &Path,
+) -> Result<*mut migraphx_program> {
     let _first = target_lock();
     let mut target = ptr::null_mut();
-    call!(api, target_create(&mut target, c"ref".as_ptr()))?;
+    call!(api, target_create(&mut target, target_name.as_ptr()))?;
     let mut options = ptr::null_mut();
     call!(api, file_options_create(&mut options))?;
     let path = CString::new(payload.to_string_lossy().into_owned())?;

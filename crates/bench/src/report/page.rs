@@ -29,13 +29,14 @@ macro_rules! about {
 }
 
 /// In the order of the page; other suites follow without words.
-const ABOUT: [About; 10] = [
+const ABOUT: [About; 11] = [
     about!("encode", true),
     about!("coldstart", true),
     about!("serve-mix", true),
     about!("concurrency", true),
     about!("router", true),
     about!("overhead", false),
+    about!("io", false),
     about!("cache", false),
     about!("plan", false),
     about!("prices", false),
@@ -98,7 +99,9 @@ impl Page {
         for machine in machines {
             self.line(format_args!("* Machine: {machine}."));
         }
-        for record in records.iter().filter(|it| it.skipped.is_some()) {
+        let is_measured =
+            |suite: &str| of_suite(records, suite).iter().any(|it| it.skipped.is_none());
+        for record in records.iter().filter(|it| !is_measured(&it.suite)) {
             let reason = record.skipped.as_deref().unwrap_or_default();
             self.line(format_args!("* Not measured: {}: {reason}", record.suite));
         }

@@ -11,7 +11,7 @@ use shapeyard_core::backend::{ArtifactUse, Backend, DeviceReport, Probe, Status}
 use crate::backends;
 use crate::cli::Global;
 use crate::exit::Code;
-use crate::migraphx_args::EngineArgs;
+use crate::migraphx_args::{DeviceArgs, EngineArgs};
 use crate::output::{Output, Report};
 
 const AFTER_HELP: &str = "\
@@ -30,10 +30,12 @@ Ends with 0 if at least one backend is usable, with 3 if none is.";
 pub(crate) struct Args {
     #[command(flatten)]
     migraphx: EngineArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
-    let registry = backends::registry(global, Arc::new(args.migraphx.backend()?));
+    let registry = backends::registry(global, Arc::new(args.migraphx.backend(&args.device)?));
     let backends = registry.probe();
     let first = |needs_programs: bool| {
         let mut pairs = registry.backends().iter().zip(&backends);
