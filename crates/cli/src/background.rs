@@ -74,20 +74,33 @@ impl Compiled {
             Some(progress) => progress.aside(|| output.note(&words)),
             None => output.note(&words),
         };
-        let bucket = event.bucket;
-        match event.stage {
+        match &event.stage {
             Stage::Compiling { .. } => say(words),
-            Stage::Ready { took } => {
+            Stage::Ready { .. } | Stage::Failed { .. } => {
                 say(String::new());
                 note();
+            }
+            _ => {}
+        }
+        self.count(event);
+    }
+
+    /// What was given up may be wanted again and made, and what is made may have been queued once more.
+    fn count(&mut self, Event { bucket, stage }: Event) {
+        match stage {
+            Stage::Ready { took } => {
+                self.given_up.retain(|it| *it != bucket);
                 self.ready.push(Made { bucket, seconds: took.as_secs_f64() });
             }
             Stage::Failed { error } => {
-                say(String::new());
-                note();
                 self.failed.push(NotMade { bucket, reason: error.to_string() });
             }
-            Stage::GivenUp => self.given_up.push(bucket),
+            Stage::GivenUp => {
+                let is_ready = self.ready.iter().any(|it| it.bucket == bucket);
+                if !is_ready && !self.given_up.contains(&bucket) {
+                    self.given_up.push(bucket);
+                }
+            }
             _ => {}
         }
     }
@@ -102,5 +115,26 @@ impl Compiled {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_ready_is_not_told_as_given_up() {
+        let bucket = |n: usize| Bucket::from_iter([("batch", n)]);
+        let mut compiled = Compiled::default();
+        let mut count = |n, stage| compiled.count(Event { bucket: bucket(n), stage });
+        count(1, Stage::GivenUp);
+        count(2, Stage::GivenUp);
+        count(2, Stage::GivenUp);
+        count(1, Stage::Ready { took: Duration::from_secs(1) });
+        count(1, Stage::GivenUp);
+        assert_eq!(compiled.given_up, [bucket(2)]);
+        assert_eq!(compiled.text(), "1 program in the background, 1 not done in time");
     }
 }

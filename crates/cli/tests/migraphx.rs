@@ -532,6 +532,9 @@ fn onnxruntime_loads_what_was_warmed() {
         return;
     }
     assert!(warmed.done().stdout.contains("any shape  compiled"));
+    let planned = ["--backend", "onnxruntime", "--plan", "plan.json"];
+    let planned = run(&mut scene.command("warm", "dense.onnx", &planned));
+    planned.refused(2, &["--plan plan.json names shapes", "onnxruntime serves every shape"]);
     let again = run(&mut scene.command("warm", "dense.onnx", &["--backend", "onnxruntime"])).done();
     assert!(again.stdout.contains("any shape  was there"), "{again:?}");
     let values: Vec<f32> = (0..32u8).map(|n| f32::from(n) / 8.0).collect();

@@ -86,6 +86,13 @@ fn what_is_wrong_is_named() {
         "no symbol `width`; it has `batch`, `sequence`",
     );
     refused(&lengths, &["--prices", nonsense.to_str().unwrap()], "holds no prices");
+    for (text, part) in [
+        (r#"{"cpu": {"tokens": 1e-5}}"#, "unknown field `tokens`"),
+        (r#"{"device": {"launch": -1e-3}}"#, "`device.launch` is -0.001; expected is 0 or more"),
+    ] {
+        let prices = folder.write("prices.json", text);
+        refused(&lengths, &["--prices", prices.to_str().unwrap()], part);
+    }
     refused(&lengths, &["--plot", "no/such/folder/plot.svg"], "plot cannot be written");
     plan("unnamed_dims.onnx", &lengths, &[]).refused(2, &["nothing to plan"]);
 }

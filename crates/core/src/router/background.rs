@@ -82,14 +82,16 @@ impl Background {
 
     /// A request found no program; why that is, where more is known than that.
     pub(super) fn missed(&self, routes: &Routes, request: &Extents) -> Option<FallbackReason> {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.is_stopping() {
             return None;
         }
         let (_, n_tokens) = routes.n_rows_and_tokens(request);
         let bucket_for =
             |refused: &dyn Fn(&Bucket) -> bool| self.bucket_for(routes, request, refused);
-        let progress = self.with_demand(|demand| {
-            demand.missed(request, n_tokens as u64, Instant::now(), bucket_for)
+        let progress = self.with_demand(|demand| match self.is_stopping() {
+            // Since then all was given up, and nobody would make it.
+            true => Progress::None,
+            false => demand.missed(request, n_tokens as u64, Instant::now(), bucket_for),
         });
         match progress {
             Progress::None => None,
@@ -136,8 +138,9 @@ impl Background {
     /// Watches from now on; what waits already is told first.
     pub(super) fn observe(&self) -> Receiver<Event> {
         let (sender, events) = sync_channel(MOST_EVENTS);
-        if !self.stopping.load(Ordering::Acquire) {
-            let demand = self.demand.lock().unwrap_or_else(PoisonError::into_inner);
+        let demand = self.demand();
+        // Under the lock: else the end could come in between, and would not reach this observer.
+        if !self.is_stopping() {
             demand.waiting().for_each(|event| drop(sender.try_send(event)));
             self.observers().push(sender);
         }
@@ -147,14 +150,25 @@ impl Background {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         // Whoever holds the lock sees the flag when they are done; the other may be about to wait.
-        self.with_demand(Demand::give_up);
-        self.changed.notify_all();
+        let mut demand = self.demand();
+        demand.give_up();
+        demand.events().for_each(|event| self.tell(&event));
         self.observers().clear();
+        drop(demand);
+        self.changed.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn demand(&self) -> MutexGuard<'_, Demand> {
+        self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with the queue, and tells what happened, in the order in which it did.
     fn with_demand<T>(&self, work: impl FnOnce(&mut Demand) -> T) -> T {
-        let mut demand = self.demand.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut demand = self.demand();
         let result = work(&mut demand);
         let mut is_new = false;
         for event in demand.events() {
@@ -181,9 +195,9 @@ impl Background {
 
     /// Waits for something to do; `None` at the end.
     fn next(&self) -> Option<Arc<Bucket>> {
-        let mut demand = self.demand.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut demand = self.demand();
         loop {
-            if self.stopping.load(Ordering::Acquire) {
+            if self.is_stopping() {
                 return None;
             }
             if let Some(bucket) = demand.next() {
@@ -210,7 +224,7 @@ impl Background {
                 let stage = Stage::Compiling { elapsed, expected };
                 self.tell(&Event { bucket: bucket.clone(), stage });
             }
-            self.stopping.load(Ordering::Acquire)
+            self.is_stopping()
         };
         is_cancelled();
         let source = &self.options.source;
@@ -243,7 +257,7 @@ impl Background {
                 tell(Stage::Ready { took });
             }
             // It was given up before it was cancelled.
-            Err(BackendError::Cancelled { .. }) if self.stopping.load(Ordering::Acquire) => {}
+            Err(BackendError::Cancelled { .. }) if self.is_stopping() => {}
             Err(error) => {
                 let is_final = matches!(error, BackendError::Model { .. });
                 let until = (!is_final).then(|| Instant::now() + self.options.retry_after);
@@ -258,10 +272,11 @@ impl Background {
 /// The thread that compiles: one program at a time, until it is told to stop.
 pub(super) fn work(shared: &Shared) {
     let Some(background) = &shared.background else { return };
-    let ready = shared.routes();
-    let is_lacking = |it: &&Bucket| ready.ready().is_some_and(|ready| !ready.buckets.contains(it));
+    let routes = shared.routes();
+    let is_lacking = |it: &&Bucket| routes.ready().is_some_and(|ready| !ready.buckets.contains(it));
     let planned: Vec<Bucket> = background.planned().iter().filter(is_lacking).cloned().collect();
     background.with_demand(|demand| demand.plan(&planned, Instant::now()));
+    drop(routes);
     let (mut n_made, mut spent) = (0_u32, Duration::ZERO);
     while let Some(bucket) = background.next() {
         // A request that was routed before a program was admitted may ask for it once more.
@@ -271,7 +286,7 @@ pub(super) fn work(shared: &Shared) {
             background.tell(&Event { bucket: (*bucket).clone(), stage: Stage::GivenUp });
             continue;
         }
-        let expected = match ready.compile_time(&bucket) {
+        let expected = match now.compile_time(&bucket) {
             Some(expected) => Some(expected),
             None => spent.checked_div(n_made),
         };
@@ -287,4 +302,35 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::BackendId;
+
+    #[derive(Debug)]
+    struct NoCompiler;
+
+    impl ArtifactSource for NoCompiler {
+        fn artifact(&self, _: &Bucket, _: Cancellation<'_>) -> Result<Artifact, BackendError> {
+            let (backend, message) = (BackendId::new("none"), "nobody compiles".to_owned());
+            Err(BackendError::Library { backend, what: "compile", message })
+        }
+    }
+
+    #[test]
+    fn whoever_starts_to_watch_at_the_end_hears_of_the_end() {
+        for _ in 0..1000 {
+            let background = Background::new(BackgroundOptions::new(Arc::new(NoCompiler)));
+            thread::scope(|scope| {
+                scope.spawn(|| background.stop());
+                // Ends only where its sender is dropped.
+                assert_eq!(background.observe().iter().count(), 0);
+            });
+            assert!(background.observers().is_empty());
+        }
+    }
 }

@@ -127,8 +127,7 @@ impl Demand {
     /// Queues the programs of a plan, which says them in the order of their worth.
     pub(super) fn plan(&mut self, buckets: &[Bucket], now: Instant) {
         for (rank, bucket) in buckets.iter().rev().enumerate() {
-            let weight = 1 + rank as u64;
-            self.want(Arc::new(bucket.clone()), 0, weight, now);
+            self.want(Arc::new(bucket.clone()), 0, worth(rank), now);
         }
     }
 
@@ -157,14 +156,17 @@ impl Demand {
             it.bucket.is_some()
         });
         let before = std::mem::take(&mut self.queue);
-        let is_planned = |want: &&Want| planned.contains(&want.bucket);
-        let mut wants: Vec<Want> = before.iter().filter(is_planned).cloned().collect();
+        let of_plan = |want: &Want| {
+            let rank = planned.iter().rev().position(|it| *it == *want.bucket)?;
+            Some(Want { bucket: Arc::clone(&want.bucket), weight: worth(rank) })
+        };
+        let mut wants: Vec<Want> = before.iter().filter_map(of_plan).collect();
         for it in missed.values() {
             let Some(bucket) = it.bucket.as_ref().filter(|it| !self.has_failed(it)) else {
                 continue;
             };
             match wants.iter_mut().find(|want| want.bucket == *bucket) {
-                Some(want) => want.weight = want.weight.max(it.weight),
+                Some(want) => want.weight = want.weight.saturating_add(it.weight),
                 None => wants.push(Want { bucket: Arc::clone(bucket), weight: it.weight }),
             }
         }
@@ -225,5 +227,54 @@ impl Demand {
 
     fn tell(&mut self, bucket: &Bucket, stage: Stage) {
         self.events.push(Event { bucket: bucket.clone(), stage });
+    }
+}
+
+/// What a planned program counts before a request lacks it; the last of a plan has rank 0.
+fn worth(rank: usize) -> u64 {
+    1 + rank as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Signature;
+
+    fn batch(n: usize) -> Bucket {
+        Bucket::from_iter([("batch", n)])
+    }
+
+    fn request(n: usize) -> Extents {
+        let symbols = vec!["batch".to_owned()];
+        Signature { symbols, ..Signature::default() }.extents(&batch(n))
+    }
+
+    fn weights(demand: &Demand) -> Vec<(Bucket, u64)> {
+        demand.queue.iter().map(|want| ((*want.bucket).clone(), want.weight)).collect()
+    }
+
+    #[test]
+    fn a_program_counts_for_all_shapes_that_lack_it() {
+        let (mut demand, now) = (Demand::new(8), Instant::now());
+        for (n, tokens, program) in [(3, 60, 4), (4, 70, 4), (7, 100, 8)] {
+            demand.missed(&request(n), tokens, now, |_| Some(batch(program)));
+        }
+        let before = weights(&demand);
+        assert_eq!(before, [(batch(4), 130), (batch(8), 100)]);
+        demand.ready(&[], |it, _| Some(if *it == request(7) { batch(8) } else { batch(4) }));
+        assert_eq!(weights(&demand), before);
+    }
+
+    #[test]
+    fn a_planned_program_counts_its_rank_and_what_is_still_lacking() {
+        let (mut demand, now) = (Demand::new(8), Instant::now());
+        let planned = [batch(8), batch(4)];
+        demand.plan(&planned, now);
+        for (n, tokens) in [(3, 60), (4, 70)] {
+            demand.missed(&request(n), tokens, now, |_| Some(batch(4)));
+        }
+        assert_eq!(weights(&demand), [(batch(4), 131), (batch(8), 2)]);
+        demand.ready(&planned, |it, _| (*it == request(3)).then(|| batch(4)));
+        assert_eq!(weights(&demand), [(batch(4), 61), (batch(8), 2)]);
     }
 }

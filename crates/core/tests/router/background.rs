@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shapeyard_core::backend::{Artifact, ArtifactSource, BackendError, Cancellation};
-use shapeyard_core::plan::Bucket;
+use shapeyard_core::plan::prices::PerProgram;
+use shapeyard_core::plan::{Bucket, Prices};
 use shapeyard_core::router::{BackgroundOptions, Event, Router, RouterOptions, Stage, Wanted};
 use shapeyard_core::{FallbackReason, Route};
 
@@ -111,6 +112,19 @@ fn what_happens_is_told_in_order() {
     assert!(stages[2].starts_with("batch=4,width=8 is ready after "), "{stages:?}");
     drop(held.router);
     assert!(held.events.recv().is_err(), "nothing more, and an end");
+}
+
+#[test]
+fn a_compile_is_expected_to_take_what_the_prices_say_by_then() {
+    let held = Held::new();
+    let compile = PerProgram { fixed: 7.0, token: 0.0 };
+    held.router.set_prices(Some(Prices { compile, ..Prices::PROGRAMS_FIRST }));
+    reason(&held.router, 3, 5);
+    let expected = held.events.iter().find_map(|it| match it.stage {
+        Stage::Compiling { expected, .. } => Some(expected),
+        _ => None,
+    });
+    assert_eq!(expected, Some(Some(Duration::from_secs(7))));
 }
 
 #[test]

@@ -125,8 +125,12 @@ fn in_cache(
 
 fn of_file(path: &Path) -> Result<Prices, BadInput> {
     let text = read(path, "prices")?;
-    let prices = serde_json::from_str(&text);
-    prices.map_err(|error| BadInput::new(format!("`{}` holds no prices: {error}", path.display())))
+    let bad = |why: String| BadInput::new(format!("`{}` holds no prices: {why}", path.display()));
+    let prices: Prices = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    match prices.unreal() {
+        Some((name, price)) => Err(bad(format!("`{name}` is {price}; expected is 0 or more"))),
+        None => Ok(prices),
+    }
 }
 
 impl Sources {

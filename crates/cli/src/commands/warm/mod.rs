@@ -98,7 +98,12 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         Some(file) if backend.capabilities().shapes == ShapeSupport::Static => {
             planned::buckets(file, &model, store.digests().of_model(&model)?)?
         }
-        Some(_) => vec![Bucket::default()],
+        Some(file) => {
+            let (file, id) = (file.display(), backend.id());
+            let what =
+                format!("--plan {file} names shapes, and one artifact of {id} serves every shape");
+            return Err(BadInput::new(what).into());
+        }
         None => args.buckets.shapes(model.signature(), backend.as_ref(), output)?,
     };
     if buckets.is_empty() {

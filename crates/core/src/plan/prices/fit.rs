@@ -22,14 +22,20 @@ pub(super) const N_TERMS: usize = 3;
 /// Subsets of the terms that may be used, as bits: for each run, each token, each token times its length.
 pub(super) const ALL: usize = 0b111;
 pub(super) const WITHOUT_LENGTHS: usize = 0b011;
+const TOKENS: usize = 0b010;
+
+/// How many times as large the largest batch must be as the smallest for the time of a start to show.
+const LEAST_SPREAD: f64 = 2.0;
 
 /// The prices that explain measured runs best; none is negative. `None` without a usable sample.
 ///
 /// Errors count as shares of what was measured, because a run of a second is not a thousand times as important
-/// as one of a millisecond.
+/// as one of a millisecond. Where all batches are of about one size, the start of a batch and its tokens explain
+/// it equally well; it is the tokens then, because tokens for free would make any padding free.
 #[must_use]
 pub fn fit(samples: &[Sample]) -> Option<Fit> {
-    let [launch, token, token_length] = least_squares(samples, ALL)?;
+    let terms = if sizes_differ(samples) { ALL } else { TOKENS };
+    let [launch, token, token_length] = least_squares(samples, terms)?;
     let price = Price { load: 0.0, launch, token, token_length };
     let usable = samples.iter().filter(|it| it.is_usable());
     let error = |it: &Sample| {
@@ -40,6 +46,12 @@ pub fn fit(samples: &[Sample]) -> Option<Fit> {
     errors.sort_by(f64::total_cmp);
     let (median_error, largest_error) = (errors[errors.len() / 2], *errors.last()?);
     Some(Fit { price, n_samples: errors.len(), median_error, largest_error })
+}
+
+/// Whether batches are small and large.
+fn sizes_differ(samples: &[Sample]) -> bool {
+    let sizes = || samples.iter().filter(|it| it.is_usable()).map(|it| it.tokens / it.n_runs);
+    sizes().fold(0.0, f64::max) >= LEAST_SPREAD * sizes().fold(f64::INFINITY, f64::min)
 }
 
 /// A sample divided by what it cost, so that a perfect explanation makes it 1.
@@ -155,6 +167,17 @@ mod tests {
         assert_eq!(fit(&[Sample::run(1, 8, f64::NAN)]), None);
         let one = fit(&[Sample::run(2, 50, 1.0)]).unwrap();
         assert!(one.largest_error < 1e-9 && one.price.batch(2, 50) > 0.999);
+    }
+
+    #[test]
+    fn batches_of_one_size_are_explained_by_their_tokens() {
+        let noise = [1.02, 0.99, 1.01, 0.98];
+        let shapes = [(1, 512), (2, 250), (4, 126), (8, 62)];
+        let run = |((rows, length), noise)| Sample::run(rows, length, 42e-3 * noise);
+        let samples: Vec<Sample> = shapes.into_iter().zip(noise).map(run).collect();
+        let Price { launch, token, token_length, .. } = fit(&samples).unwrap().price;
+        assert_eq!((launch, token_length), (0.0, 0.0));
+        assert!((token * 500.0 / 42e-3 - 1.0).abs() < 0.05, "{token}");
     }
 
     proptest! {

@@ -62,12 +62,15 @@ impl Measurements {
         &mut self.splits[at]
     }
 
-    /// Adds what was measured later: where it is more than is kept, older runs give way.
+    /// Adds what was measured later: where it is more than is kept, older runs give way. Splits that are not
+    /// here yet stay out: production runs have no load, and only the shapes that came.
     pub fn refine(&mut self, newer: &Self) {
-        for OfSplit { split, loads, runs } in &newer.splits {
-            let ours = self.of(*split);
-            ours.loads.refine(loads);
-            ours.runs.refine(runs);
+        for ours in &mut self.splits {
+            let same = newer.splits.iter().filter(|it| it.split == ours.split);
+            for OfSplit { loads, runs, .. } in same {
+                ours.loads.refine(loads);
+                ours.runs.refine(runs);
+            }
         }
         self.compiles.refine(&newer.compiles);
         self.sizes.refine(&newer.sizes);
@@ -75,7 +78,7 @@ impl Measurements {
     }
 
     /// The split that runs work of these lengths soonest, stacked under a token budget, one load included;
-    /// `None` where no run was measured.
+    /// `None` where of no split both a load and a run were measured.
     #[must_use]
     pub fn cheapest(&self, lengths: &Histogram, token_budget: usize) -> Option<Choice> {
         let choices = self.splits.iter().filter_map(OfSplit::choice);
@@ -97,11 +100,11 @@ impl Measurements {
 }
 
 impl OfSplit {
-    /// Its prices.
+    /// Its prices; `None` without a load, which is not free where nobody measured it, or without a run.
     #[must_use]
     pub fn choice(&self) -> Option<Choice> {
-        let fit = fit(&self.runs.sums())?;
-        let price = Price { load: self.loads.mean().unwrap_or(0.0), ..fit.price };
+        let (fit, load) = (fit(&self.runs.sums())?, self.loads.mean()?);
+        let price = Price { load, ..fit.price };
         Some(Choice { split: self.split, fit: Fit { price, ..fit } })
     }
 }
@@ -148,10 +151,19 @@ mod tests {
         more.compiles.record(8, 64, 12.0);
         more.sizes.record(8, 64, 1e6);
         all.refine(&more);
-        assert_eq!(all.splits.len(), 3);
+        assert_eq!(all.splits.len(), 2, "nobody calibrated the third");
         assert_eq!(all.of(split(1)).runs.n_runs(), 5.0);
         assert_eq!(all.measured_at_ms, 7);
         assert!((all.compile().unwrap().of(8, 64) - 12.0).abs() < 1e-9);
         assert!((all.memory().unwrap().of(8, 64) - 1e6).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_split_without_a_load_is_not_chosen() {
+        let mut all = measured();
+        all.of(split(4)).runs.record(8, 256, 1e-6);
+        assert_eq!(all.of(split(4)).choice(), None);
+        let chosen = all.cheapest(&Histogram::from(vec![(100, 10)]), 512).unwrap();
+        assert_eq!(chosen.split, split(1));
     }
 }

@@ -21,7 +21,7 @@ pub use samples::{Sample, Samples};
 
 /// What running on one backend costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Price {
     /// Seconds until the first run: of a device for each program, of the CPU for the model.
     pub load: f64,
@@ -68,7 +68,7 @@ impl Price {
 
 /// A cost that has a fixed part and one that grows with the tokens of a program's shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PerProgram {
     /// For any program.
     pub fixed: f64,
@@ -86,7 +86,7 @@ impl PerProgram {
 
 /// All that a plan weighs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Prices {
     /// The backend whose programs have fixed shapes.
     pub device: Price,
@@ -107,6 +107,31 @@ impl Prices {
         compile: PerProgram { fixed: 0.0, token: 0.0 },
         memory: PerProgram { fixed: 0.0, token: 0.0 },
     };
+
+    /// The first price that costs nothing real, negative or not finite, with its name as in JSON.
+    #[must_use]
+    pub fn unreal(&self) -> Option<(String, f64)> {
+        let of_batch = |it: &Price| {
+            let Price { load, launch, token, token_length } = *it;
+            vec![
+                ("load", load),
+                ("launch", launch),
+                ("token", token),
+                ("token_length", token_length),
+            ]
+        };
+        let of_program = |it: &PerProgram| vec![("fixed", it.fixed), ("token", it.token)];
+        let all = [
+            ("device", of_batch(&self.device)),
+            ("cpu", of_batch(&self.cpu)),
+            ("compile", of_program(&self.compile)),
+            ("memory", of_program(&self.memory)),
+        ];
+        let mut named = all.into_iter().flat_map(|(of, prices)| {
+            prices.into_iter().map(move |(name, price)| (format!("{of}.{name}"), price))
+        });
+        named.find(|(_, price)| !price.is_finite() || *price < 0.0)
+    }
 }
 
 /// After how many runs a compilation has paid; `None` is never.
@@ -122,6 +147,24 @@ pub fn break_even(compile_seconds: f64, saved_seconds: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_price_is_finite_and_not_negative() {
+        assert_eq!(Prices::PROGRAMS_FIRST.unreal(), None);
+        let mut prices = Prices::PROGRAMS_FIRST;
+        prices.compile.token = -1.0;
+        assert_eq!(prices.unreal(), Some(("compile.token".to_owned(), -1.0)));
+        prices.cpu.token_length = f64::INFINITY;
+        assert_eq!(prices.unreal(), Some(("cpu.token_length".to_owned(), f64::INFINITY)));
+    }
+
+    #[test]
+    fn a_misspelt_price_is_no_price() {
+        for text in [r#"{"gpu": {}}"#, r#"{"cpu": {"tokens": 1}}"#, r#"{"memory": {"load": 1}}"#] {
+            let error = serde_json::from_str::<Prices>(text).unwrap_err();
+            assert!(error.to_string().contains("unknown field"), "{error}");
+        }
+    }
 
     #[test]
     fn what_never_saves_never_pays() {
