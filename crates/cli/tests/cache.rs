@@ -537,6 +537,6 @@ fn explain_refuses_shapes_and_backends_that_there_are_not() {
     on("rten").refused(3, &["rten does not make artifacts"]);
     let migraphx = on("migraphx");
     assert_eq!(migraphx.code, 1, "{migraphx:?}");
-    assert!(migraphx.stdout.contains("backend  migraphx 2, fp32"), "{migraphx:?}");
+    assert!(migraphx.stdout.contains("backend  migraphx 3, fp32"), "{migraphx:?}");
     explain(&scene, "no_such.onnx", &[]).refused(2, &["no_such.onnx"]);
 }
