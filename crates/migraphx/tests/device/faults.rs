@@ -14,6 +14,7 @@ fn pitfall_64_after_a_run_that_failed_the_next_ones_answer_on_every_lane() {
         let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", 4)])]);
         let ([mut one, mut host], mut other) =
             (pair.sessions(), pair.sessions().into_iter().next().unwrap());
+        let mut n_failed = 0;
         for (seed, n) in [4, 3, 4, 2, 4, 4].into_iter().enumerate() {
             let inputs = inputs(&pair.gpu, &shape([("batch", n)]), seed);
             let (_, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
@@ -25,17 +26,18 @@ fn pitfall_64_after_a_run_that_failed_the_next_ones_answer_on_every_lane() {
             let failed = run(&pair.gpu, one.as_mut(), &inputs);
             double.change(queue.trim_end_matches(','));
             match failed {
-                // A replay does not ask the library.
-                Ok((report, found)) => {
-                    assert!(report.replayed || report.times.run.as_nanos() > 0);
-                    assert_same(&found, &wanted, "answered all the same");
+                // A replay does not ask the library, and a capture that fails is run again without a graph.
+                Ok((_, found)) => assert_same(&found, &wanted, "answered all the same"),
+                Err(error) => {
+                    assert!(matches!(error, RunError::Library { .. }), "{error}");
+                    n_failed += 1;
                 }
-                Err(error) => assert!(matches!(error, RunError::Library { .. }), "{error}"),
             }
             for lane in [&mut other, &mut one] {
                 assert_same(&run(&pair.gpu, lane.as_mut(), &inputs).unwrap().1, &wanted, "after");
             }
         }
+        assert!(n_failed > 0, "no run failed: {queue}");
     }
 }
 
