@@ -294,6 +294,14 @@ impl<K: Eq + Hash + Clone, G> Cache<K, G> {
         None
     }
 
+    /// Takes out every graph of a key: what they were captured of was made anew. What is known of failures
+    /// and of direct binding stays, so that what cannot be captured is not tried more often for that.
+    pub fn forget_graphs(&mut self, key: &K) -> Vec<G> {
+        let lane = self.lanes.get_mut(key);
+        let entries = lane.into_iter().flat_map(|lane| [&mut lane.direct, &mut lane.staged]);
+        entries.filter_map(Entry::begin_anew).collect()
+    }
+
     /// Takes out every graph of a key, and forgets what is known about it: its program is gone.
     pub fn remove(&mut self, key: &K) -> Vec<G> {
         let lane = self.lanes.remove(key);
@@ -414,6 +422,16 @@ impl<G> Entry<G> {
             State::Ready { .. } => {
                 useless.extend(self.forget_graph(settings));
                 Action::Capture
+            }
+        }
+    }
+
+    /// What is captured next was made anew, and has to run eagerly first.
+    fn begin_anew(&mut self) -> Option<G> {
+        match self.state {
+            State::Resting { .. } | State::Condemned => None,
+            State::Warming { .. } | State::Ready { .. } => {
+                graph_of(std::mem::replace(&mut self.state, State::Warming { runs: 0 }))
             }
         }
     }

@@ -209,6 +209,31 @@ fn what_is_turned_off_is_eager_and_what_is_removed_starts_anew() {
     assert_eq!(driver.actions(1, None), [WARMING]);
 }
 
+#[test]
+fn what_is_made_anew_runs_eagerly_first_and_keeps_its_rest() {
+    let settings = Settings { rest_runs: 4, ..Settings::default() };
+    let mut driver = Driver::new(settings);
+    driver.actions(4, None);
+    driver.actions(4, Some(&[1, 2]));
+    assert_eq!(driver.cache.forget_graphs(&0).len(), 2);
+    let expected = [WARMING, WARMING, Action::Capture, Action::Replay];
+    assert_eq!(driver.actions(4, None), expected);
+    assert_eq!(driver.actions(4, Some(&[3, 4])), expected, "other addresses are no miss then");
+    assert_eq!(driver.cache.statistics().misses, 0);
+
+    // A program that cannot be captured is loaded anew after each try: that is no reason to try sooner.
+    let mut driver = Driver::new(settings);
+    driver.capture_fails = true;
+    let mut tries = 0;
+    for _ in 0..100 {
+        if driver.run(0, None).action == Action::Capture {
+            tries += 1;
+            assert_eq!(driver.cache.forget_graphs(&0), []);
+        }
+    }
+    assert_eq!(tries, 5, "after 2 runs, and then after rests of 4, 8, 16, 32");
+}
+
 #[derive(Debug, Clone)]
 struct Step {
     key: u8,

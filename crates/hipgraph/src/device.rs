@@ -103,6 +103,18 @@ impl Device {
         Ok((free, total))
     }
 
+    /// Waits for everything that anybody gave to the device, on whatever stream: for when it is not known
+    /// which streams a library of somebody else used.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers, which may be about any earlier work.
+    pub fn synchronize(&self) -> Result<(), HipError> {
+        let _pinned = self.pin()?;
+        // SAFETY: it takes no argument.
+        self.beside_captures(|| unsafe { self.hip().device_synchronize() })
+    }
+
     /// Makes this the calling thread's device until the value is dropped, which gives the thread the
     /// device back that it had.
     ///

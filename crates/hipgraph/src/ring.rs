@@ -9,12 +9,13 @@ use crate::stream::{Event, Stream};
 /// An arena of the device, and a few pinned ones through which inputs get there.
 ///
 /// The arena of the device stays where it is, so that graphs may know its address. The pinned ones
-/// take turns: while one is on its way, the next is filled. The ring belongs to one stream, in whose
-/// order copies and the work that reads them come.
+/// take turns: while one is on its way, the next is filled. Those beyond the first are made when they are
+/// first needed. The ring belongs to one stream, in whose order copies and the work that reads them come.
 #[derive(Debug)]
 pub struct StagingRing {
     stream: Stream,
     device_arena: DeviceBuffer,
+    capacity: usize,
     arenas: Vec<Arena>,
     turns: Turns,
 }
@@ -66,8 +67,15 @@ pub enum GatherError {
     Hip(#[from] HipError),
 }
 
+impl Arena {
+    fn new(stream: &Stream, capacity: usize) -> Result<Self, HipError> {
+        let device = stream.device();
+        Ok(Self { pinned: PinnedBuffer::new(device, capacity)?, copied: Event::new(device)? })
+    }
+}
+
 impl StagingRing {
-    /// Arenas of so many bytes: one of the device, and `n_arenas` (one at least) of pinned memory.
+    /// Arenas of so many bytes: one of the device, and up to `n_arenas` (one at least) of pinned memory.
     ///
     /// # Errors
     ///
@@ -88,15 +96,10 @@ impl StagingRing {
         device_capacity: usize,
         n_arenas: usize,
     ) -> Result<Self, HipError> {
-        let device = stream.device();
-        let device_arena = DeviceBuffer::new(device, device_capacity)?;
-        let turns = Turns::new(n_arenas);
-        let mut arenas = Vec::new();
-        for _ in 0..n_arenas.max(1) {
-            let pinned = PinnedBuffer::new(device, capacity)?;
-            arenas.push(Arena { pinned, copied: Event::new(device)? });
-        }
-        Ok(Self { stream: stream.clone(), device_arena, arenas, turns })
+        let device_arena = DeviceBuffer::new(stream.device(), device_capacity)?;
+        let (stream, turns) = (stream.clone(), Turns::new(n_arenas));
+        let arenas = vec![Arena::new(&stream, capacity)?];
+        Ok(Self { stream, device_arena, capacity, arenas, turns })
     }
 
     /// The arena of the device; a slot lies at its offset.
@@ -149,19 +152,26 @@ impl StagingRing {
         Ok(())
     }
 
+    /// The stream was waited for: no arena has to be waited for by itself any more.
+    pub fn settled(&mut self) {
+        self.turns.settled();
+    }
+
     /// The arena whose turn it is, once the device has read it.
     fn free_arena(&mut self, n_bytes: usize) -> Result<usize, GatherError> {
-        let turn = self.turns.next();
-        let arena = &self.arenas[turn.arena];
-        let capacity = arena.pinned.n_bytes();
+        let capacity = self.capacity;
         if n_bytes > capacity {
             return Err(GatherError::Capacity { n_bytes, capacity });
         }
         if self.stream.is_capturing()? {
             return Err(GatherError::Capturing);
         }
+        let turn = self.turns.next();
+        if turn.arena == self.arenas.len() {
+            self.arenas.push(Arena::new(&self.stream, capacity)?);
+        }
         if turn.must_wait {
-            arena.copied.synchronize()?;
+            self.arenas[turn.arena].copied.synchronize()?;
             self.turns.waited();
         }
         Ok(turn.arena)

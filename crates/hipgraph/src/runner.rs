@@ -150,9 +150,21 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         self.cache.statistics()
     }
 
-    /// Drops every graph of a key, after its last launch.
+    /// Drops every graph of a key, after its last launch, and what is known about it: its program is gone.
     pub fn remove(&mut self, key: &K) {
         drop(self.cache.remove(key));
+    }
+
+    /// Drops every graph of a key, after its last launch: what they were captured of was made anew. See
+    /// [`Cache::forget_graphs`].
+    pub fn forget_graphs(&mut self, key: &K) {
+        drop(self.cache.forget_graphs(key));
+    }
+
+    /// Drops the graph of a key in a mode, after its last launch, and captures none for a while: there is
+    /// no room for it.
+    pub fn refuse_graph(&mut self, key: &K, mode: BindingMode) {
+        drop(self.cache.failed(key, mode));
     }
 
     /// Enqueues one run, by a graph where that is decided. The outputs are there when the stream has
@@ -172,9 +184,34 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         request: Request<'_, K>,
         work: &mut W,
     ) -> Result<Ran, RunError<W::Error>> {
+        let decision = self.decide(request);
+        // SAFETY: the caller vouches for the addresses.
+        unsafe { self.perform(decision, request, work) }
+    }
+
+    /// What [`perform`](Self::perform) has to do for a request. Each decision is for one run.
+    pub fn decide(&mut self, request: Request<'_, K>) -> Decision {
         let (decision, useless) = self.cache.decide(request);
         // A graph waits for its last launch as it goes.
         drop(useless);
+        decision
+    }
+
+    /// The second half of [`run`](Self::run), for whoever wants to know what is done before it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Safety
+    ///
+    /// As [`run`](Self::run), and the decision is the last one of this runner, for the same request.
+    pub unsafe fn perform<W: Work>(
+        &mut self,
+        decision: Decision,
+        request: Request<'_, K>,
+        work: &mut W,
+    ) -> Result<Ran, RunError<W::Error>> {
         let Decision { mode, action } = decision;
         work.prepare(&self.stream, mode).map_err(RunError::Work)?;
         let failure = match action {

@@ -2,6 +2,7 @@
 
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hip_sys::{
@@ -22,6 +23,10 @@ pub(crate) struct StreamInner {
     device: Device,
     raw: hipStream_t,
     is_owned: bool,
+    /// Counts what was noted as enqueued.
+    enqueued: AtomicU64,
+    /// How much of that is known to be done.
+    done: AtomicU64,
 }
 
 // SAFETY: both runtimes take calls on a stream from any thread.
@@ -37,8 +42,16 @@ impl StreamInner {
         Ok(status != CaptureStatus::NONE)
     }
 
-    /// Waits, unless that would spoil a capture.
-    pub(crate) fn synchronize_beside_captures(&self) -> Result<(), HipError> {
+    /// Notes that something was enqueued. The number is for [`Self::wait_for`].
+    pub(crate) fn note(&self) -> u64 {
+        self.enqueued.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Waits for what has this number, unless that is known to be done or would spoil a capture.
+    pub(crate) fn wait_for(&self, number: u64) -> Result<(), HipError> {
+        if self.done.load(Ordering::Acquire) >= number {
+            return Ok(());
+        }
         if self.is_capturing()? {
             let message = "the stream is being captured".to_owned();
             return Err(HipError::without_call(Fault::StreamCaptureUnsupported, message));
@@ -47,8 +60,11 @@ impl StreamInner {
     }
 
     pub(crate) fn synchronize(&self) -> Result<(), HipError> {
+        let enqueued = self.enqueued.load(Ordering::Acquire);
         // SAFETY: the stream is alive.
-        unsafe { self.device.hip().stream_synchronize(self.raw) }
+        unsafe { self.device.hip().stream_synchronize(self.raw) }?;
+        self.done.fetch_max(enqueued, Ordering::AcqRel);
+        Ok(())
     }
 }
 
@@ -75,8 +91,7 @@ impl Stream {
         let mut raw = ptr::null_mut();
         // SAFETY: the place is ours.
         unsafe { device.hip().stream_create_with_flags(&mut raw, StreamFlags::NON_BLOCKING) }?;
-        let inner = StreamInner { device: device.clone(), raw, is_owned: true };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self::of(device, raw, true))
     }
 
     /// A caller's queue, which stays his. Null is the default stream, which cannot be captured.
@@ -87,8 +102,19 @@ impl Stream {
     /// Buffers and graphs that were used on it may live longer than it does.
     #[must_use]
     pub unsafe fn borrowed(device: &Device, raw: hipStream_t) -> Self {
-        let inner = StreamInner { device: device.clone(), raw, is_owned: false };
+        Self::of(device, raw, false)
+    }
+
+    fn of(device: &Device, raw: hipStream_t, is_owned: bool) -> Self {
+        let (enqueued, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        let inner = StreamInner { device: device.clone(), raw, is_owned, enqueued, done };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether both are the same queue.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The device.
@@ -258,6 +284,27 @@ impl Stream {
 }
 
 impl Stream {
+    /// Fills bytes at an address of the device, without a wait.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes of the device lie there until that is done.
+    pub unsafe fn fill_address(
+        &self,
+        address: usize,
+        n_bytes: usize,
+        byte: u8,
+    ) -> Result<(), HipError> {
+        let (to, value) = (ptr::without_provenance_mut(address), i32::from(byte));
+        let _pinned = self.device().pin()?;
+        // SAFETY: the caller vouches for the range.
+        unsafe { self.device().hip().memset_async(to, value, n_bytes, self.raw()) }
+    }
+
     /// Copies between two addresses without a wait; `kind` says which of them are the device's.
     ///
     /// # Errors

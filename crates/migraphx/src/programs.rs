@@ -1,6 +1,6 @@
 //! Programs in memory: one for each bucket, in as many instances as were asked for.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hip_sys::{Fault, HipError};
 use hipgraph::{Event, LedgerError, Stream};
@@ -10,9 +10,9 @@ use shapeyard_core::{Extents, Signature, SymbolId};
 
 use crate::ID;
 use crate::compile::Traits;
-use crate::device::{Gpu, ProgramAccount, Resident};
+use crate::device::{Account, GiveUp, Gpu, Kept, Patience};
 use crate::feed::{Feed, FeedError};
-use crate::native::{Migraphx, Program, ValueShape};
+use crate::native::{Migraphx, NativeError, Program, ValueShape};
 use crate::options::{Padding, Target};
 use crate::roles;
 
@@ -37,6 +37,8 @@ pub(crate) struct BucketProgram {
     /// Whether a row's answer is the same wherever it stands, and can be put together with others.
     pub(crate) can_split: bool,
     pub(crate) inputs: Vec<(String, ValueShape)>,
+    /// The parameters that say where outputs belong, on a device: each with the output's position.
+    pub(crate) output_places: Vec<(usize, String, ValueShape)>,
     pub(crate) library: &'static Migraphx,
     target: Target,
     artifact: Artifact,
@@ -47,7 +49,7 @@ pub(crate) struct BucketProgram {
 #[derive(Debug)]
 struct Copy {
     instance: Arc<Mutex<Instance>>,
-    account: Option<ProgramAccount>,
+    account: Option<Account>,
 }
 
 /// One copy of a program. Runs of one copy never overlap, since they share its scratch memory.
@@ -66,6 +68,8 @@ struct Side {
     gpu: Arc<Gpu>,
     /// Marks the end of the last run.
     ended: Event,
+    /// Where that was, so that the same stream need not wait for itself.
+    last: Option<Stream>,
 }
 
 /// Why a run gave nothing.
@@ -73,8 +77,8 @@ struct Side {
 pub(crate) enum ProgramError {
     #[error(transparent)]
     Feed(#[from] FeedError),
-    #[error(transparent)]
-    Reload(BackendError),
+    #[error("the program for {wanted} cannot be loaded again")]
+    Reload { wanted: Bucket, source: BackendError },
     #[error(transparent)]
     Hip(#[from] HipError),
     #[error(transparent)]
@@ -105,7 +109,7 @@ impl BucketProgram {
             .map_err(|symbol| damaged(format!("the model has no symbol `{symbol}`")))?;
         crate::specialise::check_bucket(setting.signature, &artifact.bucket).map_err(damaged)?;
         let extents = setting.signature.extents(&artifact.bucket);
-        let (first, Shapes { inputs, outputs }) = Copy::load(setting, artifact, 0)?;
+        let (first, Shapes { inputs, outputs, output_places }) = Copy::load(setting, artifact, 0)?;
         let feed = Feed::new(
             setting.signature,
             &extents,
@@ -125,6 +129,7 @@ impl BucketProgram {
             can_split: traits.can_split && feed.can_split(),
             feed,
             inputs,
+            output_places,
             library: setting.library,
             target: setting.target,
             artifact: artifact.clone(),
@@ -143,9 +148,9 @@ impl BucketProgram {
         })
     }
 
-    /// Keeps a lane's instance in the device's memory; nothing where it is in the host's.
-    pub(crate) fn keep_resident(&self, lane: usize) -> Result<Option<Resident<'_>>, ProgramError> {
-        Ok(self.copy(lane).account.as_ref().map(ProgramAccount::keep).transpose()?)
+    /// The account of a lane's instance; none where it is in the host's memory.
+    pub(crate) fn account(&self, lane: usize) -> Option<&Account> {
+        self.copy(lane).account.as_ref()
     }
 
     fn copy(&self, lane: usize) -> &Copy {
@@ -175,19 +180,55 @@ impl Copy {
         setting: &Setting<'_>,
         artifact: &Artifact,
     ) -> Result<(Self, Shapes), BackendError> {
-        let account = gpu.memory().open(artifact.n_bytes).map_err(no_room)?;
+        let account = gpu.memory().account(artifact.n_bytes);
         let _pinned = gpu.device().pin().map_err(device_failed)?;
-        let (before, _) = gpu.device().memory().map_err(device_failed)?;
-        let program = load(setting.library, setting.target, artifact)?;
-        let (after, _) = gpu.device().memory().map_err(device_failed)?;
+        // Where it turns out not to fit beside what runs are using, it is loaded again once there is room for
+        // the size that it turned out to have.
+        let loaded = match measured_load(gpu, setting, artifact, &account)? {
+            Err(LedgerError::InUse { .. }) => measured_load(gpu, setting, artifact, &account)?,
+            loaded => loaded,
+        };
+        let (kept, program) = loaded.map_err(no_room)?;
         let shapes = Shapes::of(&program, artifact)?;
         let ended = Event::new(gpu.device()).map_err(device_failed)?;
-        let side = Side { gpu: Arc::clone(gpu), ended };
+        let side = Side { gpu: Arc::clone(gpu), ended, last: None };
         let instance = Arc::new(Mutex::new(Instance::new(program, Some(side))));
-        let taken = before.saturating_sub(after) as u64;
-        account.loaded(&instance, taken.max(artifact.n_bytes)).map_err(no_room)?;
+        let owner: Arc<dyn GiveUp> = Arc::<Mutex<Instance>>::clone(&instance);
+        account.belongs_to(Arc::downgrade(&owner));
+        drop(kept);
         Ok((Self { instance, account: Some(account) }, shapes))
     }
+}
+
+/// Loads a program whose size on the device is not known before. Nothing is left of one that does not fit.
+fn measured_load(
+    gpu: &Gpu,
+    setting: &Setting<'_>,
+    artifact: &Artifact,
+    account: &Account,
+) -> Result<Result<(Kept, Program), LedgerError>, BackendError> {
+    let memory = gpu.memory();
+    let kept = match memory.keep([Some(account), None], Patience::Wait) {
+        Ok(kept) => kept,
+        Err(error) => return Ok(Err(error)),
+    };
+    let expected = account.n_bytes();
+    let ask = || {
+        let before = memory.free().map_err(device_failed)?;
+        let program = load(setting.library, setting.target, artifact)?;
+        let after = memory.free().map_err(device_failed)?;
+        Ok((program, before.saturating_sub(after)))
+    };
+    let (program, taken) = memory.take(ask, |_: &BackendError| gpu.is_short_of(expected))?;
+    memory.count_load();
+    let n_bytes = taken.max(expected);
+    account.set_n_bytes(n_bytes);
+    if let Err(error) = account.grow(n_bytes - expected) {
+        drop(program);
+        account.close();
+        return Ok(Err(error));
+    }
+    Ok(Ok((kept, program)))
 }
 
 fn no_room(error: LedgerError) -> BackendError {
@@ -210,13 +251,16 @@ fn device_failed(error: HipError) -> BackendError {
 struct Shapes {
     inputs: Vec<(String, ValueShape)>,
     outputs: Vec<ValueShape>,
+    output_places: Vec<(usize, String, ValueShape)>,
 }
 
 impl Shapes {
     fn of(program: &Program, artifact: &Artifact) -> Result<Self, BackendError> {
-        let shapes =
-            program.inputs().and_then(|inputs| Ok(Self { inputs, outputs: program.outputs()? }));
-        shapes.map_err(|error| BackendError::Artifact {
+        let shapes = || {
+            let (inputs, outputs) = (program.inputs()?, program.outputs()?);
+            Ok::<_, NativeError>(Self { inputs, outputs, output_places: program.output_places()? })
+        };
+        shapes().map_err(|error| BackendError::Artifact {
             path: artifact.payload.clone(),
             reason: error.to_string(),
         })
@@ -228,14 +272,12 @@ impl Instance {
         Self { program: Some(program), generation: 0, side }
     }
 
-    /// The program, loaded anew if it was given up.
+    /// The program, loaded anew if it was given up. Whoever calls keeps its account, if it has one.
     pub(crate) fn ready(&mut self, of: &BucketProgram) -> Result<&mut Program, ProgramError> {
         match &mut self.program {
             Some(program) => Ok(program),
             empty @ None => {
-                let _pinned = self.side.as_ref().map(|side| side.gpu.device().pin()).transpose()?;
-                let program =
-                    load(of.library, of.target, &of.artifact).map_err(ProgramError::Reload)?;
+                let program = load_again(of, self.side.as_ref())?;
                 self.generation += 1;
                 Ok(empty.insert(program))
             }
@@ -247,14 +289,24 @@ impl Instance {
         self.generation
     }
 
-    /// Lets a stream wait for the last run, which may be on another.
+    /// Lets a stream wait for the last run, if that is on another.
     pub(crate) fn wait_for_last(&self, stream: &Stream) -> Result<(), HipError> {
-        self.side.as_ref().map_or(Ok(()), |side| stream.wait(&side.ended))
+        match &self.side {
+            Some(Side { last: Some(last), ended, .. }) if !last.is_same(stream) => {
+                stream.wait(ended)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Marks the end of what was given to a stream.
-    pub(crate) fn mark_end(&self, stream: &Stream) -> Result<(), HipError> {
-        self.side.as_ref().map_or(Ok(()), |side| side.ended.record(stream))
+    pub(crate) fn mark_end(&mut self, stream: &Stream) -> Result<(), HipError> {
+        let Some(side) = &mut self.side else { return Ok(()) };
+        side.ended.record(stream)?;
+        if side.last.as_ref().is_none_or(|last| !last.is_same(stream)) {
+            side.last = Some(stream.clone());
+        }
+        Ok(())
     }
 
     /// Gives the program up, after its last run.
@@ -270,10 +322,30 @@ impl Instance {
     }
 }
 
+impl GiveUp for Mutex<Instance> {
+    fn give_up(&self) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).discard();
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// Loads a program that has been here before.
+fn load_again(of: &BucketProgram, side: Option<&Side>) -> Result<Program, ProgramError> {
+    let load = || load(of.library, of.target, &of.artifact);
+    let loaded = match side {
+        None => load(),
+        Some(Side { gpu, .. }) => {
+            let _pinned = gpu.device().pin()?;
+            gpu.memory().count_load();
+            gpu.memory().take(load, |_| gpu.is_short_of(of.artifact.n_bytes))
+        }
+    };
+    loaded.map_err(|source| ProgramError::Reload { wanted: of.bucket.clone(), source })
 }
 
 /// The library notices no damage and crashes on some, so it never sees a file that was not checked.

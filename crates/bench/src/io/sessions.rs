@@ -32,6 +32,11 @@ const CHAIN: &str = "chain.onnx";
 const CHAIN_ROWS: usize = 256;
 /// Runs before a program is captured by hand.
 const N_WARM: usize = 3;
+/// What requests in portions run: much to gather, little to compute.
+const MANY: &str = "many_inputs.onnx";
+/// Rows of its program, and portions of a request.
+const MANY_ROWS: usize = 256;
+const N_PORTIONS: usize = 8;
 /// What many sessions run, the rows of its programs, and the most rows of a request.
 const DENSE: &str = "dense.onnx";
 const DENSE_ROWS: [usize; 3] = [1, 4, 16];
@@ -160,6 +165,41 @@ pub(super) fn one(lab: &Lab, programs: &Programs, n: (usize, usize)) -> Result<[
         Goal::at_most("a session's run, over the raw calls", 1.1, ratio(&session_time, 1, 0)),
     ];
     Ok([device_time, session_time])
+}
+
+/// A request that is split: the next portion is gathered and the last is drained while the device works. Beside
+/// it as many requests, each waited for.
+pub(super) fn portions(programs: &Programs, n: (usize, usize)) -> Result<Contest> {
+    let compiled = programs.compile(MANY, &[MANY_ROWS])?;
+    let executable = programs.load(&compiled, 1)?;
+    let signature = executable.signature();
+    let [whole, portion] = [MANY_ROWS * N_PORTIONS, MANY_ROWS];
+    let [whole, portion] = [with_rows(whole), with_rows(portion)];
+    let [whole, portion] = [inputs(signature, &whole, 1)?, inputs(signature, &portion, 1)?];
+    let [whole, portion] = [&whole, &portion]
+        .map(|tensors| tensors.iter().map(Tensor::view).collect::<Vec<TensorView<'_>>>());
+    let whole = Request::bind(signature, &whole)?;
+    let portion = Request::bind(signature, &portion)?;
+    let (mut one, mut other) = (session(&executable)?, session(&executable)?);
+    let (mut outputs, mut other_outputs) = (Outputs::new(), Outputs::new());
+    let mut callers = [
+        Caller::rival(format!("{N_PORTIONS} requests, each waited for"), || {
+            for _ in 0..N_PORTIONS {
+                other.run(&portion, &mut other_outputs)?;
+            }
+            Ok(())
+        }),
+        Caller::ours(format!("one request of {N_PORTIONS} portions"), 0, || {
+            let report = one.run(&whole, &mut outputs)?;
+            ensure!(report.n_pieces == N_PORTIONS, "it ran in {} portions", report.n_pieces);
+            Ok(())
+        }),
+    ];
+    let title = format!("{} rows of {MANY} in portions of {MANY_ROWS}", MANY_ROWS * N_PORTIONS);
+    let mut contest = calls::run("portions", &title, n, &mut callers)?;
+    contest.goals =
+        vec![Goal::at_most("one request, over one for each portion", 1.0, ratio(&contest, 1, 0))];
+    Ok(contest)
 }
 
 /// One of several contenders: sessions, each on a thread of its own during a round.

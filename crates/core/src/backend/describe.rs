@@ -154,6 +154,10 @@ pub struct DeviceReport {
     pub budget_bytes: u64,
     /// What they take now, in bytes.
     pub used_bytes: u64,
+    /// Programs that were loaded so far, the same one again included.
+    pub n_loads: u64,
+    /// Programs and buffers that made room for others so far.
+    pub n_evictions: u64,
     /// Whether runs are captured and replayed; if not, why.
     pub graphs: String,
     /// Where padding is made; if not on the device, why.

@@ -10,8 +10,8 @@ mod parameters;
 mod spread;
 mod tensor;
 
-pub(crate) use buffers::Buffers;
-pub(crate) use gpu::Gpu;
-pub(crate) use memory::{ProgramAccount, Resident};
+pub(crate) use buffers::{Buffers, Layouts};
+pub(crate) use gpu::{Gpu, enter};
+pub(crate) use memory::{Account, GiveUp, Kept, Patience};
 pub(crate) use parameters::Parameters;
 pub use tensor::{DeviceTensor, DeviceTensorError};

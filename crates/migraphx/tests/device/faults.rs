@@ -4,7 +4,7 @@ use shapeyard_core::RunError;
 use shapeyard_core::backend::{Backend as _, Status};
 use shapeyard_migraphx::{DeviceOptions, MigraphxBackend, Target};
 
-use crate::common::{Double, Pair, assert_same, gpu, inputs, options, run, shape};
+use crate::common::{Double, Pair, assert_same, gpu, gpu_report, inputs, options, run, shape};
 
 #[test]
 fn pitfall_64_after_a_run_that_failed_the_next_ones_answer_on_every_lane() {
@@ -47,12 +47,17 @@ fn pitfall_57_a_program_that_cannot_be_captured_answers_without_graphs() {
     let Some(backend) = gpu("spoilt captures", DeviceOptions::default()) else { return };
     let pair = Pair::load(&backend, "dense.onnx", &[shape([("batch", 4)])]);
     let [mut device, mut host] = pair.sessions();
-    for seed in 0..8 {
+    let before = gpu_report(&backend).n_loads;
+    for seed in 0..200 {
         let inputs = inputs(&pair.gpu, &shape([("batch", 3)]), seed);
         let (report, found) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
         assert_same(&found, &run(&pair.host, host.as_mut(), &inputs).unwrap().1, "eager");
         assert!(!report.replayed);
     }
+    // A program is loaded anew after each try to capture it: in the third run, and after rests of 64 and of
+    // 128 runs.
+    let n_loads = gpu_report(&backend).n_loads - before;
+    assert!((1..=3).contains(&n_loads), "{n_loads} loads");
 }
 
 #[test]
