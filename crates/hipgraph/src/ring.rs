@@ -118,7 +118,9 @@ impl StagingRing {
     pub fn gather(&mut self, layout: &Layout, inputs: &[&[u8]]) -> Result<usize, GatherError> {
         let n_bytes = self.real_bytes(layout, inputs)?;
         self.send(0, n_bytes, |bytes| {
-            for (slot, input) in layout.slots().iter().zip(inputs) {
+            // Behind the last real byte there may be slots with nothing in them.
+            let inputs = layout.slots().iter().zip(inputs);
+            for (slot, input) in inputs.filter(|(_, input)| !input.is_empty()) {
                 bytes[slot.offset..slot.offset + input.len()].copy_from_slice(input);
             }
             Ok::<(), GatherError>(())

@@ -1,12 +1,12 @@
 //! Programs whose memory is a device's.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hipgraph::{Action, BindingMode as Mode, Device, LedgerError, Ran, Request, Stream};
 use shapeyard_core::backend::Outputs;
 use shapeyard_core::{BindingMode, Sent, StageTimes};
-use smallvec::SmallVec;
 
 use super::binding::{Binding, Ready};
 use super::enqueue::Enqueue;
@@ -20,11 +20,13 @@ pub(crate) struct DeviceLane {
     gpu: Arc<Gpu>,
     stream: Stream,
     bound: Vec<Binding>,
+    /// Empty between requests; kept to allocate nothing.
+    kept: KeptPrograms,
 }
 
 /// What a request keeps from making room for others until the stream was waited for, by the programs'
 /// numbers.
-type KeptPrograms = SmallVec<[(usize, Kept); 2]>;
+type KeptPrograms = Vec<(usize, Kept)>;
 
 /// A portion that was enqueued and whose answer was not drained yet.
 struct Flight<'a> {
@@ -44,7 +46,7 @@ struct Answer<'a> {
 impl DeviceLane {
     pub(crate) fn new(gpu: &Arc<Gpu>, number: usize) -> Result<Self, ProgramError> {
         let (stream, gpu) = (Stream::new(gpu.device())?, Arc::clone(gpu));
-        Ok(Self { number, gpu, stream, bound: Vec::new() })
+        Ok(Self { number, gpu, stream, bound: Vec::new(), kept: Vec::new() })
     }
 
     /// Runs the steps one after the other: while the device works on one, the next is gathered, and the one
@@ -268,9 +270,11 @@ impl Lane for DeviceLane {
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError> {
         let _pinned = self.gpu.device().pin()?;
-        let (start, mut kept) = (Instant::now(), KeptPrograms::new());
+        let (start, mut kept) = (Instant::now(), mem::take(&mut self.kept));
         let served = self.serve(work, &mut kept, &mut Answer { outputs, times });
         let served = self.settle(served);
+        kept.clear();
+        self.kept = kept;
         times.run += start.elapsed().saturating_sub(times.prepare + times.finish);
         served
     }
