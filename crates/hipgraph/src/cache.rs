@@ -110,6 +110,8 @@ pub enum EagerReason {
     Resting,
     /// A replay gave another answer than an eager run; this key has no graphs any more.
     Condemned,
+    /// It is to be captured, and captures are held off just now.
+    HeldOff,
     /// Graphs are off.
     Disabled,
 }
@@ -204,16 +206,24 @@ impl<K: Eq + Hash + Clone, G> Cache<K, G> {
         self.statistics
     }
 
-    /// What to do for a request, and the graphs that this made useless.
-    pub fn decide(&mut self, request: Request<'_, K>) -> (Decision, Vec<G>) {
+    /// What to do for a request, and the graphs that this made useless. `may_capture` is asked when it is to be
+    /// captured; if it may not be, the next request will be.
+    pub fn decide(
+        &mut self,
+        request: Request<'_, K>,
+        may_capture: impl FnOnce() -> bool,
+    ) -> (Decision, Vec<G>) {
         self.clock += 1;
         let mut useless = Vec::new();
-        let (mode, action) = if self.enabled {
+        let (mode, mut action) = if self.enabled {
             self.choose(request, &mut useless)
         } else {
             let mode = request.direct.map_or(BindingMode::Staged, |_| BindingMode::DirectBind);
             (mode, Action::Eager(EagerReason::Disabled))
         };
+        if action == Action::Capture && !may_capture() {
+            action = Action::Eager(EagerReason::HeldOff);
+        }
         self.statistics.count(action);
         (Decision { mode, action }, useless)
     }

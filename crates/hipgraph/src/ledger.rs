@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub struct Ledger<K> {
     budget: u64,
     accounts: BTreeMap<K, Account>,
+    /// Bytes of all accounts.
+    used: u64,
+    /// Bytes of those that are pinned.
+    pinned: u64,
     clock: u64,
 }
 
@@ -59,7 +63,7 @@ impl<K: Ord + Clone> Ledger<K> {
     /// A budget in bytes, none of it used.
     #[must_use]
     pub fn new(budget: u64) -> Self {
-        Self { budget, accounts: BTreeMap::new(), clock: 0 }
+        Self { budget, accounts: BTreeMap::new(), used: 0, pinned: 0, clock: 0 }
     }
 
     /// Bytes in all.
@@ -71,7 +75,7 @@ impl<K: Ord + Clone> Ledger<K> {
     /// Bytes of all accounts.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.accounts.values().map(|account| account.n_bytes).sum()
+        self.used
     }
 
     /// Bytes of one account.
@@ -80,18 +84,31 @@ impl<K: Ord + Clone> Ledger<K> {
         self.accounts.get(key).map(|account| account.n_bytes)
     }
 
-    /// Adds bytes to an account, which is opened for it, and closes others where that makes room. On
-    /// an error nothing has changed.
+    /// Gives an account so many bytes, more or less than it has. It is opened for that, and others are closed
+    /// where that makes room. On an error nothing has changed.
     ///
     /// # Errors
     ///
     /// [`LedgerError`], before any memory is asked of the device.
-    pub fn reserve(&mut self, key: &K, n_bytes: u64) -> Result<Reservation<K>, LedgerError> {
-        let wanted = self.bytes_of(key).unwrap_or(0).saturating_add(n_bytes);
-        let evicted = self.make_room(&[(key.clone(), 0)], wanted)?;
-        self.account(key, 0).n_bytes = wanted;
-        self.touch(key);
+    pub fn resize(&mut self, key: &K, n_bytes: u64) -> Result<Reservation<K>, LedgerError> {
+        let evicted = self.make_room(&[(key.clone(), n_bytes)], n_bytes)?;
+        let account = self.open(key, 0);
+        let before = std::mem::replace(&mut account.n_bytes, n_bytes);
+        let is_pinned = account.pins > 0;
+        self.used = self.used - before + n_bytes;
+        if is_pinned {
+            self.pinned = self.pinned - before + n_bytes;
+        }
         Ok(Reservation { evicted })
+    }
+
+    /// Pins all of these accounts for one run if all of them are open.
+    pub fn keep_open(&mut self, wanted: &[(K, u64)]) -> bool {
+        let is_open = wanted.iter().all(|(key, _)| self.accounts.contains_key(key));
+        if is_open {
+            wanted.iter().for_each(|(key, n_bytes)| self.pin(key, *n_bytes));
+        }
+        is_open
     }
 
     /// Pins all of these accounts for one run, and opens those that are closed with so many bytes. On an
@@ -104,36 +121,50 @@ impl<K: Ord + Clone> Ledger<K> {
     pub fn keep(&mut self, wanted: &[(K, u64)]) -> Result<Reservation<K>, LedgerError> {
         let bytes = wanted.iter().map(|(key, n_bytes)| self.bytes_of(key).unwrap_or(*n_bytes));
         let evicted = self.make_room(wanted, bytes.fold(0, u64::saturating_add))?;
-        for (key, n_bytes) in wanted {
-            self.account(key, *n_bytes).pins += 1;
-            self.touch(key);
-        }
+        wanted.iter().for_each(|(key, n_bytes)| self.pin(key, *n_bytes));
         Ok(Reservation { evicted })
     }
 
-    fn account(&mut self, key: &K, n_bytes: u64) -> &mut Account {
-        let new = Account { n_bytes, last_use: 0, pins: 0 };
-        self.accounts.entry(key.clone()).or_insert(new)
+    /// The account, opened if it was not, and used now.
+    fn open(&mut self, key: &K, n_bytes: u64) -> &mut Account {
+        self.clock += 1;
+        let (used, clock) = (&mut self.used, self.clock);
+        let account = self.accounts.entry(key.clone()).or_insert_with(|| {
+            *used += n_bytes;
+            Account { n_bytes, last_use: 0, pins: 0 }
+        });
+        account.last_use = clock;
+        account
     }
 
-    /// Marks an account as used now.
-    pub fn touch(&mut self, key: &K) {
-        self.clock += 1;
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.last_use = self.clock;
+    fn pin(&mut self, key: &K, n_bytes: u64) {
+        let account = self.open(key, n_bytes);
+        account.pins += 1;
+        if account.pins == 1 {
+            let n_bytes = account.n_bytes;
+            self.pinned += n_bytes;
         }
     }
 
     /// A run no longer uses an account that it [kept](Self::keep).
     pub fn unpin(&mut self, key: &K) {
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.pins = account.pins.saturating_sub(1);
+        let Some(account) = self.accounts.get_mut(key).filter(|account| account.pins > 0) else {
+            return;
+        };
+        account.pins -= 1;
+        if account.pins == 0 {
+            self.pinned -= account.n_bytes;
         }
     }
 
     /// Closes an account, and says how many bytes it had.
     pub fn close(&mut self, key: &K) -> u64 {
-        self.accounts.remove(key).map_or(0, |account| account.n_bytes)
+        let Some(account) = self.accounts.remove(key) else { return 0 };
+        self.used -= account.n_bytes;
+        if account.pins > 0 {
+            self.pinned -= account.n_bytes;
+        }
+        account.n_bytes
     }
 
     /// The account that would make room next.
@@ -154,10 +185,10 @@ impl<K: Ord + Clone> Ledger<K> {
         if wanted > budget {
             return Err(LedgerError::BeyondBudget { wanted, budget });
         }
-        let (mut others, mut pinned) = (0, 0);
-        for (_, account) in self.accounts.iter().filter(|(key, _)| !names(kept, key)) {
-            others += account.n_bytes;
-            pinned += if account.pins > 0 { account.n_bytes } else { 0 };
+        let (mut others, mut pinned) = (self.used, self.pinned);
+        for account in kept.iter().filter_map(|(key, _)| self.accounts.get(key)) {
+            others = others.saturating_sub(account.n_bytes);
+            pinned = pinned.saturating_sub(if account.pins > 0 { account.n_bytes } else { 0 });
         }
         let room = budget - wanted;
         if pinned > room {
@@ -187,10 +218,11 @@ mod tests {
     fn the_account_used_longest_ago_makes_room() {
         let mut ledger = Ledger::new(100);
         for key in ["a", "b", "c"] {
-            assert_eq!(ledger.reserve(&key, 30).unwrap().evicted, [""; 0]);
+            assert_eq!(ledger.resize(&key, 30).unwrap().evicted, [""; 0]);
         }
-        ledger.touch(&"a");
-        assert_eq!(ledger.reserve(&"d", 40).unwrap().evicted, ["b"]);
+        assert!(ledger.keep_open(&[("a", 30)]));
+        ledger.unpin(&"a");
+        assert_eq!(ledger.resize(&"d", 40).unwrap().evicted, ["b"]);
         assert_eq!(ledger.used(), 100);
         assert_eq!(ledger.oldest(), Some(&"c"));
     }
@@ -198,11 +230,13 @@ mod tests {
     #[test]
     fn an_account_never_makes_room_for_itself() {
         let mut ledger = Ledger::new(100);
-        let _ = ledger.reserve(&1, 60).unwrap();
-        assert_eq!(ledger.reserve(&1, 40).unwrap().evicted, [0; 0]);
+        let _ = ledger.resize(&1, 60).unwrap();
+        assert_eq!(ledger.resize(&1, 100).unwrap().evicted, [0; 0]);
         let error = LedgerError::BeyondBudget { wanted: 101, budget: 100 };
-        assert_eq!(ledger.reserve(&1, 1), Err(error));
+        assert_eq!(ledger.resize(&1, 101), Err(error));
         assert_eq!(ledger.bytes_of(&1), Some(100));
+        assert_eq!(ledger.resize(&1, 7).unwrap().evicted, [0; 0]);
+        assert_eq!(ledger.used(), 7);
     }
 
     #[test]
@@ -210,22 +244,23 @@ mod tests {
         let mut ledger = Ledger::new(100);
         assert_eq!(ledger.keep(&[(1, 60)]).unwrap().evicted, [0; 0]);
         let error = LedgerError::InUse { wanted: 50, pinned: 60, budget: 100 };
-        assert_eq!(ledger.reserve(&2, 50), Err(error));
+        assert_eq!(ledger.resize(&2, 50), Err(error));
         ledger.unpin(&1);
-        assert_eq!(ledger.reserve(&2, 50).unwrap().evicted, [1]);
+        assert_eq!(ledger.resize(&2, 50).unwrap().evicted, [1]);
     }
 
     #[test]
     fn a_run_keeps_all_that_it_needs_or_nothing() {
         let mut ledger = Ledger::new(100);
+        assert!(!ledger.keep_open(&[(1, 30)]));
         let _ = ledger.keep(&[(1, 30)]).unwrap();
-        let _ = ledger.reserve(&2, 50).unwrap();
+        let _ = ledger.resize(&2, 50).unwrap();
         let error = LedgerError::InUse { wanted: 90, pinned: 30, budget: 100 };
         assert_eq!(ledger.keep(&[(2, 50), (3, 40)]), Err(error));
         assert_eq!((ledger.bytes_of(&2), ledger.bytes_of(&3)), (Some(50), None));
         ledger.unpin(&1);
         // Nothing was pinned by the failure: both can make room now.
-        assert_eq!(ledger.reserve(&4, 100).unwrap().evicted, [1, 2]);
+        assert_eq!(ledger.resize(&4, 100).unwrap().evicted, [1, 2]);
         ledger.close(&4);
         let error = LedgerError::BeyondBudget { wanted: 101, budget: 100 };
         assert_eq!(ledger.keep(&[(5, 50), (6, 51)]), Err(error));
@@ -234,20 +269,22 @@ mod tests {
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        Reserve(u8, u64),
+        Resize(u8, u64),
         Keep([(u8, u64); 2]),
-        Touch(u8),
+        KeepOpen([(u8, u64); 2]),
         Unpin(u8),
         Close(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0_u8..6, 0_u64..60).prop_map(|(key, bytes)| Step::Reserve(key, bytes)),
+            4 => (0_u8..6, 0_u64..60).prop_map(|(key, bytes)| Step::Resize(key, bytes)),
             3 => (0_u8..6, 1_u8..6, 0_u64..60, 0_u64..60).prop_map(|(key, other, one, two)| {
                 Step::Keep([(key, one), ((key + other) % 6, two)])
             }),
-            1 => (0_u8..6).prop_map(Step::Touch),
+            2 => (0_u8..6, 1_u8..6).prop_map(|(key, other)| {
+                Step::KeepOpen([(key, 1), ((key + other) % 6, 1)])
+            }),
             3 => (0_u8..6).prop_map(Step::Unpin),
             1 => (0_u8..6).prop_map(Step::Close),
         ]
@@ -263,9 +300,8 @@ mod tests {
             for step in steps {
                 let before = ledger.clone();
                 let (wanted, answer) = match step {
-                    Step::Reserve(key, bytes) => {
-                        let all = before.bytes_of(&key).unwrap_or(0) + bytes;
-                        (vec![(key, all)], ledger.reserve(&key, bytes))
+                    Step::Resize(key, bytes) => {
+                        (vec![(key, bytes)], ledger.resize(&key, bytes))
                     }
                     Step::Keep(wanted) => {
                         let all = wanted.map(|(key, bytes)| {
@@ -277,8 +313,13 @@ mod tests {
                         }
                         (all.to_vec(), answer)
                     }
-                    Step::Touch(key) => {
-                        ledger.touch(&key);
+                    Step::KeepOpen(wanted) => {
+                        let are_open = wanted.iter().all(|(key, _)| before.bytes_of(key).is_some());
+                        prop_assert_eq!(ledger.keep_open(&wanted), are_open);
+                        if are_open {
+                            wanted.iter().for_each(|(key, _)| *pins.entry(*key).or_default() += 1);
+                        }
+                        prop_assert_eq!(ledger.used(), before.used());
                         continue;
                     }
                     Step::Unpin(key) => {
@@ -312,6 +353,11 @@ mod tests {
                     }
                 }
                 prop_assert!(ledger.used() <= ledger.budget());
+                let all = (0..6).filter_map(|key| ledger.bytes_of(&key)).sum::<u64>();
+                prop_assert_eq!(ledger.used(), all);
+                let pinned = (0..6).filter(|key| pins.get(key).is_some_and(|n| *n > 0));
+                let pinned = pinned.filter_map(|key| ledger.bytes_of(&key)).sum::<u64>();
+                prop_assert_eq!(ledger.pinned, pinned);
             }
         }
     }

@@ -9,6 +9,7 @@ use hip_sys::HipError;
 
 use crate::cache::{Action, BindingMode, Cache, Decision, Request, Settings, Statistics};
 use crate::deny::{DenialReason, denial_of};
+use crate::gate;
 use crate::graph::{CaptureError, ExecutableGraph};
 use crate::stream::Stream;
 
@@ -150,6 +151,14 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         self.cache.statistics()
     }
 
+    /// Nodes of the graphs of a key.
+    #[must_use]
+    pub fn n_nodes(&self, key: &K) -> usize {
+        let modes = [BindingMode::DirectBind, BindingMode::Staged];
+        let graphs = modes.into_iter().filter_map(|mode| self.cache.graph(key, mode));
+        graphs.map(ExecutableGraph::n_nodes).sum()
+    }
+
     /// Drops every graph of a key, after its last launch, and what is known about it: its program is gone.
     pub fn remove(&mut self, key: &K) {
         drop(self.cache.remove(key));
@@ -184,34 +193,13 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         request: Request<'_, K>,
         work: &mut W,
     ) -> Result<Ran, RunError<W::Error>> {
-        let decision = self.decide(request);
-        // SAFETY: the caller vouches for the addresses.
-        unsafe { self.perform(decision, request, work) }
-    }
-
-    /// What [`perform`](Self::perform) has to do for a request. Each decision is for one run.
-    pub fn decide(&mut self, request: Request<'_, K>) -> Decision {
-        let (decision, useless) = self.cache.decide(request);
+        let mut gate = None;
+        let (decision, useless) = self.cache.decide(request, || {
+            gate = gate::try_enter();
+            gate.is_some()
+        });
         // A graph waits for its last launch as it goes.
         drop(useless);
-        decision
-    }
-
-    /// The second half of [`run`](Self::run), for whoever wants to know what is done before it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`run`](Self::run).
-    ///
-    /// # Safety
-    ///
-    /// As [`run`](Self::run), and the decision is the last one of this runner, for the same request.
-    pub unsafe fn perform<W: Work>(
-        &mut self,
-        decision: Decision,
-        request: Request<'_, K>,
-        work: &mut W,
-    ) -> Result<Ran, RunError<W::Error>> {
         let Decision { mode, action } = decision;
         work.prepare(&self.stream, mode).map_err(RunError::Work)?;
         let failure = match action {
@@ -243,7 +231,7 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         mode: BindingMode,
         work: &mut W,
     ) -> Result<Option<String>, RunError<W::Error>> {
-        match self.stream.capture(|stream| work.enqueue(stream, mode)) {
+        match self.stream.capture_alone(|stream| work.enqueue(stream, mode)) {
             Ok((mut graph, ())) => {
                 work.kept().into_iter().for_each(|value| graph.keep(value));
                 let addresses = match mode {

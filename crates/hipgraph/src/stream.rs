@@ -11,6 +11,7 @@ use hip_sys::{
 
 use crate::buffer::{DeviceBuffer, PinnedBuffer, checked_range};
 use crate::device::Device;
+use crate::gate::hold_off_captures;
 
 /// A queue of a device. Copies of the value are the same queue.
 #[derive(Debug, Clone)]
@@ -109,6 +110,12 @@ impl Stream {
         let (enqueued, done) = (AtomicU64::new(0), AtomicU64::new(0));
         let inner = StreamInner { device: device.clone(), raw, is_owned, enqueued, done };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A mark behind what was enqueued so far, which costs the device nothing.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { stream: self.clone(), number: self.inner.note() }
     }
 
     /// Whether both are the same queue.
@@ -326,6 +333,42 @@ impl Stream {
         let _pinned = self.device().pin()?;
         // SAFETY: the caller vouches for both ranges.
         unsafe { self.device().hip().memcpy_async(to, from, n_bytes, kind, self.raw()) }
+    }
+}
+
+/// A mark in a stream that only the host can wait for. It is known to have passed once the stream was
+/// [waited for](Stream::synchronize) by whoever.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    stream: Stream,
+    number: u64,
+}
+
+impl Stamp {
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Moves the mark behind what was enqueued on its stream so far.
+    pub fn renew(&mut self) {
+        self.number = self.stream.inner.note();
+    }
+
+    /// Waits until the mark has passed: where that is not known, for the end of the stream, and before for
+    /// captures, which that would spoil. Not to be called by a thread that captures.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers, which may be about any earlier work.
+    pub fn wait(&self) -> Result<(), HipError> {
+        let inner = &self.stream.inner;
+        if inner.done.load(Ordering::Acquire) >= self.number {
+            return Ok(());
+        }
+        let (_pinned, _held_off) = (inner.device.pin()?, hold_off_captures());
+        inner.synchronize()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hip_sys::{Fault, HipError};
+use hip_sys::HipError;
 
 use crate::device::Device;
 use crate::stream::{Event, Stream, StreamInner};
@@ -64,7 +64,7 @@ impl Uses {
         device.beside_captures(|| {
             match self.wait() {
                 // After a kernel's fault nothing runs any more.
-                Err(error) if is_lost(error.fault) => (),
+                Err(error) if error.fault.is_end_of_work() => (),
                 answer => answer?,
             }
             free()
@@ -108,8 +108,4 @@ impl Locked<'_> {
         self.list.push(Use::Event(event));
         Ok(())
     }
-}
-
-fn is_lost(fault: Fault) -> bool {
-    matches!(fault, Fault::IllegalAddress | Fault::LaunchFailure | Fault::Deinitialized)
 }

@@ -1,16 +1,17 @@
 //! Programs in memory: one for each bucket, in as many instances as were asked for.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hip_sys::{Fault, HipError};
-use hipgraph::{Event, LedgerError, Stream};
+use hipgraph::{Event, LedgerError, Stamp, Stream, hold_off_captures};
 use shapeyard_core::backend::{Artifact, BackendError};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Extents, Signature, SymbolId};
 
 use crate::ID;
 use crate::compile::Traits;
-use crate::device::{Account, GiveUp, Gpu, Kept, Patience};
+use crate::device::{Account, GiveUp, Gpu, Kept, Layouts, Patience};
 use crate::feed::{Feed, FeedError};
 use crate::native::{Migraphx, NativeError, Program, ValueShape};
 use crate::options::{Padding, Target};
@@ -49,6 +50,7 @@ pub(crate) struct BucketProgram {
 #[derive(Debug)]
 struct Copy {
     instance: Arc<Mutex<Instance>>,
+    /// Goes last: the bytes are free in the account once they are on the device.
     account: Option<Account>,
 }
 
@@ -66,10 +68,12 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 struct Side {
     gpu: Arc<Gpu>,
-    /// Marks the end of the last run.
+    /// Where the last run was given to the device.
+    last: Option<Stamp>,
+    /// Marks the end of the last run, where other lanes run this copy too: the device waits for it.
     ended: Event,
-    /// Where that was, so that the same stream need not wait for itself.
-    last: Option<Stream>,
+    is_marked: bool,
+    n_lanes: usize,
 }
 
 /// Why a run gave nothing.
@@ -123,7 +127,7 @@ impl BucketProgram {
         for number in 1..n {
             copies.push(Copy::load(setting, artifact, number)?.0);
         }
-        Ok(Self {
+        let program = Self {
             bucket: artifact.bucket.clone(),
             extents,
             can_split: traits.can_split && feed.can_split(),
@@ -134,7 +138,29 @@ impl BucketProgram {
             target: setting.target,
             artifact: artifact.clone(),
             copies,
-        })
+        };
+        program.check_room(setting.gpus)?;
+        Ok(program)
+    }
+
+    /// A program that fits, but not with its buffers, would fail every request.
+    fn check_room(&self, gpus: &[Arc<Gpu>]) -> Result<(), BackendError> {
+        for (copy, gpu) in self.copies.iter().zip(gpus.iter().cycle()) {
+            let layouts = Layouts::of(gpu, self).map_err(|error| BackendError::Artifact {
+                path: self.artifact.payload.clone(),
+                reason: error.to_string(),
+            })?;
+            let program = copy.account.as_ref().map_or(0, Account::n_bytes);
+            let wanted = program + layouts.device_bytes() as u64;
+            let (_, budget) = gpu.memory().used();
+            if wanted > budget {
+                let reason = format!(
+                    "{wanted} bytes of a program and its buffers do not fit into a budget of {budget}"
+                );
+                return Err(BackendError::DeviceMemory { backend: ID, reason });
+            }
+        }
+        Ok(())
     }
 
     /// The instance that a lane runs, alone while it has it.
@@ -143,7 +169,7 @@ impl BucketProgram {
             // A thread died in the middle of a run; nobody knows in what state the program is.
             self.copy(lane).instance.clear_poison();
             let mut held = poisoned.into_inner();
-            held.discard();
+            held.fail();
             held
         })
     }
@@ -181,7 +207,6 @@ impl Copy {
         artifact: &Artifact,
     ) -> Result<(Self, Shapes), BackendError> {
         let account = gpu.memory().account(artifact.n_bytes);
-        let _pinned = gpu.device().pin().map_err(device_failed)?;
         // Where it turns out not to fit beside what runs are using, it is loaded again once there is room for
         // the size that it turned out to have.
         let loaded = match measured_load(gpu, setting, artifact, &account)? {
@@ -191,7 +216,8 @@ impl Copy {
         let (kept, program) = loaded.map_err(no_room)?;
         let shapes = Shapes::of(&program, artifact)?;
         let ended = Event::new(gpu.device()).map_err(device_failed)?;
-        let side = Side { gpu: Arc::clone(gpu), ended, last: None };
+        let gpu = Arc::clone(gpu);
+        let side = Side { gpu, last: None, ended, is_marked: false, n_lanes: 0 };
         let instance = Arc::new(Mutex::new(Instance::new(program, Some(side))));
         let owner: Arc<dyn GiveUp> = Arc::<Mutex<Instance>>::clone(&instance);
         account.belongs_to(Arc::downgrade(&owner));
@@ -207,28 +233,50 @@ fn measured_load(
     artifact: &Artifact,
     account: &Account,
 ) -> Result<Result<(Kept, Program), LedgerError>, BackendError> {
-    let memory = gpu.memory();
-    let kept = match memory.keep([Some(account), None], Patience::Wait) {
+    let kept = match gpu.memory().keep([Some(account), None], Patience::Wait) {
         Ok(kept) => kept,
         Err(error) => return Ok(Err(error)),
     };
-    let expected = account.n_bytes();
-    let ask = || {
-        let before = memory.free().map_err(device_failed)?;
-        let program = load(setting.library, setting.target, artifact)?;
-        let after = memory.free().map_err(device_failed)?;
-        Ok((program, before.saturating_sub(after)))
-    };
-    let (program, taken) = memory.take(ask, |_: &BackendError| gpu.is_short_of(expected))?;
-    memory.count_load();
-    let n_bytes = taken.max(expected);
-    account.set_n_bytes(n_bytes);
-    if let Err(error) = account.grow(n_bytes - expected) {
-        drop(program);
+    let (program, taken) =
+        load_on(gpu, (setting.library, setting.target, artifact), account.n_bytes())?;
+    // Less than before is no news: the device gives memory in pieces.
+    let n_bytes = taken.max(account.n_bytes());
+    if let Err(error) = account.resize(n_bytes) {
+        drop_program(program);
         account.close();
+        account.expect(n_bytes);
         return Ok(Err(error));
     }
     Ok(Ok((kept, program)))
+}
+
+/// Loads a program on a device, and says what it takes there; so much is expected. Captures wait: the library
+/// waits for the device in the middle.
+fn load_on(
+    gpu: &Gpu,
+    (library, target, artifact): (&'static Migraphx, Target, &Artifact),
+    expected: u64,
+) -> Result<(Program, u64), BackendError> {
+    artifact.verify()?;
+    let _pinned = gpu.device().pin().map_err(device_failed)?;
+    let memory = gpu.memory();
+    let loaded = memory.load(expected, || {
+        let _held_off = hold_off_captures();
+        Program::load(library, target, &artifact.payload)
+    });
+    loaded.map_err(|error| {
+        if memory.is_short_of(expected) {
+            let reason = format!("a program of {expected} bytes could not be loaded: {error}");
+            return BackendError::DeviceMemory { backend: ID, reason };
+        }
+        load_failed(&error)
+    })
+}
+
+/// Destroys a program, for which the library waits for the device.
+fn drop_program(program: Program) {
+    let _held_off = hold_off_captures();
+    drop(program);
 }
 
 fn no_room(error: LedgerError) -> BackendError {
@@ -272,12 +320,17 @@ impl Instance {
         Self { program: Some(program), generation: 0, side }
     }
 
-    /// The program, loaded anew if it was given up. Whoever calls keeps its account, if it has one.
-    pub(crate) fn ready(&mut self, of: &BucketProgram) -> Result<&mut Program, ProgramError> {
+    /// The program, loaded anew if it was given up. Whoever calls keeps its account of so many bytes, if it has
+    /// one.
+    pub(crate) fn ready(
+        &mut self,
+        of: &BucketProgram,
+        n_bytes: u64,
+    ) -> Result<&mut Program, ProgramError> {
         match &mut self.program {
             Some(program) => Ok(program),
             empty @ None => {
-                let program = load_again(of, self.side.as_ref())?;
+                let program = load_again(of, self.side.as_ref(), n_bytes)?;
                 self.generation += 1;
                 Ok(empty.insert(program))
             }
@@ -289,12 +342,20 @@ impl Instance {
         self.generation
     }
 
+    /// One more lane will run this copy.
+    pub(crate) fn join(&mut self) {
+        if let Some(side) = &mut self.side {
+            side.n_lanes += 1;
+        }
+    }
+
     /// Lets a stream wait for the last run, if that is on another.
     pub(crate) fn wait_for_last(&self, stream: &Stream) -> Result<(), HipError> {
         match &self.side {
-            Some(Side { last: Some(last), ended, .. }) if !last.is_same(stream) => {
-                stream.wait(ended)
-            }
+            Some(Side { last: Some(last), .. }) if last.stream().is_same(stream) => Ok(()),
+            Some(Side { ended, is_marked: true, .. }) => stream.wait(ended),
+            // It was marked for nobody while there was one lane.
+            Some(Side { last: Some(last), .. }) => last.wait(),
             _ => Ok(()),
         }
     }
@@ -302,23 +363,38 @@ impl Instance {
     /// Marks the end of what was given to a stream.
     pub(crate) fn mark_end(&mut self, stream: &Stream) -> Result<(), HipError> {
         let Some(side) = &mut self.side else { return Ok(()) };
-        side.ended.record(stream)?;
-        if side.last.as_ref().is_none_or(|last| !last.is_same(stream)) {
-            side.last = Some(stream.clone());
+        match &mut side.last {
+            Some(last) if last.stream().is_same(stream) => last.renew(),
+            last => *last = Some(stream.stamp()),
         }
-        Ok(())
+        side.is_marked = side.n_lanes > 1;
+        if side.is_marked { side.ended.record(stream) } else { Ok(()) }
     }
 
-    /// Gives the program up, after its last run.
+    /// Gives the program up. On a device its last run has ended: whoever ran it has waited for his stream, or
+    /// after a failure for the device.
     pub(crate) fn discard(&mut self) {
-        let Some(side) = &self.side else {
-            self.program = None;
-            return;
-        };
-        // A device that is lost runs nothing any more.
-        let _lost = side.ended.synchronize();
-        let _pinned = side.gpu.device().pin();
-        self.program = None;
+        let Some(program) = self.program.take() else { return };
+        match &self.side {
+            None => drop(program),
+            Some(side) => {
+                let _pinned = side.gpu.device().pin();
+                drop_program(program);
+            }
+        }
+    }
+
+    /// Gives up a program whose run failed: some releases leave it unusable then, or bound to the stream of that
+    /// run, and with work on queues of its own that nobody else can wait for.
+    pub(crate) fn fail(&mut self) {
+        let waited = self.side.as_ref().map_or(Ok(()), |side| side.gpu.device().synchronize());
+        match waited {
+            Err(error) if !error.fault.is_end_of_work() => {
+                // A leak is better than memory that the device still works on.
+                mem::forget(self.program.take());
+            }
+            _ => self.discard(),
+        }
     }
 }
 
@@ -335,14 +411,15 @@ impl Drop for Instance {
 }
 
 /// Loads a program that has been here before.
-fn load_again(of: &BucketProgram, side: Option<&Side>) -> Result<Program, ProgramError> {
-    let load = || load(of.library, of.target, &of.artifact);
+fn load_again(
+    of: &BucketProgram,
+    side: Option<&Side>,
+    n_bytes: u64,
+) -> Result<Program, ProgramError> {
     let loaded = match side {
-        None => load(),
+        None => load(of.library, of.target, &of.artifact),
         Some(Side { gpu, .. }) => {
-            let _pinned = gpu.device().pin()?;
-            gpu.memory().count_load();
-            gpu.memory().take(load, |_| gpu.is_short_of(of.artifact.n_bytes))
+            load_on(gpu, (of.library, of.target, &of.artifact), n_bytes).map(|(program, _)| program)
         }
     };
     loaded.map_err(|source| ProgramError::Reload { wanted: of.bucket.clone(), source })
@@ -355,9 +432,9 @@ fn load(
     artifact: &Artifact,
 ) -> Result<Program, BackendError> {
     artifact.verify()?;
-    Program::load(library, target, &artifact.payload).map_err(|error| BackendError::Library {
-        backend: ID,
-        what: "load a program",
-        message: error.to_string(),
-    })
+    Program::load(library, target, &artifact.payload).map_err(|error| load_failed(&error))
+}
+
+fn load_failed(error: &NativeError) -> BackendError {
+    BackendError::Library { backend: ID, what: "load a program", message: error.to_string() }
 }

@@ -253,6 +253,9 @@ fn is_refusal(error: &RunError) -> bool {
 fn failed(error: ProgramError) -> RunError {
     let out_of_memory = |reason: String| RunError::DeviceMemory { backend: ID, reason };
     let message = match error {
+        ProgramError::Reload { source: BackendError::DeviceMemory { reason, .. }, .. } => {
+            return out_of_memory(reason);
+        }
         ProgramError::Reload { wanted, source } => {
             return RunError::Prepare { wanted, source: Arc::new(source) };
         }

@@ -160,6 +160,10 @@ pub struct DeviceReport {
     pub n_evictions: u64,
     /// Whether runs are captured and replayed; if not, why.
     pub graphs: String,
+    /// Captures and replays that failed so far; the runs were answered without.
+    pub n_failed_graphs: u64,
+    /// Why the last of them did.
+    pub failed_graph: Option<String>,
     /// Where padding is made; if not on the device, why.
     pub padding: String,
 }

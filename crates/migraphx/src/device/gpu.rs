@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hip_sys::{Hip, HipError, PLATFORM_VARIABLE, Platform, SearchOptions};
 use hipgraph::{Device, Pinned, Runner, Settings, Stream, denial_of};
@@ -15,6 +15,17 @@ use crate::options::{DeviceOptions, Graphs};
 const DRIVER: &str = "/sys/module/amdgpu/version";
 /// Replays that are compared before a graph serves, where that was asked for.
 const N_CHECKS: u32 = 3;
+
+/// The part of what is free that is left to compiles, and to what libraries take by themselves, where nobody
+/// set a budget: one of so many.
+const KEPT_BACK: u64 = 16;
+
+/// Captures and replays that failed; the runs were answered all the same.
+#[derive(Debug, Default)]
+struct FailedGraphs {
+    n: u64,
+    last: Option<String>,
+}
 
 /// HIP's runtime.
 fn runtime() -> Result<Arc<Hip>, String> {
@@ -74,6 +85,7 @@ pub(crate) struct Gpu {
     graphs: Graphs,
     /// Why MIGraphX as it is set up cannot be captured.
     veto: Option<String>,
+    failed_graphs: Mutex<FailedGraphs>,
     spread: OnceLock<Result<Spread, String>>,
 }
 
@@ -113,11 +125,15 @@ impl Gpu {
 
     fn on(hip: &Arc<Hip>, index: usize, options: &DeviceOptions) -> Result<Self, String> {
         let device = open(hip, index)?;
-        let free = || device.memory().map(|(free, _)| free as u64);
+        let free_of = |device: &Device| device.memory().map(|(free, _)| free as u64);
+        let free = || free_of(&device).map(|free| free - free / KEPT_BACK);
         let budget = options.memory.map_or_else(free, Ok).map_err(|error| error.to_string())?;
-        let (memory, graphs) = (Memory::new(&device, budget), options.graphs);
+        let asked = device.clone();
+        let memory = Memory::new(budget, move || free_of(&asked).ok());
+        let graphs = options.graphs;
         let veto = veto(|name| env::var(name).ok());
-        Ok(Self { device, memory, graphs, veto, spread: OnceLock::new() })
+        let failed_graphs = Mutex::default();
+        Ok(Self { device, memory, graphs, veto, failed_graphs, spread: OnceLock::new() })
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -128,10 +144,11 @@ impl Gpu {
         &self.memory
     }
 
-    /// Whether the device has less than so many bytes for anybody. A library that fails for want of memory
-    /// does not always say so.
-    pub(crate) fn is_short_of(&self, n_bytes: u64) -> bool {
-        self.memory.free().is_ok_and(|free| free < n_bytes)
+    /// Takes down why a captured run did not serve, or was not captured.
+    pub(crate) fn note_failed_graph(&self, reason: &str) {
+        let mut failed = self.failed_graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.n += 1;
+        failed.last = Some(reason.to_owned());
     }
 
     /// The kernel that pads; without one the host does.
@@ -188,6 +205,7 @@ impl Gpu {
         let (free, total) = self.device.memory()?;
         let (hip, properties) = (self.device.hip(), self.device.properties());
         let ((used, budget), counts) = (self.memory.used(), self.memory.counts());
+        let failed_graphs = self.failed_graphs.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(DeviceReport {
             index: usize::try_from(self.device.index()).unwrap_or(0),
             name: properties.name.clone(),
@@ -203,6 +221,8 @@ impl Gpu {
             n_loads: counts.loads,
             n_evictions: counts.evictions,
             graphs: self.graphs(),
+            n_failed_graphs: failed_graphs.n,
+            failed_graph: failed_graphs.last.clone(),
             padding: match self.try_spread() {
                 Ok(_) => "on the device".to_owned(),
                 Err(reason) => format!("on the host: {reason}"),

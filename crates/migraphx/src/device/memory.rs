@@ -1,13 +1,13 @@
 //! The account of one device's memory, and who makes room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hip_sys::{Fault, HipError};
-use hipgraph::{Device, Ledger, LedgerError};
+use hipgraph::{Ledger, LedgerError};
 
 /// How long somebody waits for memory that runs are using. A run that holds its programs for longer than
 /// this is not expected to end soon.
@@ -16,18 +16,21 @@ const MOST_PATIENCE: Duration = Duration::from_secs(60);
 /// The account of one device's memory, in bytes.
 ///
 /// Every loaded program has an account, and so has what each lane keeps for it: its buffers and graphs.
-/// Who is not in use makes room for others, the one that was used longest ago first, and comes back
-/// when it is needed. Whoever needs memory that runs are using waits for them to end.
+/// What no run uses makes room for others, the one that was used longest ago first, and comes back when
+/// it is needed. Whoever needs memory that runs are using waits for them to end, one behind the other.
 ///
-/// Locks are taken in one order: an owner that is kept, `taking`, `books`, an owner that is not kept.
-#[derive(Debug)]
+/// Accounts are opened, and make room, only under `taking`, which is held as well while a program is loaded:
+/// so that what it takes can be measured, and so that nobody finds what is about to go. Locks are taken in
+/// one order: an owner that is kept, `taking`, then `books` or an owner that is not kept.
 pub(crate) struct Memory {
-    device: Device,
     books: Mutex<Books>,
-    /// Told when a run has ended that kept something.
-    released: Condvar,
-    /// Held while the device is asked for memory, so that what somebody takes can be measured.
+    /// Told whenever [`Books::n_changes`] counts.
+    changed: Condvar,
     taking: Mutex<()>,
+    /// Bytes of the device that nobody uses, whoever it may be; `None` where it does not say.
+    free: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// Bytes that buffers have, of which it is known how many.
+    buffers: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -35,7 +38,10 @@ struct Books {
     ledger: Ledger<u64>,
     owners: BTreeMap<u64, Weak<dyn GiveUp>>,
     next: u64,
-    n_waiting: usize,
+    /// Who waits, first come first served: otherwise small runs would keep a large one out for ever.
+    queue: VecDeque<u64>,
+    /// Counts what may let somebody go on who waits.
+    n_changes: u64,
     counts: Counts,
 }
 
@@ -80,24 +86,29 @@ pub(crate) enum Patience {
 }
 
 impl Memory {
-    pub(super) fn new(device: &Device, budget: u64) -> Arc<Self> {
+    pub(super) fn new(
+        budget: u64,
+        free: impl Fn() -> Option<u64> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let books = Books {
             ledger: Ledger::new(budget),
             owners: BTreeMap::new(),
             next: 0,
-            n_waiting: 0,
+            queue: VecDeque::new(),
+            n_changes: 0,
             counts: Counts::default(),
         };
         Arc::new(Self {
-            device: device.clone(),
             books: Mutex::new(books),
-            released: Condvar::new(),
+            changed: Condvar::new(),
             taking: Mutex::new(()),
+            free: Box::new(free),
+            buffers: AtomicI64::new(0),
         })
     }
 
     /// Bytes that are promised, and bytes in all.
-    pub(super) fn used(&self) -> (u64, u64) {
+    pub(crate) fn used(&self) -> (u64, u64) {
         let books = self.books();
         (books.ledger.used(), books.ledger.budget())
     }
@@ -108,9 +119,8 @@ impl Memory {
 
     /// An account of so many bytes, which has none of them yet.
     pub(crate) fn account(self: &Arc<Self>, n_bytes: u64) -> Account {
-        let mut books = self.books();
-        books.next += 1;
-        Account { memory: Arc::clone(self), number: books.next, n_bytes: AtomicU64::new(n_bytes) }
+        let number = self.books().number();
+        Account { memory: Arc::clone(self), number, n_bytes: AtomicU64::new(n_bytes) }
     }
 
     /// Lets accounts (two at most) have their bytes, and keep them until the answer is dropped. Others make
@@ -124,73 +134,142 @@ impl Memory {
         accounts: [Option<&Account>; 2],
         patience: Patience,
     ) -> Result<Kept, LedgerError> {
-        let mut books = self.books();
-        let mut deadline = None;
-        loop {
-            let error = match books.keep(accounts) {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            let now = Instant::now();
-            let until = *deadline.get_or_insert(now + MOST_PATIENCE);
-            let is_hopeless = !matches!(error, LedgerError::InUse { .. });
-            if is_hopeless || patience == Patience::Refuse || now >= until {
-                return Err(error);
+        let wanted = accounts.map(|account| account.map(Account::wanted));
+        match wanted {
+            [Some(one), Some(two)] => self.keep_within(&[one, two], patience, MOST_PATIENCE),
+            [Some(one), None] | [None, Some(one)] => {
+                self.keep_within(&[one], patience, MOST_PATIENCE)
             }
-            books.n_waiting += 1;
-            let woken = self.released.wait_timeout(books, until - now);
-            books = woken.unwrap_or_else(PoisonError::into_inner).0;
-            books.n_waiting -= 1;
-        }
+            [None, None] => Ok(()),
+        }?;
         let numbers = accounts.map(|account| account.map(|account| account.number));
         Ok(Kept { memory: Arc::clone(self), numbers })
     }
 
-    /// Asks the device for memory. Where it has less than the account says, others make room one by one as
-    /// long as `is_short` finds that this is why it failed.
-    pub(crate) fn take<T, E>(
+    fn keep_within(
+        &self,
+        wanted: &[(u64, u64)],
+        patience: Patience,
+        limit: Duration,
+    ) -> Result<(), LedgerError> {
+        if self.books().keep_open(wanted) {
+            return Ok(());
+        }
+        let (start, mut place) = (Instant::now(), None);
+        let answer = loop {
+            let (seen, is_next) = self.books().look(place);
+            let left = limit.saturating_sub(start.elapsed());
+            // Whoever is late asks once, although others may be before him: the error says why.
+            let is_last_try = patience == Patience::Refuse || left.is_zero();
+            if is_next || is_last_try {
+                let answer = self.try_keep(wanted);
+                if is_last_try || !matches!(answer, Err(LedgerError::InUse { .. })) {
+                    break answer;
+                }
+            }
+            let mut books = self.books();
+            place = Some(place.unwrap_or_else(|| books.enqueue()));
+            let nothing_changed = |books: &mut Books| books.n_changes == seen;
+            drop(self.changed.wait_timeout_while(books, left, nothing_changed));
+        };
+        if let Some(place) = place {
+            let mut books = self.books();
+            books.queue.retain(|other| *other != place);
+            self.tell(books);
+        }
+        answer
+    }
+
+    fn try_keep(&self, wanted: &[(u64, u64)]) -> Result<(), LedgerError> {
+        let _taking = self.taking();
+        let mut books = self.books();
+        let evicted = books.ledger.keep(wanted)?.evicted;
+        let owners = books.leave(&evicted);
+        drop(books);
+        owners.iter().for_each(|owner| owner.give_up());
+        Ok(())
+    }
+
+    /// Asks the device for memory of so many bytes. Where it has less than the account says, others make room
+    /// one by one.
+    pub(super) fn allocate<T>(
+        self: &Arc<Self>,
+        n_bytes: usize,
+        mut ask: impl FnMut() -> Result<T, HipError>,
+    ) -> Result<(T, Allocated), HipError> {
+        let is_short = |error: &HipError| error.fault == Fault::OutOfMemory;
+        let value = match ask() {
+            Err(error) if is_short(&error) => self.evicting(ask, is_short),
+            answer => answer,
+        }?;
+        let n_bytes = i64::try_from(n_bytes).unwrap_or(i64::MAX);
+        self.buffers.fetch_add(n_bytes, Ordering::AcqRel);
+        Ok((value, Allocated { memory: Arc::clone(self), n_bytes }))
+    }
+
+    /// Loads a program that takes so many bytes, as far as that is known, and says how many the device has less
+    /// then. Where the device has less than the account says, others make room one by one.
+    pub(crate) fn load<T, E>(
+        &self,
+        expected: u64,
+        mut load: impl FnMut() -> Result<T, E>,
+    ) -> Result<(T, u64), E> {
+        let measured = || {
+            let before = self.level();
+            let value = load()?;
+            self.books().counts.loads += 1;
+            let taken = before.zip(self.level()).map_or(0, |(before, after)| before - after);
+            Ok((value, u64::try_from(taken).unwrap_or(0)))
+        };
+        self.evicting(measured, |_| self.is_short_of(expected))
+    }
+
+    /// Whether the device has less than so many bytes for anybody. A library that fails for want of memory
+    /// does not always say so.
+    pub(crate) fn is_short_of(&self, n_bytes: u64) -> bool {
+        (self.free)().is_some_and(|free| free < n_bytes)
+    }
+
+    fn evicting<T, E>(
         &self,
         mut ask: impl FnMut() -> Result<T, E>,
         is_short: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
-        let _alone = self.alone();
+        let _taking = self.taking();
         loop {
             match ask() {
-                Err(error) if is_short(&error) && self.books().evict_oldest() => {}
+                Err(error) if is_short(&error) && self.evict_oldest() => {}
                 answer => return answer,
             }
         }
     }
 
-    /// What somebody does that takes memory, and how many bytes less the device has then. Nobody else of
-    /// this process takes any meanwhile.
-    pub(crate) fn measured<T>(&self, act: impl FnOnce() -> T) -> Result<(T, u64), HipError> {
-        let _alone = self.alone();
-        let before = self.free()?;
-        let value = act();
-        Ok((value, before.saturating_sub(self.free()?)))
+    fn evict_oldest(&self) -> bool {
+        let mut books = self.books();
+        let Some(oldest) = books.ledger.oldest().copied() else { return false };
+        books.ledger.close(&oldest);
+        let owners = books.leave(&[oldest]);
+        drop(books);
+        owners.iter().for_each(|owner| owner.give_up());
+        true
     }
 
-    /// Bytes that nobody uses, whoever it may be.
-    pub(crate) fn free(&self) -> Result<u64, HipError> {
-        self.device.memory().map(|(free, _)| free as u64)
+    /// Changes by what others than buffers take or give back.
+    fn level(&self) -> Option<i64> {
+        let free = i64::try_from((self.free)()?).ok()?;
+        Some(free + self.buffers.load(Ordering::Acquire))
     }
 
-    /// Counts a program that was loaded.
-    pub(crate) fn count_load(&self) {
-        self.books().counts.loads += 1;
-    }
-
-    /// Tells whoever waits that there may be room now.
-    fn tell(&self, books: MutexGuard<'_, Books>) {
-        let is_awaited = books.n_waiting > 0;
+    fn tell(&self, mut books: MutexGuard<'_, Books>) {
+        books.n_changes += 1;
+        let is_awaited = !books.queue.is_empty();
         drop(books);
         if is_awaited {
-            self.released.notify_all();
+            self.changed.notify_all();
         }
     }
 
-    fn alone(&self) -> MutexGuard<'_, ()> {
+    fn taking(&self) -> MutexGuard<'_, ()> {
         self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,37 +279,42 @@ impl Memory {
     }
 }
 
-/// Whether an allocation failed for want of memory.
-pub(crate) fn is_out_of_memory(error: &HipError) -> bool {
-    error.fault == Fault::OutOfMemory
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("books", &self.books).finish_non_exhaustive()
+    }
 }
 
 impl Books {
-    fn keep(&mut self, accounts: [Option<&Account>; 2]) -> Result<(), LedgerError> {
-        let wanted = |account: &Account| (account.number, account.n_bytes.load(Ordering::Relaxed));
-        let evicted = match accounts {
-            [Some(one), Some(two)] => self.ledger.keep(&[wanted(one), wanted(two)]),
-            [Some(one), None] | [None, Some(one)] => self.ledger.keep(&[wanted(one)]),
-            [None, None] => return Ok(()),
-        }?;
-        self.evict(&evicted.evicted);
-        Ok(())
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
-    fn evict(&mut self, numbers: &[u64]) {
-        for number in numbers {
-            self.counts.evictions += 1;
-            if let Some(owner) = self.owners.get(number).and_then(Weak::upgrade) {
-                owner.give_up();
-            }
-        }
+    fn enqueue(&mut self) -> u64 {
+        let place = self.number();
+        self.queue.push_back(place);
+        place
     }
 
-    fn evict_oldest(&mut self) -> bool {
-        let Some(oldest) = self.ledger.oldest().copied() else { return false };
-        self.ledger.close(&oldest);
-        self.evict(&[oldest]);
-        true
+    /// How often something changed so far, and whether it is the turn of whoever has this place in the queue.
+    fn look(&self, place: Option<u64>) -> (u64, bool) {
+        let is_next = match place {
+            None => self.queue.is_empty(),
+            Some(_) => self.queue.front().copied() == place,
+        };
+        (self.n_changes, is_next)
+    }
+
+    /// Keeps accounts that are open, where nobody waits.
+    fn keep_open(&mut self, wanted: &[(u64, u64)]) -> bool {
+        self.queue.is_empty() && self.ledger.keep_open(wanted)
+    }
+
+    /// Who has to give up what these accounts were for.
+    fn leave(&mut self, numbers: &[u64]) -> Vec<Arc<dyn GiveUp>> {
+        self.counts.evictions += numbers.len() as u64;
+        numbers.iter().filter_map(|number| self.owners.get(number)?.upgrade()).collect()
     }
 }
 
@@ -240,15 +324,24 @@ impl Account {
         self.memory.books().owners.insert(self.number, owner);
     }
 
-    /// Adds bytes to an account that is kept. Others make room, but nobody is waited for.
+    /// Changes how many bytes an account has that is kept, and what it is opened with from now on. Others make
+    /// room, but nobody is waited for.
     ///
     /// # Errors
     ///
     /// [`LedgerError`]; the account is as it was.
-    pub(crate) fn grow(&self, n_bytes: u64) -> Result<(), LedgerError> {
-        let mut books = self.memory.books();
-        let reservation = books.ledger.reserve(&self.number, n_bytes)?;
-        books.evict(&reservation.evicted);
+    pub(crate) fn resize(&self, n_bytes: u64) -> Result<(), LedgerError> {
+        if n_bytes == self.n_bytes() {
+            return Ok(());
+        }
+        let memory = &self.memory;
+        let _taking = memory.taking();
+        let mut books = memory.books();
+        let evicted = books.ledger.resize(&self.number, n_bytes)?.evicted;
+        let owners = books.leave(&evicted);
+        self.expect(n_bytes);
+        memory.tell(books);
+        owners.iter().for_each(|owner| owner.give_up());
         Ok(())
     }
 
@@ -258,7 +351,7 @@ impl Account {
     }
 
     /// From the next opening on it has so many bytes.
-    pub(crate) fn set_n_bytes(&self, n_bytes: u64) {
+    pub(crate) fn expect(&self, n_bytes: u64) {
         self.n_bytes.store(n_bytes, Ordering::Relaxed);
     }
 
@@ -267,6 +360,10 @@ impl Account {
         let mut books = self.memory.books();
         books.ledger.close(&self.number);
         self.memory.tell(books);
+    }
+
+    fn wanted(&self) -> (u64, u64) {
+        (self.number, self.n_bytes())
     }
 }
 
@@ -286,3 +383,20 @@ impl Drop for Kept {
         self.memory.tell(books);
     }
 }
+
+/// Memory of the device that is known to be a buffer's, until this is dropped behind it.
+#[derive(Debug)]
+pub(crate) struct Allocated {
+    memory: Arc<Memory>,
+    n_bytes: i64,
+}
+
+impl Drop for Allocated {
+    fn drop(&mut self) {
+        self.memory.buffers.fetch_sub(self.n_bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hipgraph::{Runner, Stream};
+use hipgraph::{ExecutableGraph, Runner, Stream};
 
 use crate::device::{Account, Buffers, GiveUp, Gpu, Layouts, Parameters};
 use crate::programs::{BucketProgram, ProgramError};
@@ -10,9 +10,10 @@ use crate::programs::{BucketProgram, ProgramError};
 /// What a lane keeps on its device for one program. It makes room for others while the lane does not use
 /// it, and is made anew when it does.
 pub(super) struct Binding {
-    pub(super) account: Account,
     pub(super) layouts: Layouts,
     state: Arc<Mutex<State>>,
+    /// Goes last: the bytes are free in the account once they are on the device.
+    pub(super) account: Account,
 }
 
 /// What others may take away.
@@ -33,7 +34,7 @@ pub(super) struct Graphs {
 pub(super) struct Ready<'a> {
     pub(super) parameters: &'a mut Parameters,
     pub(super) graphs: &'a mut Graphs,
-    pub(super) buffers: &'a mut Buffers,
+    pub(super) buffers: &'a Buffers,
 }
 
 impl Binding {
@@ -53,6 +54,12 @@ impl Binding {
         Ok(Self { account, layouts, state })
     }
 
+    /// What all of it takes with these graphs, in bytes.
+    pub(super) fn device_bytes(&self, graphs: &Graphs) -> u64 {
+        let nodes = graphs.runner.n_nodes(&()) * ExecutableGraph::NODE_BYTES;
+        (self.layouts.device_bytes() + nodes) as u64
+    }
+
     /// The state, for the lane while it keeps the account.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| {
@@ -70,20 +77,14 @@ impl State {
     pub(super) fn ready(
         &mut self,
         gpu: &Gpu,
-        stream: &Stream,
         layouts: &Layouts,
     ) -> Result<Ready<'_>, ProgramError> {
         let Self { parameters, graphs, buffers } = self;
         let buffers = match buffers {
             Some(buffers) => buffers,
-            empty @ None => empty.insert(Buffers::new(gpu, stream, layouts)?),
+            empty @ None => empty.insert(Buffers::new(gpu, layouts)?),
         };
         Ok(Ready { parameters, graphs, buffers })
-    }
-
-    /// The buffers, where there are any.
-    pub(super) fn buffers(&mut self) -> Option<&mut Buffers> {
-        self.buffers.as_mut()
     }
 }
 

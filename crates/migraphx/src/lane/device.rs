@@ -4,21 +4,22 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hipgraph::{Action, BindingMode as Mode, Device, LedgerError, Ran, Request, Stream};
+use hipgraph::{Action, BindingMode as Mode, Device, LedgerError, Ran, Request, Stream, Until};
 use shapeyard_core::backend::Outputs;
 use shapeyard_core::{BindingMode, Sent, StageTimes};
 
-use super::binding::{Binding, Ready};
+use super::binding::{Binding, Graphs, Ready};
 use super::enqueue::Enqueue;
 use super::{Lane, Portion, Served, Work};
-use crate::device::{Buffers, Gpu, Kept, Patience};
+use crate::device::{Account, Gpu, Kept, Patience, Staging, Target};
 use crate::programs::{BucketProgram, ProgramError};
 
-/// A lane on a device: a stream of its own, and what it keeps there for each program.
+/// A lane on a device: a stream of its own, its pinned memory, and what it keeps there for each program.
 pub(crate) struct DeviceLane {
     number: usize,
     gpu: Arc<Gpu>,
     stream: Stream,
+    staging: Staging,
     bound: Vec<Binding>,
     /// Empty between requests; kept to allocate nothing.
     kept: KeptPrograms,
@@ -45,51 +46,43 @@ struct Answer<'a> {
 
 impl DeviceLane {
     pub(crate) fn new(gpu: &Arc<Gpu>, number: usize) -> Result<Self, ProgramError> {
-        let (stream, gpu) = (Stream::new(gpu.device())?, Arc::clone(gpu));
-        Ok(Self { number, gpu, stream, bound: Vec::new(), kept: Vec::new() })
+        let stream = Stream::new(gpu.device())?;
+        let (staging, gpu) = (Staging::new(&stream), Arc::clone(gpu));
+        Ok(Self { number, gpu, stream, staging, bound: Vec::new(), kept: Vec::new() })
     }
 
     /// Runs the steps one after the other: while the device works on one, the next is gathered, and the one
     /// before is drained.
     fn serve(
-        &self,
+        &mut self,
         work: &Work<'_>,
         kept: &mut KeptPrograms,
         answer: &mut Answer<'_>,
     ) -> Result<Served, ProgramError> {
         let mut all =
             Served { binding: BindingMode::Staged, replayed: true, sent: Sent::default() };
-        let mut flight = None;
+        let mut flight: Option<Flight<'_>> = None;
         for (at, step) in work.steps.iter().enumerate() {
             let (bound, program) = (step.bound, &*work.programs[step.bound]);
             if !self.can_keep(bound, program, kept)? {
                 // Nobody waits for memory who keeps any, or two might wait for each other.
-                self.land(flight.take(), kept, answer)?;
+                self.land(flight.take(), answer)?;
                 kept.clear();
                 kept.push((bound, self.keep(bound, program, Patience::Wait)?));
             }
-            let place =
-                flight.as_ref().map_or(
-                    0,
-                    |before: &Flight<'_>| {
-                        if before.bound == bound { 1 - before.place } else { 0 }
-                    },
-                );
+            let place = flight.as_ref().map_or(0, |before| 1 - before.place);
             let next = Flight { bound, program, portion: work.portion(step), place };
             let is_last = at + 1 == work.steps.len();
             let served = self.start(&next, is_last, answer.times)?;
             all.replayed &= served.replayed;
             all.sent += served.sent;
             if let Some(before) = flight.replace(next) {
-                self.bound[before.bound]
-                    .state()
-                    .buffers()
-                    .map_or(Ok(()), |it| it.wait(before.place))?;
+                self.staging.wait(before.place)?;
                 // SAFETY: its fetch was waited for.
                 unsafe { self.drain(&before, answer) }?;
             }
         }
-        self.land(flight, kept, answer)?;
+        self.land(flight, answer)?;
         Ok(all)
     }
 
@@ -124,36 +117,36 @@ impl DeviceLane {
 
     /// Sends a portion, runs it, and fetches its answer.
     fn start(
-        &self,
+        &mut self,
         flight: &Flight<'_>,
         is_last: bool,
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError> {
+        // The stream is waited for behind the last portion.
+        let until = if is_last { Until::Settled } else { Until::Copied };
         let (binding, feed) = (&self.bound[flight.bound], &flight.program.feed);
-        let (stream, layouts, portion) = (&self.stream, &binding.layouts, &flight.portion);
+        let (layouts, portion) = (&binding.layouts, &flight.portion);
         let start = Instant::now();
         let mut state = binding.state();
-        let mut ready = state.ready(&self.gpu, stream, layouts)?;
-        let sent = ready.buffers.send(stream, self.gpu.spread(), layouts, feed, portion)?;
+        let ready = state.ready(&self.gpu, layouts)?;
+        let target = Target { layouts, feed, buffers: ready.buffers };
+        let sent = self.staging.send(self.gpu.spread(), &target, portion, until)?;
         times.prepare += start.elapsed();
         // SAFETY: there are no addresses of a caller.
-        let ran = unsafe { self.enqueue(binding, &mut ready, flight.program, None) }?;
-        ready.buffers.fetch(stream, layouts, feed, portion, (flight.place, !is_last))?;
+        let ran = unsafe { self.enqueue(binding, ready, flight.program, None) }?;
+        self.staging.fetch(&target, portion, flight.place, until)?;
         Ok(Served { sent, ..Served::from(&ran) })
     }
 
     /// Waits for the stream, and drains what flew last.
     fn land(
-        &self,
+        &mut self,
         last: Option<Flight<'_>>,
-        kept: &KeptPrograms,
         answer: &mut Answer<'_>,
     ) -> Result<(), ProgramError> {
         let Some(last) = last else { return Ok(()) };
         self.stream.synchronize()?;
-        for (bound, _) in kept {
-            self.bound[*bound].state().buffers().into_iter().for_each(Buffers::settled);
-        }
+        self.staging.settled();
         // SAFETY: the stream was waited for.
         unsafe { self.drain(&last, answer) }
     }
@@ -167,12 +160,10 @@ impl DeviceLane {
         answer: &mut Answer<'_>,
     ) -> Result<(), ProgramError> {
         let start = Instant::now();
-        let (binding, feed) = (&self.bound[flight.bound], &flight.program.feed);
-        if let Some(buffers) = binding.state().buffers() {
-            let (portion, place) = (&flight.portion, flight.place);
-            // SAFETY: the caller vouches for the wait.
-            unsafe { buffers.drain(&binding.layouts, feed, portion, place, answer.outputs) }?;
-        }
+        let (layouts, feed) = (&self.bound[flight.bound].layouts, &flight.program.feed);
+        let (portion, place) = (&flight.portion, flight.place);
+        // SAFETY: the caller vouches for the wait.
+        unsafe { self.staging.drain(layouts, feed, portion, place, answer.outputs) }?;
         answer.times.finish += start.elapsed();
         Ok(())
     }
@@ -187,44 +178,54 @@ impl DeviceLane {
     unsafe fn enqueue(
         &self,
         binding: &Binding,
-        ready: &mut Ready<'_>,
+        ready: Ready<'_>,
         program: &BucketProgram,
         direct: Option<&[usize]>,
     ) -> Result<Ran, ProgramError> {
-        let (stream, staged) = (&self.stream, ready.buffers.addresses.as_slice());
+        let Ready { parameters, graphs, buffers } = ready;
+        let (stream, staged) = (&self.stream, buffers.addresses.as_slice());
+        let n_bytes = program.account(self.number).map_or(0, Account::n_bytes);
         let mut instance = program.instance(self.number);
-        instance.ready(program)?;
-        ready.graphs.follow(instance.generation());
+        instance.ready(program, n_bytes)?;
+        graphs.follow(instance.generation());
         instance.wait_for_last(stream)?;
         let mut work = Enqueue {
-            program: instance.ready(program)?,
+            program: instance.ready(program, n_bytes)?,
             inputs: &program.inputs,
             feed: &program.feed,
-            parameters: ready.parameters,
+            parameters,
             staged,
-            staged_outputs: (ready.buffers.output_address(), binding.layouts.outputs.n_bytes()),
+            staged_outputs: (buffers.output_address(), binding.layouts.outputs.n_bytes()),
             direct,
             has_failed: false,
         };
-        let runner = &mut ready.graphs.runner;
         let request = Request { key: &(), direct, staged };
-        let decision = runner.decide(request);
-        let is_captured = decision.action == Action::Capture;
         // SAFETY: the request names the only addresses that the work binds: those that the caller vouches
         // for, and those of the lane's own buffers, which live until it has waited for its stream.
-        let mut run = || unsafe { runner.perform(decision, request, &mut work) };
-        let (ran, taken) = if is_captured { self.gpu.memory().measured(run)? } else { (run(), 0) };
+        let ran = unsafe { graphs.runner.run(request, &mut work) };
         let ran = ran.and_then(|ran| work.finish(stream, ran));
-        let has_failed = work.has_failed;
-        instance.mark_end(stream)?;
-        if has_failed || ran.is_err() {
-            // Some releases leave a program unusable then, or bound to this stream.
-            instance.discard();
+        let has_failed = work.has_failed || ran.is_err();
+        let marked = if has_failed { Ok(()) } else { instance.mark_end(stream) };
+        if has_failed || marked.is_err() {
+            // Whoever frees what the stream used need not wait for it again.
+            let _told = stream.synchronize();
+            instance.fail();
         }
-        if is_captured && binding.account.grow(taken).is_err() {
-            runner.refuse_graph(&(), decision.mode);
+        marked?;
+        let ran = ran?;
+        self.note(binding, graphs, &ran);
+        Ok(ran)
+    }
+
+    /// Accounts for graphs that came or went, and takes down why one did not serve.
+    fn note(&self, binding: &Binding, graphs: &mut Graphs, ran: &Ran) {
+        if let Some(reason) = &ran.fallback {
+            self.gpu.note_failed_graph(reason);
         }
-        Ok(ran?)
+        if binding.account.resize(binding.device_bytes(graphs)).is_err() {
+            self.gpu.note_failed_graph("there is no room for it beside what runs are using");
+            graphs.runner.refuse_graph(&(), ran.mode);
+        }
     }
 
     /// # Safety
@@ -238,19 +239,20 @@ impl DeviceLane {
     ) -> Result<Served, ProgramError> {
         let binding = &self.bound[bound];
         let mut state = binding.state();
-        let mut ready = state.ready(&self.gpu, &self.stream, &binding.layouts)?;
+        let ready = state.ready(&self.gpu, &binding.layouts)?;
         // SAFETY: the caller vouches for the addresses, and the stream is waited for below, or by whoever
         // sees the error.
-        let ran = unsafe { self.enqueue(binding, &mut ready, program, Some(addresses)) }?;
+        let ran = unsafe { self.enqueue(binding, ready, program, Some(addresses)) }?;
         self.stream.synchronize()?;
         Ok(Served::from(&ran))
     }
 
-    /// After a failed run: what was enqueued may still use memory of the request, on whatever stream the
-    /// library has put it. That the wait fails too is told by the next run.
-    fn settle<T>(&self, answer: Result<T, ProgramError>) -> Result<T, ProgramError> {
-        if answer.is_err() {
-            let _told = self.gpu.device().synchronize();
+    /// After an error: what was enqueued may still use memory of the request. What a program left on queues of
+    /// its own was waited for already. A wait that fails too ends with a device that runs nothing any more, or
+    /// is told by the next run.
+    fn settle<T>(&mut self, answer: Result<T, ProgramError>) -> Result<T, ProgramError> {
+        if answer.is_err() && self.stream.synchronize().is_ok() {
+            self.staging.settled();
         }
         answer
     }
@@ -259,6 +261,8 @@ impl DeviceLane {
 impl Lane for DeviceLane {
     fn bind(&mut self, program: &Arc<BucketProgram>) -> Result<(), ProgramError> {
         let binding = Binding::new(&self.gpu, &self.stream, program)?;
+        program.instance(self.number).join();
+        self.staging.reserve(&binding.layouts);
         self.bound.push(binding);
         Ok(())
     }
@@ -269,7 +273,8 @@ impl Lane for DeviceLane {
         outputs: &mut Outputs,
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError> {
-        let _pinned = self.gpu.device().pin()?;
+        let gpu = Arc::clone(&self.gpu);
+        let _pinned = gpu.device().pin()?;
         let (start, mut kept) = (Instant::now(), mem::take(&mut self.kept));
         let served = self.serve(work, &mut kept, &mut Answer { outputs, times });
         let served = self.settle(served);
@@ -290,7 +295,8 @@ impl Lane for DeviceLane {
         addresses: &[usize],
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError> {
-        let (_pinned, start) = (self.gpu.device().pin()?, Instant::now());
+        let gpu = Arc::clone(&self.gpu);
+        let (_pinned, start) = (gpu.device().pin()?, Instant::now());
         let _kept = self.keep(bound, program, Patience::Wait)?;
         // SAFETY: the caller vouches for the addresses.
         let served = unsafe { self.serve_at(bound, program, addresses) };
@@ -306,7 +312,8 @@ impl From<&Ran> for Served {
             Mode::DirectBind => BindingMode::DirectBind,
             Mode::Staged => BindingMode::Staged,
         };
-        Self { binding, replayed: ran.action == Action::Replay, sent: Sent::default() }
+        let replayed = ran.action == Action::Replay && ran.fallback.is_none();
+        Self { binding, replayed, sent: Sent::default() }
     }
 }
 

@@ -37,7 +37,7 @@ impl HostLane {
         let start = Instant::now();
         feed.fill(portion.views, portion.rows, bindings)?;
         let mut instance = program.instance(self.number);
-        let loaded = instance.ready(program)?;
+        let loaded = instance.ready(program, 0)?;
         let filled = Instant::now();
         let run = loaded.run(bindings);
         let ran = Instant::now();
