@@ -1,9 +1,7 @@
 //! Which programs stay: those that save more than they cost, within what may be spent.
 
-use super::Stock;
-use super::classes::{Candidates, Program};
+use super::classes::{Candidates, Given, Program};
 use super::route::{Routed, route};
-use crate::plan::{PlanOptions, Prices};
 
 /// What was chosen.
 #[derive(Clone, Debug, Default)]
@@ -43,26 +41,18 @@ pub(super) enum Why {
 
 struct Search<'a> {
     found: &'a Candidates,
-    options: &'a PlanOptions,
-    prices: &'a Prices,
+    given: &'a Given<'a>,
     cpu_load: f64,
     allowed: Vec<bool>,
     routed: Vec<Routed>,
     dropped: Vec<Dropped>,
 }
 
-pub(super) fn choose(
-    found: &Candidates,
-    options: &PlanOptions,
-    prices: &Prices,
-    stock: &Stock,
-    dropped: Vec<Dropped>,
-) -> Chosen {
-    let cpu_load = if stock.cpu_is_loaded { 0.0 } else { prices.cpu.load };
+pub(super) fn choose(found: &Candidates, given: &Given<'_>, dropped: Vec<Dropped>) -> Chosen {
+    let cpu_load = if given.stock.cpu_is_loaded { 0.0 } else { given.prices.cpu.load };
     let allowed = vec![true; found.programs.len()];
-    let routed = found.classes.iter().map(|it| route(it, found, &allowed, options, prices));
-    let routed = routed.collect();
-    let mut search = Search { found, options, prices, cpu_load, allowed, routed, dropped };
+    let routed = found.classes.iter().map(|it| route(it, found, &allowed, given)).collect();
+    let mut search = Search { found, given, cpu_load, allowed, routed, dropped };
     search.prune();
     let seconds = search.total();
     let on_cpu = search.on_cpu();
@@ -135,7 +125,7 @@ impl Search<'_> {
         let (mut more, mut needs_cpu) = (0.0, false);
         for (class, now) in self.found.classes.iter().zip(&self.routed) {
             if uses(now, program) {
-                let then = route(class, self.found, &allowed, self.options, self.prices);
+                let then = route(class, self.found, &allowed, self.given);
                 more += (then.way.seconds - now.way.seconds) * class.n_batches as f64;
                 needs_cpu |= then.way.cpu_rows > 0;
             }
@@ -148,7 +138,7 @@ impl Search<'_> {
         self.allowed[program] = false;
         for (class, now) in self.found.classes.iter().zip(&mut self.routed) {
             if uses(now, program) {
-                *now = route(class, self.found, &self.allowed, self.options, self.prices);
+                *now = route(class, self.found, &self.allowed, self.given);
             }
         }
         let program = self.found.programs[program].clone();
@@ -173,9 +163,9 @@ impl Search<'_> {
         let compile: f64 = self.programs().map(|it| it.compile).sum();
         let n_bytes: u64 = self.programs().map(|it| it.n_bytes).fold(0, u64::saturating_add);
         let over = [
-            (self.options.max_buckets.is_some_and(|most| self.used().count() > most), Why::TooMany),
-            (self.options.compile_seconds.is_some_and(|most| compile > most), Why::CompilesTooLong),
-            (self.options.device_bytes.is_some_and(|most| n_bytes > most), Why::TooLarge),
+            (self.given.options.max_buckets.is_some_and(|most| self.used().count() > most), Why::TooMany),
+            (self.given.options.compile_seconds.is_some_and(|most| compile > most), Why::CompilesTooLong),
+            (self.given.options.device_bytes.is_some_and(|most| n_bytes > most), Why::TooLarge),
         ];
         over.into_iter().find_map(|(is_over, why)| is_over.then_some(why))
     }
@@ -183,7 +173,7 @@ impl Search<'_> {
     /// Seconds that a program costs however often it runs.
     fn fixed(&self, program: usize) -> f64 {
         let Program { load, compile, .. } = self.found.programs[program];
-        load + self.options.n_runs.map_or(0.0, |n_runs| compile / n_runs.max(1) as f64)
+        load + self.given.options.n_runs.map_or(0.0, |n_runs| compile / n_runs.max(1) as f64)
     }
 
     fn costs_to_have(&self, program: usize) -> bool {
@@ -204,7 +194,7 @@ impl Search<'_> {
 
     fn on_cpu(&self) -> Vec<Routed> {
         let none = vec![false; self.allowed.len()];
-        let route = |class| route(class, self.found, &none, self.options, self.prices);
+        let route = |class| route(class, self.found, &none, self.given);
         let mut routed: Vec<Routed> = self.found.classes.iter().map(route).collect();
         for (cpu, now) in routed.iter_mut().zip(&self.routed) {
             cpu.device = now.device;

@@ -3,19 +3,15 @@
 use std::fmt;
 
 use super::choose::{Chosen, Dropped, Why};
-use super::classes::{Candidates, Class};
+use super::classes::{Candidates, Class, Given};
 use super::route::{Cpu, Routed};
 use super::{PlannedBatches, PlannedBucket, PlannedPiece, RoutingPlan, RoutingTotals};
 use crate::Route;
 use crate::plan::{PlanOptions, Prices, prices::break_even};
 
 /// The plan of what was chosen.
-pub(super) fn written(
-    found: &Candidates,
-    chosen: &Chosen,
-    options: &PlanOptions,
-    prices: &Prices,
-) -> RoutingPlan {
+pub(super) fn written(found: &Candidates, chosen: &Chosen, given: &Given<'_>) -> RoutingPlan {
+    let (options, prices) = (given.options, given.prices);
     let mut used: Vec<usize> = chosen.routed.iter().flat_map(programs).collect();
     used.sort_unstable();
     used.dedup();

@@ -13,12 +13,14 @@
 mod choose;
 mod classes;
 mod explain;
+mod items;
+mod requests;
 mod route;
 
 use serde::{Deserialize, Serialize};
 
 use choose::Chosen;
-use classes::Candidates;
+use classes::{Candidates, Given};
 
 use super::{Bucket, InvalidSteps, PlanOptions, Prices, Workload};
 use crate::Route;
@@ -158,14 +160,15 @@ pub fn plan(
     prices: &Prices,
     stock: &Stock,
 ) -> Result<RoutingPlan, InvalidSteps> {
+    let given = Given::new(workload, options, prices, stock);
     let mut best: Option<(Candidates, Chosen)> = None;
     let mut tried = Vec::new();
-    for mut lengths in classes::proposals(workload, options, prices)? {
+    for mut lengths in given.proposals()? {
         let (mut n_lengths, mut dropped) = (usize::MAX, Vec::new());
         tried.push((lengths.len(), f64::INFINITY));
         while lengths.len() < n_lengths {
-            let found = classes::classes(workload, &lengths, options, prices, stock)?;
-            let chosen = choose::choose(&found, options, prices, stock, dropped);
+            let found = given.candidates(&lengths)?;
+            let chosen = choose::choose(&found, &given, dropped);
             n_lengths = lengths.len();
             lengths.retain(|&length| chosen.uses_length(&found, length));
             dropped = chosen.dropped.clone();
@@ -181,7 +184,7 @@ pub fn plan(
         }
     }
     let (found, chosen) = best.unwrap_or_default();
-    let mut plan = explain::written(&found, &chosen, options, prices);
+    let mut plan = explain::written(&found, &chosen, &given);
     if !plan.buckets.is_empty() {
         plan.reasons.extend(explain::number_of_lengths(&tried));
     }

@@ -1,7 +1,7 @@
 //! The cheapest way to run one batch.
 
-use super::classes::{Candidates, Class};
-use crate::plan::{PlanOptions, Prices};
+use super::classes::{Candidates, Class, Given};
+use crate::plan::Prices;
 
 /// Of a larger batch, what is over this runs in the program that is cheapest a row.
 const MOST_WEIGHED: usize = 1 << 12;
@@ -55,10 +55,9 @@ pub(super) fn route(
     class: &Class,
     found: &Candidates,
     allowed: &[bool],
-    options: &PlanOptions,
-    prices: &Prices,
+    given: &Given<'_>,
 ) -> Routed {
-    let cpu = Cpu::of(class, prices);
+    let cpu = Cpu::of(class, given.prices);
     let sizes = if class.may_pad { sizes(class, found, allowed) } else { Vec::new() };
     let mut routed = Routed {
         way: Way { cpu_rows: class.n_rows, seconds: cpu.seconds(class.n_rows), ..Way::default() },
@@ -80,7 +79,7 @@ pub(super) fn route(
         let seconds = best[on_device].seconds + peeled * whole.seconds;
         let tokens = best[on_device].tokens + peeled * whole.tokens;
         let real = n_device as f64 * class.row_tokens();
-        if !options.padding.allows(real, tokens, n_device) {
+        if !given.options.padding.allows(real, tokens, n_device) {
             routed.over_limit |= n_device == class.n_rows;
             continue;
         }
