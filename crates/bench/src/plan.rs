@@ -129,7 +129,8 @@ fn planning(args: &Args) -> Result<Contest> {
 /// Work of which counting says little, because no two lengths are alike or counts are weights.
 fn hostile(args: &Args) -> Result<Contest> {
     let n = args.lengths;
-    let options = PlanOptions { lengths: Policy::fitted(args.buckets), ..PlanOptions::tokens(16_384) };
+    let options =
+        PlanOptions { lengths: Policy::fitted(args.buckets), ..PlanOptions::tokens(16_384) };
     let steep = |nth: usize| 1 + nth + nth * nth / 64;
     let weight = u64::MAX / n as u64;
     let mut numbers = Random(5);

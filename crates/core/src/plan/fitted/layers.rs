@@ -141,7 +141,8 @@ impl<C: Cost> Envelope<C> {
     /// Adds a point above all before, and drops those that are never best any more.
     fn push(&mut self, points: &[Point], best: &[C], new: usize) {
         let mut first = C::from(0);
-        while let Some(&(point, first_of_point)) = self.queue.get(self.front..).and_then(<[_]>::last)
+        while let Some(&(point, first_of_point)) =
+            self.queue.get(self.front..).and_then(<[_]>::last)
         {
             let before = point as usize;
             let n_items = points[new].n_items - points[before].n_items;

@@ -48,14 +48,14 @@ impl Filling {
     pub fn padded_tokens(&self, n: u64, length: usize) -> u64 {
         let rows = self.rows(length) as u64;
         let tail_rows = self.tail.padded_rows(n % rows, rows);
-        ((n / rows).saturating_mul(rows) + tail_rows).saturating_mul(length as u64)
+        (n - n % rows).saturating_add(tail_rows).saturating_mul(length as u64)
     }
 
     /// [`Self::padded_tokens`] and the starts of the batches, in tokens.
     #[must_use]
     pub fn cost(&self, n: u64, length: usize) -> u64 {
         let rows = self.rows(length) as u64;
-        let launches = n / rows + self.tail.n_launches(n % rows);
+        let launches = (n / rows).saturating_add(self.tail.n_launches(n % rows));
         let launches = launches.saturating_mul(self.launch_tokens);
         self.padded_tokens(n, length).saturating_add(launches)
     }
@@ -66,9 +66,11 @@ impl Filling {
     pub fn padded_to(&self, histogram: &Histogram, lengths: &[usize]) -> Option<u64> {
         let mut n_items = vec![0_u64; lengths.len()];
         for &(length, count) in histogram.entries() {
-            *n_items.get_mut(lengths.partition_point(|&it| it < length))? += count;
+            let n = n_items.get_mut(lengths.partition_point(|&it| it < length))?;
+            *n = n.saturating_add(count);
         }
-        Some(n_items.iter().zip(lengths).map(|(&n, &length)| self.padded_tokens(n, length)).sum())
+        let padded = n_items.iter().zip(lengths).map(|(&n, &length)| self.padded_tokens(n, length));
+        Some(padded.fold(0, u64::saturating_add))
     }
 }
 
@@ -143,9 +145,8 @@ fn candidates(points: Vec<Point>, n_lengths: usize) -> Vec<Point> {
         return points;
     }
     let n_items = points.last().map_or(1, |last| last.n_items.max(1));
-    let share = |point: &Point| {
-        u128::from(point.n_items) * MOST_CANDIDATES as u128 / u128::from(n_items)
-    };
+    let share =
+        |point: &Point| u128::from(point.n_items) * MOST_CANDIDATES as u128 / u128::from(n_items);
     // Of each share the longest, which holds the others.
     let is_longest = |&at: &usize| share(&points[at]) < share(&points[at + 1]);
     let spread = (1..points.len() - 1).filter(is_longest);

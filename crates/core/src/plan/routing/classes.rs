@@ -4,10 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use super::items::{self, Ranked};
-use super::requests;
-use crate::plan::{
-    Bucket, Histogram, InvalidSteps, PlanOptions, Prices, Requests, Stock, Work, Workload,
-};
+use super::requests::Asked;
+use crate::plan::{Bucket, Histogram, InvalidSteps, PlanOptions, Prices, Stock, Work, Workload};
 
 /// More candidates than anybody compiles.
 const MOST_PROGRAMS: usize = 4096;
@@ -68,6 +66,38 @@ pub(super) struct Candidates {
     pub(super) programs: Vec<Program>,
     /// Positions of the programs: most rows first, and of equally many the cheapest first.
     pub(super) by_rows: Vec<usize>,
+    /// For every number of programs that hold a class's rows, the most rows of such a class.
+    pub(super) most_rows: Vec<usize>,
+}
+
+impl Candidates {
+    fn new(classes: Vec<Class>, mut programs: Vec<Program>) -> Self {
+        // Of a program that is wanted and there, the one that is wanted: it may be for a tail.
+        programs.sort_by(|a, b| (b.length, b.rows, &a.bucket).cmp(&(a.length, a.rows, &b.bucket)));
+        programs.dedup_by(|a, b| a.bucket == b.bucket);
+        let mut by_rows: Vec<usize> = (0..programs.len()).collect();
+        by_rows.sort_by(|&a, &b| {
+            let (a, b) = (&programs[a], &programs[b]);
+            b.rows.cmp(&a.rows).then(a.run.total_cmp(&b.run)).then(a.length.cmp(&b.length))
+        });
+        let found = Self { classes: Vec::new(), most_rows: Vec::new(), programs, by_rows };
+        found.with_classes(classes)
+    }
+
+    /// The same programs for other batches.
+    pub(super) fn with_classes(self, classes: Vec<Class>) -> Self {
+        let mut most_rows = vec![0; self.programs.len() + 1];
+        for class in &classes {
+            let most = &mut most_rows[self.n_holding(class.length)];
+            *most = class.n_rows.max(*most);
+        }
+        Self { classes, most_rows, ..self }
+    }
+
+    /// How many programs hold rows of that length: the first so many.
+    pub(super) fn n_holding(&self, length: usize) -> usize {
+        self.programs.partition_point(|program| program.length >= length)
+    }
 }
 
 /// Rows and lengths, and whether a program of that shape is only for what does not fill a batch.
@@ -81,16 +111,16 @@ pub(super) struct Given<'a> {
     pub(super) prices: &'a Prices,
     pub(super) stock: &'a Stock,
     histogram: Cow<'a, Histogram>,
-    work: Counted<'a>,
+    work: Counted,
     resident: HashSet<&'a Bucket>,
     compiled: HashSet<&'a Bucket>,
 }
 
 /// The work, so that batches are made of it without looking at all of it again.
 #[derive(Debug)]
-enum Counted<'a> {
+enum Counted {
     Items(Ranked),
-    Requests(&'a [Requests]),
+    Requests(Asked),
 }
 
 impl<'a> Given<'a> {
@@ -102,7 +132,7 @@ impl<'a> Given<'a> {
     ) -> Self {
         let histogram = workload.work.histogram();
         let work = match &workload.work {
-            Work::Requests(requests) => Counted::Requests(requests),
+            Work::Requests(requests) => Counted::Requests(Asked::of(requests)),
             _ => Counted::Items(Ranked::of(&histogram)),
         };
         let resident: HashSet<&Bucket> = stock.resident.iter().collect();
@@ -126,31 +156,32 @@ impl<'a> Given<'a> {
     /// What is to be routed when programs have these lengths, ascending.
     pub(super) fn candidates(&self, lengths: &[usize]) -> Result<Candidates, InvalidSteps> {
         let (classes, shapes) = match &self.work {
-            Counted::Requests(requests) => requests::as_they_came(requests, lengths, self.options)?,
+            Counted::Requests(asked) => asked.roughly(lengths, self.options)?,
             Counted::Items(items) => items::stacked(items, lengths, self.options, self.prices),
         };
         let wanted = shapes.into_iter().map(|((rows, length), is_for_tail)| {
             self.program(self.bucket(rows, length), (rows, length), is_for_tail)
         });
         let ready = self.compiled.iter().filter_map(|bucket| {
-            let extent = |symbol: &String| if symbol.is_empty() { Some(1) } else { bucket.get(symbol) };
+            let extent =
+                |symbol: &String| if symbol.is_empty() { Some(1) } else { bucket.get(symbol) };
             let shape = (extent(&self.workload.rows)?, extent(&self.workload.length)?);
             Some(self.program((*bucket).clone(), shape, false))
         });
-        let mut programs: Vec<Program> = wanted.chain(ready).collect();
-        // Of a program that is wanted and there, the one that is wanted: it may be for a tail.
-        programs.sort_by(|a, b| (b.length, b.rows, &a.bucket).cmp(&(a.length, a.rows, &b.bucket)));
-        programs.dedup_by(|a, b| a.bucket == b.bucket);
-        if programs.len() > MOST_PROGRAMS {
+        let found = Candidates::new(classes, wanted.chain(ready).collect());
+        if found.programs.len() > MOST_PROGRAMS {
             let reason = format!("with the rows these are more than {MOST_PROGRAMS} shapes");
             return Err(InvalidSteps { text: self.options.lengths.to_string(), reason });
         }
-        let mut by_rows: Vec<usize> = (0..programs.len()).collect();
-        by_rows.sort_by(|&a, &b| {
-            let (a, b) = (&programs[a], &programs[b]);
-            b.rows.cmp(&a.rows).then(a.run.total_cmp(&b.run)).then(a.length.cmp(&b.length))
-        });
-        Ok(Candidates { classes, programs, by_rows })
+        Ok(found)
+    }
+
+    /// The batches as they are, where those in `found` only stand for them.
+    pub(super) fn exactly(&self, found: &Candidates) -> Option<Vec<Class>> {
+        match &self.work {
+            Counted::Requests(asked) => asked.exactly(found, self.options.padding),
+            Counted::Items(_) => None,
+        }
     }
 
     fn bucket(&self, rows: usize, length: usize) -> Bucket {

@@ -141,7 +141,7 @@ impl Stack<'_> {
 
     /// Programs that could take what is left: one that holds it, and one that leaves a few rows to the CPU.
     fn tail_shapes(&mut self, tail: u64, rows: u64, has_full: bool, length: usize) {
-        let held = tail.next_power_of_two().min(rows);
+        let held = Tail::PowerOfTwo.padded_rows(tail, rows);
         match self.filling.tail {
             Tail::Full if has_full => {}
             Tail::Full => self.shape(held, length, has_full),

@@ -17,12 +17,15 @@ mod items;
 mod requests;
 mod route;
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use choose::Chosen;
 use classes::{Candidates, Given};
 
-use super::{Bucket, InvalidSteps, PlanOptions, Prices, Workload};
+use super::{Bucket, InvalidSteps, PlanOptions, Prices, Work, Workload};
 use crate::Route;
 
 /// What is there before a plan is made.
@@ -42,8 +45,8 @@ pub struct Stock {
 pub struct RoutingPlan {
     /// Programs that batches run in, longest rows first.
     pub buckets: Vec<PlannedBucket>,
-    /// What runs, longest rows first. The rows of all batches, one after the other, are the workload's rows
-    /// from the longest to the shortest; of requests, the requests in their order.
+    /// What runs, longest rows first; of requests, those of most rows first, and of equally many the longest. The
+    /// rows of all batches, one after the other, are the workload's rows in this order.
     pub batches: Vec<PlannedBatches>,
     /// Sums over the batches.
     pub totals: RoutingTotals,
@@ -168,9 +171,10 @@ pub fn plan(
         tried.push((lengths.len(), f64::INFINITY));
         while lengths.len() < n_lengths {
             let found = given.candidates(&lengths)?;
-            let chosen = choose::choose(&found, &given, dropped);
+            let all = vec![true; found.programs.len()];
+            let chosen = choose::choose(&found, &given, all, dropped);
             n_lengths = lengths.len();
-            lengths.retain(|&length| chosen.uses_length(&found, length));
+            lengths = used_lengths(&found, &chosen, &lengths);
             dropped = chosen.dropped.clone();
             if let Some((_, least)) = tried.last_mut() {
                 *least = least.min(chosen.seconds);
@@ -183,7 +187,12 @@ pub fn plan(
             }
         }
     }
-    let (found, chosen) = best.unwrap_or_default();
+    let (mut found, mut chosen) = best.unwrap_or_default();
+    if let Some(classes) = given.exactly(&found) {
+        let used = chosen.used(found.programs.len());
+        found = found.with_classes(classes);
+        chosen = choose::choose(&found, &given, used, chosen.dropped);
+    }
     let mut plan = explain::written(&found, &chosen, &given);
     if !plan.buckets.is_empty() {
         plan.reasons.extend(explain::number_of_lengths(&tried));
@@ -191,15 +200,27 @@ pub fn plan(
     Ok(plan)
 }
 
+/// Of these lengths, those of programs that batches run in.
+fn used_lengths(found: &Candidates, chosen: &Chosen, lengths: &[usize]) -> Vec<usize> {
+    let is_used = chosen.used(found.programs.len());
+    let used = found.programs.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+    let used: HashSet<usize> = used.map(|(program, _)| program.length).collect();
+    lengths.iter().copied().filter(|length| used.contains(length)).collect()
+}
+
 impl RoutingPlan {
     /// The rows of every batch, as positions in [`Workload::lengths()`]; batches in the plan's order.
     #[must_use]
     pub fn rows(&self, workload: &Workload) -> Vec<(usize, Vec<usize>)> {
         let lengths = workload.lengths();
-        let mut order: Vec<usize> = (0..lengths.len()).collect();
-        if !matches!(workload.work, super::Work::Requests(_)) {
-            order.sort_by_key(|&item| std::cmp::Reverse(lengths[item]));
-        }
+        let order = match &workload.work {
+            Work::Requests(requests) => requests::order(requests),
+            _ => {
+                let mut order: Vec<usize> = (0..lengths.len()).collect();
+                order.sort_by_key(|&item| Reverse(lengths[item]));
+                order
+            }
+        };
         let mut rest = order.as_slice();
         let mut rows = Vec::new();
         for (nth, batches) in self.batches.iter().enumerate() {
