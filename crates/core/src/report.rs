@@ -125,6 +125,10 @@ pub struct RunReport {
     pub n_padded_rows: usize,
     /// Where the time went.
     pub times: StageTimes,
+    /// Whether another backend ran for others meanwhile, or a program was compiled: then the time is not what the run
+    /// costs.
+    #[serde(default)]
+    pub disturbed: bool,
 }
 
 impl RunReport {
@@ -141,6 +145,7 @@ impl RunReport {
             n_pieces: 1,
             n_padded_rows: 0,
             times,
+            disturbed: false,
         }
     }
 }

@@ -244,6 +244,7 @@ impl Session for MigraphxSession {
             n_pieces: way.steps.len(),
             n_padded_rows: way.n_padded_rows,
             times,
+            disturbed: false,
         })
     }
 }

@@ -160,6 +160,7 @@ impl MigraphxSession {
             n_pieces: 1,
             n_padded_rows: 0,
             times,
+            disturbed: false,
         })
     }
 }
