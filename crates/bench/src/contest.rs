@@ -209,6 +209,13 @@ pub struct Ratio<'a> {
     pub median: f64,
 }
 
+impl<'a> Ratio<'a> {
+    fn of(of: &'a Measured, over: &'a Measured) -> Self {
+        let ratios: Vec<f64> = of.seconds.iter().zip(&over.seconds).map(|(a, b)| a / b).collect();
+        Self { of, over, median: median(&ratios) }
+    }
+}
+
 impl Contest {
     /// Runs every contender once unmeasured, so that what they read is in memory, and then in rounds.
     ///
@@ -272,15 +279,20 @@ impl Contest {
             Some(beside) => (measured, self.contenders.iter().find(|it| it.name == *beside)?),
             None => (self.first_of_ours()?, measured),
         };
-        let ratios: Vec<f64> = of.seconds.iter().zip(&over.seconds).map(|(a, b)| a / b).collect();
-        Some(Ratio { of, over, median: median(&ratios) })
+        Some(Ratio::of(of, over))
     }
 
-    /// The rival with the least median.
+    /// The one with the least median among those in this role.
     #[must_use]
-    pub fn best_rival(&self) -> Option<&Measured> {
-        let rivals = self.contenders.iter().filter(|it| it.role == Role::Rival);
-        rivals.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
+    pub fn best(&self, role: Role) -> Option<&Measured> {
+        let all = self.contenders.iter().filter(|it| it.role == role);
+        all.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
+    }
+
+    /// The best of ours over the best rival.
+    #[must_use]
+    pub fn best_ratio(&self) -> Option<Ratio<'_>> {
+        Some(Ratio::of(self.best(Role::Ours)?, self.best(Role::Rival)?))
     }
 
     /// Prints the table that a person reads.
@@ -342,7 +354,7 @@ mod tests {
         let last = &contest.contenders[2];
         assert_eq!(contest.ratio_of(last).unwrap().median, 0.5);
         assert_eq!(contest.contenders[0].seconds, [0.03; 3]);
-        assert_eq!(contest.best_rival().unwrap().name, "20 ms");
+        assert_eq!(contest.best(Role::Rival).unwrap().name, "20 ms");
     }
 
     #[test]
@@ -360,7 +372,7 @@ mod tests {
         let contest = Contest::run("test", "", 1, contenders).unwrap();
         let roles: Vec<Role> = contest.contenders.iter().map(|it| it.role).collect();
         assert_eq!(roles, [Role::Ours, Role::Ours, Role::Yardstick]);
-        assert!(contest.best_rival().is_none() && contest.ratio().is_nan());
+        assert!(contest.best(Role::Rival).is_none() && contest.ratio().is_nan());
     }
 
     #[test]

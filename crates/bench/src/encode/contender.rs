@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use shapeyard_core::Model;
-use shapeyard_core::backend::{LoadJob, SessionOptions, Status};
+use shapeyard_core::backend::{LoadJob, SessionOptions, Status, Waiting};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::{Batch, token_budget};
 use shapeyard_core::registry::{Choice, Registry};
@@ -140,6 +140,7 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
         n_threads: args.threads,
         split: setting.map(|setting| setting.split),
         token_budget: setting.map(|setting| setting.token_budget),
+        waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&texts, &options)?;
     let before = cpu_time();

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use shapeyard_core::plan::calibrate::Setting;
 
 use super::contender::{Kind, Measured};
-use crate::contest::{self, Contest, Facts, Role};
+use crate::contest::{self, Contest, Facts, Ratio, Role};
 use crate::measure::median;
 
 /// The texts.
@@ -138,23 +138,21 @@ pub(super) fn contest(
         [] => "the texts were too few to try settings; that is the usual one".to_owned(),
         _ => format!("what it tried, in real tokens a second: {}", tried.join("; ")),
     });
-    let contenders: Vec<_> = tallies.into_iter().map(|it| it.measured(workload)).collect();
-    notes.extend(faster(&contenders));
-    Contest {
+    let mut contest = Contest {
         name: model.to_owned(),
         title: format!("{} texts, {} tokens", workload.n_units, workload.n_tokens),
         n_rounds,
-        contenders,
+        contenders: tallies.into_iter().map(|it| it.measured(workload)).collect(),
         notes,
         ..Contest::default()
-    }
+    };
+    let faster = faster(&contest);
+    contest.notes.extend(faster);
+    contest
 }
 
 /// Which rival is ahead of ours, where one is.
-fn faster(contenders: &[contest::Measured]) -> Option<String> {
-    let ours = contenders.iter().find(|it| it.role == Role::Ours)?.rounds.median;
-    let rivals = contenders.iter().filter(|it| it.role == Role::Rival);
-    let best = rivals.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?;
-    let times = ours / best.rounds.median;
-    (times > 1.0).then(|| format!("`{}` is the fastest, by {times:.2} times", best.name))
+fn faster(contest: &Contest) -> Option<String> {
+    let Ratio { over, median, .. } = contest.best_ratio()?;
+    (median > 1.0).then(|| format!("`{}` is the fastest, by {median:.2} times", over.name))
 }

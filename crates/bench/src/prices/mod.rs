@@ -249,7 +249,7 @@ impl<'a> Prepared<'a> {
             notes,
             ..Contest::default()
         };
-        let best = contest.best_rival().and_then(|it| contest.ratio_of(it));
+        let best = contest.best_ratio();
         let ratio = best.map_or(f64::NAN, |it| it.median);
         contest.goals.push(Goal::at_most(
             "largest error of a prediction, as a share",

@@ -48,11 +48,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// What a contest over the texts of an `encode` says; nothing for others.
     fn of(record: &'a Record, contest: &'a Contest) -> Option<Self> {
-        let best = |role| {
-            let all = contest.contenders.iter().filter(move |it| it.role == role);
-            all.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
-        };
-        let ours = best(Role::Ours).filter(|_| record.suite == "encode")?;
+        let ours = contest.best(Role::Ours).filter(|_| record.suite == "encode")?;
         let (n_texts, _) = ours.facts.work.as_ref()?;
         let n_tokens = record.settings.get("tokens")?.as_f64()?;
         Some(Self { record, contest, ours, n_texts: *n_texts, n_tokens })

@@ -183,18 +183,14 @@ fn origin(record: &Record) -> String {
 /// Of each contest that has an alternative, ours over the best one.
 fn best_ratios(record: &Record) -> Vec<(String, f64)> {
     let about = ABOUT.iter().find(|about| about.suite == record.suite);
+    // Configurations of one thing: a user takes the best.
+    let takes_best = about.is_some_and(|about| about.is_drawn);
     let best = |contest: &Contest| {
-        let other = contest.best_rival()?;
-        let ours = contest.contenders.iter().filter(|it| it.role == Role::Ours);
-        let ours = match about {
-            // Configurations of one thing: a user takes the best.
-            Some(About { is_drawn: true, .. }) => {
-                ours.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?
-            }
-            _ => contest.first_of_ours()?,
+        let ratio = match takes_best {
+            true => contest.best_ratio()?,
+            false => contest.ratio_of(contest.best(Role::Rival)?)?,
         };
-        let ratio = ours.rounds.median / other.rounds.median;
-        Some((format!("{}: {}", record.suite, contest.name), ratio))
+        Some((format!("{}: {}", record.suite, contest.name), ratio.median))
     };
     if record.suite == CONTROL {
         return Vec::new();

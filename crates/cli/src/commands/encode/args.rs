@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::backend::{SessionOptions, Waiting};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
@@ -132,6 +132,8 @@ impl Args {
             n_threads: self.backend.n_threads(),
             split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
+            // Batches are many, and sessions side by side.
+            waiting: Waiting::Sleep,
         }
     }
 }
