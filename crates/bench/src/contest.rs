@@ -74,13 +74,7 @@ impl<'a> Contender<'a> {
         let mut own = self.run;
         let run = Box::new(move || {
             let sample = own()?;
-            let longer = sample.wall.mul_f64(1.0 + share);
-            let more = longer.saturating_sub(sample.wall);
-            let (wasted, start) = (black_box(0u64), Instant::now());
-            while start.elapsed() < more {
-                black_box(wasted.wrapping_add(1));
-            }
-            Ok(Sample { wall: sample.wall + start.elapsed(), ..sample })
+            Ok(Sample { wall: slowed(sample.wall, share), ..sample })
         });
         Self { run, ..self }
     }
@@ -326,6 +320,18 @@ impl Measured {
     pub fn spread(&self) -> f64 {
         spread(&self.seconds)
     }
+}
+
+/// Keeps this thread busy for a share of what something took; gives the time of both. With it a slowdown is put
+/// in on purpose, which comparing has to find.
+#[must_use]
+pub fn slowed(took: Duration, share: f64) -> Duration {
+    let (more, start) = (took.mul_f64(share), Instant::now());
+    let wasted = black_box(0u64);
+    while start.elapsed() < more {
+        black_box(wasted.wrapping_add(1));
+    }
+    if more.is_zero() { took } else { took + start.elapsed() }
 }
 
 /// What work gives, and how long it took. What is given is dropped later, by whom it is given to.

@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::contest::{Contest, Measured, Role};
 use crate::measure::{median, order};
 use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one};
 
 /// The hidden command of this program that starts cold.
 pub const CONTENDER: &str = "coldstart-contender";
@@ -54,10 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 60)]
     answers: usize,
     /// Threads that each process may use.
-    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     threads: usize,
     /// Interleaved rounds of all contenders.
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -89,10 +89,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(
-            self.rounds > 0 && self.threads > 0,
-            BadArgument::new("there has to be a round and a thread")
-        );
         let least = 2 * N_IN_A_ROW;
         let too_few = || BadArgument::new(format!("--answers must be at least {least}"));
         ensure!(self.answers >= least, too_few());

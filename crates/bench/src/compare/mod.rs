@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::shift::shift;
 use crate::contest::{Contest, Measured, Role};
 use crate::record::{self, Record};
-use crate::suite::{BadArgument, Format};
+use crate::suite::{BadArgument, Format, share};
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
@@ -45,13 +45,6 @@ pub struct Args {
     /// How much slower is too slow: `5%` or `0.05`.
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
     fail_over: f64,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |it| (it, 100.0));
-    let share = digits.trim().parse::<f64>().map(|it| it / unit);
-    let share = share.ok().filter(|it| it.is_finite() && *it >= 0.0);
-    share.ok_or_else(|| "a share such as `5%` or `0.05`, not negative".to_owned())
 }
 
 /// Compares, prints, and says whether nothing became slower.
@@ -84,6 +77,17 @@ pub enum Verdict {
     Equal,
     /// The rounds differ too much to say.
     Unsure,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Slower => "SLOWER",
+            Self::Faster => "faster",
+            Self::Equal => "equal",
+            Self::Unsure => "unsure",
+        })
+    }
 }
 
 /// One contender of ours, before and after.
@@ -221,12 +225,7 @@ impl fmt::Display for Comparison {
         writeln!(f, "{:>8} {:>8} {:>18} {:>9}", "verdict", "change", "99% interval", "rounds")?;
         let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
         for line in &self.lines {
-            let verdict = match line.verdict {
-                Verdict::Slower => "SLOWER",
-                Verdict::Faster => "faster",
-                Verdict::Equal => "equal",
-                Verdict::Unsure => "unsure",
-            };
+            let verdict = line.verdict;
             let interval = format!("{} to {}", percent(line.least), percent(line.most));
             let rounds = format!("{} / {}", line.n_rounds[0], line.n_rounds[1]);
             let change = percent(line.change);

@@ -92,9 +92,3 @@ fn more_runs_of_one_suite_count_together() {
     assert!((comparison.lines[0].change - 0.2).abs() < 1e-9);
     assert!(comparison.to_string().contains("SLOWER   +20.0%"));
 }
-
-#[test]
-fn shares_are_read_with_and_without_a_sign() {
-    assert_eq!(["5%", "0.05", "0"].map(share), [Ok(0.05), Ok(0.05), Ok(0.0)]);
-    assert!(share("-1%").is_err() && share("five").is_err() && share("NaN").is_err());
-}

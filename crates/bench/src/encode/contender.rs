@@ -19,6 +19,7 @@ use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
 use super::openvino::{self, Precision};
 use super::{direct, llama};
+use crate::contest::slowed;
 use crate::measure::{cpu_time, peak_memory};
 
 /// Who encodes, and how.
@@ -55,6 +56,9 @@ pub struct Args {
     threads: usize,
     #[arg(long)]
     backend: String,
+    /// For ours with a setting.
+    #[arg(long)]
+    handicap: f64,
 }
 
 /// What one run took.
@@ -145,10 +149,12 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
     let mut embeddings = encoder.embeddings(&texts, &options)?;
     let before = cpu_time();
     let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved)?;
+    let handicap = if setting.is_some() { args.handicap } else { 0.0 };
+    let wall = slowed(report.times.calibrate + report.times.run, handicap);
     let cpu = cpu_time().checked_sub(before).context("processor time ran backwards")?;
     let tried = |it: &Tried| (it.setting, it.tokens_per_second);
     Ok(Measured {
-        wall: report.times.calibrate + report.times.run,
+        wall,
         cpu,
         peak_memory: peak_memory()?,
         n_padded_tokens: report.totals.n_padded_tokens,

@@ -24,7 +24,7 @@ use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
 use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one, share};
 
 /// The hidden command of this program that runs one contender.
 pub const CONTENDER: &str = "encode-contender";
@@ -68,22 +68,22 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     corpus: Vec<PathBuf>,
     /// Texts, taken evenly from the corpus.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 600, value_parser = at_least_one)]
     units: usize,
     /// Tokens that a text is cut to.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
     max_length: usize,
     /// Threads that each contender may use.
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     threads: usize,
     /// Interleaved rounds of all contenders.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
     /// Lengths of single queries, in tokens; none where it is 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,128")]
     query_lengths: Vec<usize>,
     /// Interleaved rounds of 20 queries.
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = at_least_one)]
     query_rounds: usize,
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
@@ -91,6 +91,9 @@ pub struct Args {
     /// Measure OpenVINO too, on ONNX files; `cargo xtask` installs it, others need a Python that imports it.
     #[arg(long)]
     peers: bool,
+    /// Keep ours busy for so much longer, on purpose: what `compare` has to find
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    handicap: f64,
     #[command(flatten)]
     output: Output,
 }
@@ -103,10 +106,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(
-            self.rounds > 0 && self.threads > 0,
-            BadArgument::new("there has to be a round and a thread")
-        );
         let openvino = self.peers.then(Package::find).transpose()?;
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let workload = prepare(self, folder.path())?;
@@ -117,6 +116,7 @@ impl Suite for Args {
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
         record.set("backend", self.backend.as_str());
+        record.set("handicap", self.handicap);
         for model in &self.models {
             let peer = openvino.as_ref().filter(|_| !is_gguf(model));
             let mut contest = measure(self, host, model, peer, &workload, folder.path(), record)?;
@@ -146,7 +146,6 @@ fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<
 fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     let folders = if args.corpus.is_empty() { corpus::folders()? } else { args.corpus.clone() };
     let collected = units::collect(&folders, &UnitOptions::default())?.units;
-    ensure!(args.units > 0, BadArgument::new("--units must be at least 1"));
     ensure!(!collected.is_empty(), BadArgument::new("the corpus holds no text"));
     let n_units = args.units.min(collected.len());
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
@@ -192,6 +191,7 @@ fn measure(
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
             .args(["--threads", &args.threads.to_string(), "--backend", backend])
+            .args(["--handicap", &args.handicap.to_string()])
             .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {

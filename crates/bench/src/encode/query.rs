@@ -21,7 +21,7 @@ use shapeyard_encode::{EncodeOptions, Encoder, Unobserved};
 use super::direct;
 use crate::calls::{self, Caller};
 use crate::child::Child;
-use crate::contest::{Contest, Goal, Role};
+use crate::contest::{Contest, Goal, Role, slowed};
 use crate::measure::median;
 use crate::suite::Host;
 
@@ -51,6 +51,9 @@ pub struct Args {
     threads: usize,
     #[arg(long)]
     backend: String,
+    /// For ours.
+    #[arg(long)]
+    handicap: f64,
 }
 
 /// Who answers, and what the threads of its one session do while they wait for each other.
@@ -92,6 +95,8 @@ pub fn run(args: &Args) -> Result<()> {
         Who::DirectSleeping => by_hand(args, texts, false)?,
     };
     println!("{}", serde_json::to_string(&answer(0)?.0)?);
+    let is_ours = matches!(args.who, Who::Spinning | Who::Sleeping);
+    let handicap = if is_ours { args.handicap } else { 0.0 };
     let mut turns = (0..n_texts).cycle();
     for line in std::io::stdin().lines() {
         let n_calls = line?.trim().parse()?;
@@ -100,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
             let nth = turns.next().unwrap_or(0);
             let start = Instant::now();
             let (_, inside) = answer(nth)?;
-            let all = start.elapsed();
+            let all = slowed(start.elapsed(), handicap);
             if call >= calls::n_warm(n_calls) {
                 took.calls.push(all.as_secs_f64());
                 took.around.push(all.saturating_sub(inside).as_secs_f64());
@@ -124,7 +129,7 @@ pub(super) fn measure(
         let mut command = host.hidden(super::QUERY)?;
         command.args(["--who", who]).arg("--model").arg(model).arg("--tokens").arg(tokens);
         command.args(["--length", &length.to_string(), "--threads", &args.threads.to_string()]);
-        command.args(["--backend", &args.backend]);
+        command.args(["--backend", &args.backend, "--handicap", &args.handicap.to_string()]);
         Child::start(command)
     };
     // Each of ours beside the one that waits as it does: what is left is what ours adds.
