@@ -199,6 +199,9 @@ fn ratios(records: &[Record], shared: &BTreeMap<String, Vec<String>>) -> Ratios 
                     Some(beside) => others(contest).filter(|it| it.name == *beside).collect(),
                     None => others(contest).filter(|it| known.contains(&it.name)).collect(),
                 };
+                // One that took part in fewer rounds would take the others from the comparison.
+                let is_whole = |it: &&Measured| it.seconds.len() == ours.seconds.len();
+                let others: Vec<&Measured> = others.into_iter().filter(is_whole).collect();
                 all.entry((name.clone(), ours.name.clone()))
                     .or_default()
                     .extend(log_ratios(ours, &others));

@@ -23,7 +23,7 @@ use self::openvino::Package;
 use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::suite::{BadArgument, Host, Output, Suite, at_least_one, share};
 
 /// The hidden command of this program that runs one contender.
@@ -33,13 +33,13 @@ pub const CONTENDER: &str = "encode-contender";
 pub const QUERY: &str = "query-contender";
 
 /// The tokens of the texts that are measured.
-const MEASURED: &str = "measured.json";
+const MEASURED_FILE: &str = "measured.json";
 
 /// The tokens of the texts that ours finds its setting on, more of the same corpus.
-const CALIBRATION: &str = "calibration.json";
+const CALIBRATION_FILE: &str = "calibration.json";
 const CALIBRATION_FACTOR: usize = 4;
-/// Fewer texts than these leave too little for each trial.
-const LEAST_CALIBRATION: usize = 1000;
+/// Fewer texts leave too little for each trial, and of more nothing new is learnt.
+const CALIBRATION: std::ops::RangeInclusive<usize> = 800..=2600;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -79,6 +79,9 @@ pub struct Args {
     /// Interleaved rounds of all contenders.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
+    /// Rounds in which ONNX Runtime also takes the texts in arrival order, which lasts several times as long
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    arrival_rounds: usize,
     /// Lengths of single queries, in tokens; none where it is 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,128")]
     query_lengths: Vec<usize>,
@@ -115,7 +118,6 @@ impl Suite for Args {
         record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
-        record.set("backend", self.backend.as_str());
         record.set("handicap", self.handicap);
         for model in &self.models {
             let peer = openvino.as_ref().filter(|_| !is_gguf(model));
@@ -137,7 +139,7 @@ pub(crate) fn name_of(model: &Path) -> String {
 }
 
 fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
-    let tokens = folder.join(MEASURED);
+    let tokens = folder.join(MEASURED_FILE);
     let lengths = args.query_lengths.iter().filter(|length| **length > 0);
     lengths.map(|&length| query::measure(host, args, model, &tokens, length)).collect()
 }
@@ -157,8 +159,10 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
         fs::write(folder.join(name), serde_json::to_vec(&ids)?)?;
         Ok(ids.iter().map(|ids| ids.len()).collect())
     };
-    let mut lengths = write(MEASURED, n_units)?;
-    write(CALIBRATION, (CALIBRATION_FACTOR * n_units).max(LEAST_CALIBRATION).min(collected.len()))?;
+    let mut lengths = write(MEASURED_FILE, n_units)?;
+    let n_calibration = CALIBRATION_FACTOR * n_units;
+    let n_calibration = n_calibration.clamp(*CALIBRATION.start(), *CALIBRATION.end());
+    write(CALIBRATION_FILE, n_calibration.min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
     let counts = Histogram::of(&lengths).entries().to_vec();
@@ -181,7 +185,7 @@ fn measure(
             Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => &twin,
             _ => model,
         };
-        let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
+        let tokens = if *kind == Kind::Calibrate { CALIBRATION_FILE } else { MEASURED_FILE };
         let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
         let output = host
@@ -206,7 +210,8 @@ fn measure(
     eprintln!("{name}: calibrating");
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;
-    record.set(&format!("{name}: setting"), setting.to_string());
+    record.set(&record::setting_of(&name), serde_json::to_value(setting)?);
+    record.set(&record::backend_of(&name), backend);
     let peers = openvino.map_or_else(Vec::new, |it| it.kinds(args.threads));
     let kinds = kinds(model, setting, args.threads);
     let mut tallies: Vec<Tally> = kinds.into_iter().chain(peers).map(Tally::new).collect();
@@ -214,6 +219,9 @@ fn measure(
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {
             let tally = &mut tallies[at];
+            if round >= args.arrival_rounds && tally.is_arrival() {
+                continue;
+            }
             eprintln!("{name}: round {} of {}: {}", round + 1, args.rounds, tally.name());
             let measured = start(tally.kind())?;
             if let Some((name, version)) = measured.backend.split_once(' ') {

@@ -7,6 +7,7 @@ use shapeyard_core::plan::calibrate::Setting;
 use super::contender::{Kind, Measured};
 use crate::contest::{self, Contest, Facts, Ratio, Role};
 use crate::measure::median;
+use crate::report::ARRIVAL;
 
 /// The texts.
 #[derive(Clone, Debug)]
@@ -46,13 +47,17 @@ impl Tally {
         &self.kind
     }
 
+    pub(super) const fn is_arrival(&self) -> bool {
+        matches!(self.kind, Kind::DirectArrival { .. })
+    }
+
     /// The same in every run, whatever the calibration found, so that runs can be compared.
     pub(super) fn name(&self) -> String {
         match &self.kind {
             Kind::Calibrate => "ours, calibrating".to_owned(),
             Kind::Ours { .. } => "ours".to_owned(),
             Kind::DirectArrival { split, n_rows } => {
-                format!("ONNX Runtime directly, arrival order, batch {n_rows}: {split}")
+                format!("ONNX Runtime directly, {ARRIVAL}, batch {n_rows}: {split}")
             }
             Kind::DirectSorted { setting } => {
                 format!("ONNX Runtime directly, our batches: {}", setting.split)
