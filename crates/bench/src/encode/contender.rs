@@ -18,7 +18,7 @@ use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
 use super::openvino::{self, Precision};
-use super::{direct, llama};
+use super::{direct, llama, sentence_transformers};
 use crate::contest::slowed;
 use crate::measure::{cpu_time, peak_memory};
 
@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Llama { setting: Setting, flash: bool },
     /// OpenVINO through its Python package, with batches made as ours are.
     Openvino { setting: Setting, precision: Precision },
+    /// sentence-transformers through its own interface, on the texts themselves.
+    SentenceTransformers { model: PathBuf, texts: PathBuf, n_threads: usize, n_rows: usize },
 }
 
 /// One contender; the suite starts it.
@@ -108,6 +110,11 @@ pub fn run(args: &Args) -> Result<()> {
             let Args { model, tokens, vectors, .. } = args;
             let batches = sorted(&ids, *setting);
             return openvino::run(model, tokens, vectors, &batches, setting.split, *precision);
+        }
+        Kind::SentenceTransformers { model, texts, n_threads, n_rows } => {
+            let files = (model.as_path(), texts.as_path());
+            let Args { tokens, vectors, .. } = args;
+            return sentence_transformers::run(files, tokens, vectors, *n_threads, *n_rows);
         }
     };
     let bytes: Vec<u8> = measured.vectors.iter().flat_map(|x| x.to_ne_bytes()).collect();

@@ -5,7 +5,9 @@ pub mod contender;
 mod direct;
 mod llama;
 mod openvino;
+mod peers;
 pub mod query;
+mod sentence_transformers;
 mod tally;
 
 use std::fs;
@@ -19,7 +21,7 @@ use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
 
 use self::contender::{Kind, Measured};
-use self::openvino::Package;
+use self::peers::Peer;
 use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
@@ -34,6 +36,9 @@ pub const QUERY: &str = "query-contender";
 
 /// The tokens of the texts that are measured.
 const MEASURED_FILE: &str = "measured.json";
+
+/// The texts themselves, for those who insist on them.
+const TEXTS_FILE: &str = "texts.json";
 
 /// The tokens of the texts that ours finds its setting on, more of the same corpus.
 const CALIBRATION_FILE: &str = "calibration.json";
@@ -50,7 +55,7 @@ the time is from the first batch to the last normalised vector, with sessions ma
 Examples:
   cargo xtask bench encode
   cargo xtask bench encode --units 2000 --rounds 3
-  cargo xtask bench encode --peers               OpenVINO beside them
+  cargo xtask bench encode --peers               OpenVINO and sentence-transformers beside them
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
@@ -91,9 +96,13 @@ pub struct Args {
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
-    /// Measure OpenVINO too, on ONNX files; `cargo xtask` installs it, others need a Python that imports it.
+    /// Measure OpenVINO and sentence-transformers too, on ONNX files, as far as Python imports them; `cargo xtask`
+    /// installs the first
     #[arg(long)]
     peers: bool,
+    /// The same encoder as sentence-transformers saves it, for --peers
+    #[arg(long, value_name = "DIR", requires = "peers")]
+    sentence_transformers: Option<PathBuf>,
     /// Keep ours busy for so much longer, on purpose: what `compare` has to find
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     handicap: f64,
@@ -109,8 +118,12 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        let openvino = self.peers.then(Package::find).transpose()?;
         let folder = tempfile::tempdir().context("no temporary folder")?;
+        let texts = folder.path().join(TEXTS_FILE);
+        let peers = match self.peers {
+            true => peers::find(self.sentence_transformers.as_deref(), texts)?,
+            false => Vec::new(),
+        };
         let workload = prepare(self, folder.path())?;
         record.set("texts", workload.n_units);
         record.set("tokens", workload.n_tokens);
@@ -120,9 +133,9 @@ impl Suite for Args {
         record.set("threads", self.threads);
         record.set("handicap", self.handicap);
         for model in &self.models {
-            let peer = openvino.as_ref().filter(|_| !is_gguf(model));
-            let mut contest = measure(self, host, model, peer, &workload, folder.path(), record)?;
-            contest.notes.extend(peer.map(Package::note));
+            let peers = if is_gguf(model) { &[][..] } else { &peers };
+            let mut contest = measure(self, host, model, peers, &workload, folder.path(), record)?;
+            contest.notes.extend(peers.iter().map(|peer| peer.note()));
             record.contests.push(contest);
             if !is_gguf(model) {
                 record.contests.extend(queries(self, host, model, folder.path())?);
@@ -157,6 +170,9 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
         let tokens = tokenizer.encode_all(&texts, args.threads)?;
         let ids: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
         fs::write(folder.join(name), serde_json::to_vec(&ids)?)?;
+        if name == MEASURED_FILE {
+            fs::write(folder.join(TEXTS_FILE), serde_json::to_vec(&texts)?)?;
+        }
         Ok(ids.iter().map(|ids| ids.len()).collect())
     };
     let mut lengths = write(MEASURED_FILE, n_units)?;
@@ -173,7 +189,7 @@ fn measure(
     args: &Args,
     host: &Host,
     model: &Path,
-    openvino: Option<&Package>,
+    peers: &[Box<dyn Peer>],
     workload: &Workload,
     folder: &Path,
     record: &mut Record,
@@ -212,9 +228,11 @@ fn measure(
     let setting = calibrated.setting.context("the calibration found no setting")?;
     record.set(&record::setting_of(&name), serde_json::to_value(setting)?);
     record.set(&record::backend_of(&name), backend);
-    let peers = openvino.map_or_else(Vec::new, |it| it.kinds(args.threads));
-    let kinds = kinds(model, setting, args.threads);
-    let mut tallies: Vec<Tally> = kinds.into_iter().chain(peers).map(Tally::new).collect();
+    let mut kinds = kinds(model, setting, args.threads);
+    for peer in peers {
+        kinds.extend(peer.kinds(model, args.threads)?);
+    }
+    let mut tallies: Vec<Tally> = kinds.into_iter().map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {

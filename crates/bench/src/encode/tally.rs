@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use shapeyard_core::plan::calibrate::Setting;
+use shapeyard_core::plan::calibrate::{Setting, Split};
 
 use super::contender::{Kind, Measured};
 use crate::contest::{self, Contest, Facts, Ratio, Role};
@@ -74,6 +74,10 @@ impl Tally {
                 let precision = precision.name();
                 format!("OpenVINO, {precision}, {token_budget} tokens a batch: {split}")
             }
+            Kind::SentenceTransformers { n_threads, n_rows, .. } => {
+                let split = Split { n_sessions: 1, n_threads: *n_threads };
+                format!("sentence-transformers, f32, batch {n_rows}: {split}")
+            }
         }
     }
 
@@ -97,7 +101,8 @@ impl Tally {
             Kind::DirectArrival { .. }
             | Kind::DirectSorted { .. }
             | Kind::Llama { .. }
-            | Kind::Openvino { .. } => Role::Rival,
+            | Kind::Openvino { .. }
+            | Kind::SentenceTransformers { .. } => Role::Rival,
         };
         let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {
