@@ -23,9 +23,9 @@ const HIT_TARGET: f64 = 1.3;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each measurement runs its contenders in interleaved rounds after one round that does not count, and
-gives the median, the least and the most of each, and how many times as long ours takes. All that is
-read is in the page cache. Everything lies in one temporary folder on a disk, which is removed
+Each measurement runs its contenders in interleaved rounds after one round that does not count, and \
+gives the median, the least and the most of each, and how many times as long ours takes. All that is \
+read is in the page cache. Everything lies in one temporary folder on a disk, which is removed \
 afterwards. Run it while nothing else runs: the record says how busy the machine was.
 
 Examples:

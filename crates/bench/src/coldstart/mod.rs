@@ -26,9 +26,9 @@ const FULL_SPEED: f64 = 1.1;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A process starts, opens the model and answers. The first answer is counted from the start of the process; full
-speed is reached with the first of three answers in a row that take at most 1.1 times as long as the median
-of the last half. `nothing cached` has an empty store; `cached` finds there what an earlier process left, for
+A process starts, opens the model and answers. The first answer is counted from the start of the process; full \
+speed is reached with the first of three answers in a row that take at most 1.1 times as long as the median \
+of the last half. `nothing cached` has an empty store; `cached` finds there what an earlier process left, for \
 backends that keep something. Backends that are not usable here are left out, and named.
 
 Examples:

@@ -21,14 +21,14 @@ use crate::suite::{BadArgument, Format, share};
 /// What to compare.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each of our contenders is compared by the ratio of its time to that of the others in the same round; a
-contest without others has a yardstick for that. Runs of one suite in one file count together: append a
+Each of our contenders is compared by the ratio of its time to that of the others in the same round; a \
+contest without others has a yardstick for that. Runs of one suite in one file count together: append a \
 second run where the first leaves a difference unsure.
 
   slower   the ratio grew by more than --fail-over, and not by chance (99%): the exit code is 1
   faster   the opposite
-  equal    it did not change by more than --fail-over
-  unsure   it may have, but the rounds differ too much: measure more of them
+  equal    it did not change by more than --fail-over, and the rounds rule out twice as much
+  unsure   it may have, but the rounds differ too much, by noise or because they are few: measure more of them
 
 Examples:
   cargo xtask bench plan --record before.jsonl
@@ -73,7 +73,7 @@ pub enum Verdict {
     Slower,
     /// It takes less time by as much.
     Faster,
-    /// It takes as long as before, as far as is asked for.
+    /// It takes as long as before, as far as is asked for; the rounds rule out twice as much.
     Equal,
     /// The rounds differ too much to say.
     Unsure,
@@ -155,11 +155,13 @@ fn line(
 ) -> Option<Line> {
     let found = shift(a, b)?;
     let [change, least, most] = [found.estimate, found.low, found.high].map(f64::exp_m1);
+    // Rounds that do not even rule out twice as much say nothing.
+    let is_narrow = most <= 2.0 * fail_over && least >= -2.0 * fail_over;
     let verdict = match () {
         () if change > fail_over && least > 0.0 => Verdict::Slower,
         // As much faster as the other is slower: the ratio's inverse.
         () if 1.0 / (1.0 + change) - 1.0 > fail_over && most < 0.0 => Verdict::Faster,
-        () if change.abs() <= fail_over => Verdict::Equal,
+        () if change.abs() <= fail_over && is_narrow => Verdict::Equal,
         () => Verdict::Unsure,
     };
     Some(Line { contest, contender, change, least, most, n_rounds: [a.len(), b.len()], verdict })

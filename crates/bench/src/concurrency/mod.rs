@@ -22,8 +22,8 @@ use crate::suite::{Host, Output, Suite, at_least_one};
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The contenders take turns in rounds, after one round of a second that does not count. Every row of every
-answer is compared with the answer that it has alone, and a request that wants a compile fails: it is
+The contenders take turns in rounds, after one round of a second that does not count. Every row of every \
+answer is compared with the answer that it has alone, and a request that wants a compile fails: it is \
 counted, and there must be none. Run it while nothing else runs.
 
 Examples:

@@ -49,7 +49,7 @@ const CALIBRATION: std::ops::RangeInclusive<usize> = 800..=2600;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own;
+Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own; \
 the time is from the first batch to the last normalised vector, with sessions made before.
 
 Examples:

@@ -9,9 +9,13 @@ measured by itself and taken off, since others begin with ids.
 """
 
 import json
+import os
 import resource
 import sys
 import time
+
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 import sentence_transformers
@@ -58,8 +62,10 @@ def run(path, texts, tokens, to, n_threads, n_rows):
     with open(tokens, encoding="utf-8") as file:
         lengths = [len(ids) for ids in json.load(file)]
     model = opened(path, max(lengths))
+    # Older versions call it `tokenize`.
+    tokenise = getattr(model, "preprocess", None) or model.tokenize
     start = clocks()
-    tokenised = [model.tokenize(batch) for batch in batches(by_length(texts), n_rows)]
+    tokenised = [tokenise(batch) for batch in batches(by_length(texts), n_rows)]
     tokenising = spent(start)
     n_real = sum(int(batch["attention_mask"].sum()) for batch in tokenised)
     if n_real != sum(lengths):

@@ -29,9 +29,9 @@ const WORK: [i64; 2] = [10_000, 50_000];
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs on the first device of HIP's runtime, or of CUDA's. What is compared with are the runtime's own calls, made
-by hand: copies, graphs, and the least that has to be called for a whole run. Sessions need a MIGraphX that
-runs on that device. On an NVIDIA GPU that is the project's double, whose figures are about the calls around a
+Runs on the first device of HIP's runtime, or of CUDA's. What is compared with are the runtime's own calls, made \
+by hand: copies, graphs, and the least that has to be called for a whole run. Sessions need a MIGraphX that \
+runs on that device. On an NVIDIA GPU that is the project's double, whose figures are about the calls around a \
 program and not about MIGraphX.
 
 Examples:

@@ -25,13 +25,13 @@ const N_COUNTED: usize = 100;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every call is timed by itself. A call of MIGraphX itself is a run with parameters that are kept, a look
-at where each output lies, and the end of the result; ours also checks the request, copies inputs and
-outputs, pads, and reports. What ours adds is the difference of the medians of a round, and of those the
+Every call is timed by itself. A call of MIGraphX itself is a run with parameters that are kept, a look \
+at where each output lies, and the end of the result; ours also checks the request, copies inputs and \
+outputs, pads, and reports. What ours adds is the difference of the medians of a round, and of those the \
 median over all rounds. Allocations are those of Rust code.
 
-MIGraphX computes with its interpreter `ref`, whose own time varies from call to call. On one processor
-(--cpu) it starts no threads and varies less. Run it while nothing else runs: the record says how busy
+MIGraphX computes with its interpreter `ref`, whose own time varies from call to call. On one processor \
+(--cpu) it starts no threads and varies less. Run it while nothing else runs: the record says how busy \
 the machine was.
 
 Examples:

@@ -42,7 +42,7 @@ const FORBIDDEN: Price = Price { load: 0.0, launch: 1e6, token: 1.0, token_lengt
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each round calibrates both backends, plans, and runs every way, in another order. `predicted / measured` is
+Each round calibrates both backends, plans, and runs every way, in another order. `predicted / measured` is \
 the median of the rounds.
 
 Examples:

@@ -66,7 +66,11 @@ pub(super) fn overview(ratios: &[(String, f64)]) -> String {
         colour: if *ratio <= 1.05 { OURS } else { OTHER },
     };
     let bars: Vec<Bar> = ratios.iter().map(bar).collect();
-    chart("Ours over the best alternative (below 1 ours is faster)", &bars, Some(1.0))
+    chart(
+        "Ours over the best alternative: below 1 ours is faster; grey where it is slower by more than 5%",
+        &bars,
+        Some(1.0),
+    )
 }
 
 fn chart(title: &str, bars: &[Bar], mark: Option<f64>) -> String {

@@ -29,9 +29,9 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In each round a model without a program is served by rten alone, and then by a router over MIGraphX and rten
-that has a program compiled meanwhile, for as long as that takes. The compile is MIGraphX's own, in a process of
-its own at low priority; so that it takes long, that process first sleeps. Every row of every answer is compared
+In each round a model without a program is served by rten alone, and then by a router over MIGraphX and rten \
+that has a program compiled meanwhile, for as long as that takes. The compile is MIGraphX's own, in a process of \
+its own at low priority; so that it takes long, that process first sleeps. Every row of every answer is compared \
 with the answer that it has alone. Run it while nothing else runs.
 
 Examples:

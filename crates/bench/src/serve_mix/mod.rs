@@ -21,7 +21,7 @@ pub const CONTENDER: &str = "serve-contender";
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every thread sends a request, waits for its answer and sends the next; equal rounds of all contenders send equal
+Every thread sends a request, waits for its answer and sends the next; equal rounds of all contenders send equal \
 requests. Each contender serves in a process of its own.
 
 Examples:

@@ -40,11 +40,11 @@ Examples:
   shapeyard run model.onnx --input x=x.npy --out y.npz --backend rten --format json
   shapeyard run model.onnx --input x=x.npy --out y.npy --backend migraphx --compile-missing
 
-Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never
+Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never \
 converted: what the model takes as f32 has to be f32.
 
-migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into
-the smallest that holds it, or split over several. One that none holds ends with 3 and says what to
+migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into \
+the smallest that holds it, or split over several. One that none holds ends with 3 and says what to \
 warm; under --backend auto another backend answers it. onnxruntime loads its rewritten model from there if it was warmed.";
 
 /// The time of every run is kept, and more of them say nothing new.
