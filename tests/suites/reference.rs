@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Artifact, Backend, BackendError, CompileJob, LoadJob};
+use shapeyard_core::backend::{Artifact, Backend, BackendError, CompileJob, LoadJob, Waiting};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
@@ -80,6 +80,7 @@ fn encode_with(
         n_threads: 2,
         split: Some(Split { n_sessions: 2, n_threads: 1 }),
         token_budget: Some(token_budget),
+        waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&tokens, &options).unwrap();
     let report = encoder.encode(&tokens, &options, &mut embeddings, &Unobserved).unwrap();

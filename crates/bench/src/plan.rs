@@ -15,7 +15,7 @@ use shapeyard_core::plan::{
 use crate::contest::{Contender, Contest, Goal, Role, timed};
 use crate::random::Random;
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// Lengths of real code; the test suite `fitted` says where they come from.
 const CORPUS: &str = "tests/data/lengths-code.txt";
@@ -36,13 +36,13 @@ Examples:
   cargo xtask bench plan --format json > plan.json")]
 pub(crate) struct Args {
     /// Lengths to plan for.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_one)]
     lengths: usize,
     /// Lengths that programs may have.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     buckets: usize,
     /// Interleaved rounds.
-    #[arg(long, value_name = "N", default_value_t = 9)]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -56,8 +56,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0, "there has to be a round");
-        ensure!(self.lengths > 0 && self.buckets > 0, "there has to be something to plan");
         record.set("lengths", self.lengths);
         record.set("buckets", self.buckets);
         for measure in [planning, distinct, hostile, traffic, routing, recording] {

@@ -104,6 +104,27 @@ pub enum Format {
     Json,
 }
 
+/// A number of rounds, threads or the like: without one there is nothing to measure.
+///
+/// # Errors
+///
+/// That it is no number or 0, for a person.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1 on".to_owned())
+}
+
+/// A share such as `5%` or `0.05`.
+///
+/// # Errors
+///
+/// That it is none or negative, for a person.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |it| (it, 100.0));
+    let share = digits.trim().parse::<f64>().map(|it| it / unit);
+    let share = share.ok().filter(|it| it.is_finite() && *it >= 0.0);
+    share.ok_or_else(|| "a share such as `5%` or `0.05`, not negative".to_owned())
+}
+
 /// What every suite takes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Output {
@@ -185,5 +206,17 @@ mod tests {
     fn where_a_record_goes_is_not_what_it_measures() {
         let words = "plan --record a.jsonl --rounds 3 --format=json".split(' ').map(OsString::from);
         assert_eq!(measured_words(words.collect()), ["plan", "--rounds", "3"]);
+    }
+
+    #[test]
+    fn shares_are_read_with_and_without_a_sign() {
+        assert_eq!(["5%", "0.05", "0"].map(share), [Ok(0.05), Ok(0.05), Ok(0.0)]);
+        assert!(share("-1%").is_err() && share("five").is_err() && share("NaN").is_err());
+    }
+
+    #[test]
+    fn nothing_is_no_number_of_rounds() {
+        assert_eq!(at_least_one("3"), Ok(3));
+        assert!(["0", "-1", "many"].iter().all(|text| at_least_one(text).is_err()));
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) programs: Vec<Program>,
     /// What routes requests, where two backends serve.
     pub(crate) router: Option<Arc<Router>>,
+    /// What sessions were said to be asked for.
+    pub(crate) sessions: SessionOptions,
 }
 
 /// An artifact that is used.
@@ -118,7 +120,7 @@ impl Loading<'_> {
             router.set_prices(self.prices(store, router, (&registry, need))?);
             self.note_lacking(router, offer.cold.as_ref());
         }
-        Ok(Loaded::new(opened, &artifacts))
+        Ok(Loaded::new(opened, &artifacts, sessions))
     }
 
     /// Whether two backends share the work: programs that are ready, or will be meanwhile, and somebody for
@@ -338,7 +340,7 @@ fn explain(opened: &mut Opened, id: &BackendId, cold: Option<&Cold>) {
 }
 
 impl Loaded {
-    fn new(opened: Opened, artifacts: &[Artifact]) -> Self {
+    fn new(opened: Opened, artifacts: &[Artifact], sessions: SessionOptions) -> Self {
         let used = artifacts.iter().filter(|artifact| artifact.backend == opened.backend.id());
         Self {
             programs: used.map(Program::of).collect(),
@@ -346,6 +348,7 @@ impl Loaded {
             executable: opened.executable,
             passed_over: opened.passed_over,
             router: opened.router,
+            sessions,
         }
     }
 }

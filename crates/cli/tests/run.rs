@@ -112,12 +112,13 @@ fn inputs_without_a_batch_and_several_outputs() {
     let args: Vec<&str> = inputs.iter().flat_map(|input| ["--input", input]).collect();
     let ran = run(run_model("scalars.onnx")
         .args(&args)
-        .args(["--format", "json", "--repeat", "3", "--threads", "1", "--out"])
+        .args(["--format", "json", "--repeat", "3", "--threads", "1", "--spin", "--out"])
         .arg(folder.path("out")));
     let json = ran.done().json();
     assert_eq!((&json["schema"], &json["command"]), (&1.into(), &"run".into()));
     assert_eq!(json["backend"], "rten");
     assert_eq!(json["repeats"]["n"], 3);
+    assert_eq!(json["session"], serde_json::json!({"n_threads": 1, "waiting": "spin"}));
     assert_eq!(json["outputs"][1]["shape"], serde_json::json!([4, 4]));
     let doubled: Vec<f32> = X.iter().map(|x| x * 2.0).collect();
     assert_eq!(read_npy_f32(&folder.path("out/y.npy")).1, doubled);

@@ -1,46 +1,13 @@
 //! A lane of ggml that has seen a shape asks Rust's allocator for nothing when the shape comes again, whatever the
 //! ids and the mask are.
-//!
-//! Alone in its file, since it counts what the whole process asks for.
 
 // Helpers of tests are no tests to the lints.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
-#![allow(unsafe_code, reason = "an allocator is unsafe to write")]
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use common::{ggml, lane, load, model};
 use shapeyard_core::{Outputs, Request, Tensor};
-
-struct Counting;
-
-static N_ASKED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        N_ASKED.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller vouches for the layout.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller vouches for both.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        N_ASKED.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller vouches for all.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_shape_that_was_seen_allocates_nothing() {
@@ -58,11 +25,18 @@ fn a_shape_that_was_seen_allocates_nothing() {
             let given = inputs(batch, length, step);
             let views = given.each_ref().map(Tensor::view);
             let request = Request::bind(executable.signature(), &views).unwrap();
-            let before = N_ASKED.load(Ordering::Relaxed);
-            session.run(&request, &mut outputs).unwrap();
-            let n_asked = N_ASKED.load(Ordering::Relaxed) - before;
+            let counted = allocation_counter::measure(|| {
+                session.run(&request, &mut outputs).unwrap();
+            });
+            let n_asked = counted.count_total;
             // Shapes that are new take what they need, and so do outputs that grow.
             assert!(n_before == 0 || n_asked == 0, "{batch} x {length}: {n_asked}");
         }
     }
+}
+
+#[test]
+fn the_counter_counts() {
+    let boxed = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(boxed.count_total, 1);
 }

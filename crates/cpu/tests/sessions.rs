@@ -8,6 +8,7 @@ mod common;
 use std::thread;
 
 use common::{inputs, lane, load, model, onnxruntime, rten, run};
+use shapeyard_core::backend::{SessionOptions, Waiting};
 use shapeyard_core::{Outputs, Tensor, Tier};
 
 const MODELS: [&str; 4] = ["encoder.onnx", "conv.onnx", "fixed_leading.onnx", "many_outputs.onnx"];
@@ -53,6 +54,21 @@ fn threads_of_a_lane_do_not_change_the_result_much() {
         };
         common::assert_close(&result(1), &result(2), 1e-5, "two threads");
     }
+}
+
+#[test]
+fn how_threads_wait_does_not_change_the_result() {
+    let Some(backend) = onnxruntime("how_threads_wait_does_not_change_the_result") else { return };
+    let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
+    let tensors = inputs(executable.signature(), 8);
+    let [sleeping, spinning] = [Waiting::Sleep, Waiting::Spin].map(|waiting| {
+        let mut outputs = Outputs::new();
+        let options = SessionOptions::threads(2).waiting(waiting);
+        let mut session = executable.session(&options).unwrap();
+        run(executable.as_ref(), session.as_mut(), &tensors, &mut outputs).unwrap();
+        outputs
+    });
+    assert!(sleeping == spinning);
 }
 
 /// A lane that keeps buffers must answer as a fresh one does, whatever ran before.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use shapeyard_core::Model;
-use shapeyard_core::backend::LoadJob;
+use shapeyard_core::backend::{LoadJob, Waiting};
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::TextTokenizer;
@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         n_threads: 2,
         split: None,
         token_budget: None,
+        waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&tokens, &options)?;
     let report = encoder.encode(&tokens, &options, &mut embeddings, &Unobserved)?;

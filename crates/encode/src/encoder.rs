@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shapeyard_core::backend::{Backend, Executable};
+use shapeyard_core::backend::{Backend, Executable, Waiting};
 use shapeyard_core::engine::{InferRequest, InferResponse};
 use shapeyard_core::plan::calibrate::{
     Search, Setting, Split, TOKEN_BUDGETS, Trial, settings, splits,
@@ -49,6 +49,10 @@ pub struct EncodeOptions {
     pub split: Option<Split>,
     /// Tokens a batch may have; found by calibration where it is `None`.
     pub token_budget: Option<usize>,
+    /// What a session's threads do while they wait for each other. [`Waiting::Spin`] is for single queries by
+    /// one session on a machine that does nothing else; settings that calibration finds hold for the one that
+    /// it was told.
+    pub waiting: Waiting,
 }
 
 /// A caller that watches an encoding.
@@ -72,8 +76,8 @@ impl Observer for Unobserved {}
 
 /// A loaded model that takes tokens and gives vectors.
 ///
-/// The sessions of an encoding's last setting stay for the next one with the same split: a single query
-/// would take many times as long if it had to make one. Clones share them.
+/// The sessions of an encoding's last setting stay for the next one with the same split and way of waiting: a
+/// single query would take many times as long if it had to make one. Clones share them.
 #[derive(Clone)]
 pub struct Encoder {
     backend: Arc<dyn Backend>,
@@ -106,10 +110,10 @@ impl Encoder {
         Ok(Self { backend, model, executable, layout, idle })
     }
 
-    /// The sessions that an earlier encoding left, where they have this split.
-    fn take_idle(&self, split: Split) -> Option<Lanes> {
+    /// The sessions that an earlier encoding left, where they are like these.
+    fn take_idle(&self, split: Split, waiting: Waiting) -> Option<Lanes> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.take_if(|lanes| lanes.split == split)
+        idle.take_if(|lanes| lanes.split == split && lanes.waiting == waiting)
     }
 
     /// Leaves sessions for the next encoding; those that another one left meanwhile end.
@@ -363,9 +367,10 @@ impl Run<'_> {
             return Ok(index);
         }
         let started = Instant::now();
-        let lanes = match self.encoder.take_idle(split) {
+        let waiting = self.options.waiting;
+        let lanes = match self.encoder.take_idle(split, waiting) {
             Some(lanes) => lanes,
-            None => Lanes::start(&self.encoder.executable, split)?,
+            None => Lanes::start(&self.encoder.executable, split, waiting)?,
         };
         self.lanes.push(lanes);
         self.times.sessions += started.elapsed();
@@ -386,6 +391,7 @@ impl Run<'_> {
                 .unwrap_or_else(|| self.encoder.executable.backend()),
             routes: self.routes.0,
             setting,
+            waiting: self.options.waiting,
             interrupted: self.totals.n_items < self.n_todo,
             tried: self.tried,
             totals: self.totals,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shapeyard_core::backend::{Executable, SessionOptions};
+use shapeyard_core::backend::{Executable, SessionOptions, Waiting};
 use shapeyard_core::engine::{Engine, EngineOptions, InferRequest, InferResponse, Ticket};
 use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
@@ -30,6 +30,7 @@ pub(crate) struct Spent {
 #[derive(Debug)]
 pub(crate) struct Lanes {
     pub(crate) split: Split,
+    pub(crate) waiting: Waiting,
     engine: Engine,
     /// Buffers of answered requests, to be used again.
     spare: Vec<InferRequest>,
@@ -40,15 +41,16 @@ impl Lanes {
     pub(crate) fn start(
         executable: &Arc<dyn Executable>,
         split: Split,
+        waiting: Waiting,
     ) -> Result<Self, EncodeError> {
         let options = EngineOptions {
             n_sessions: split.n_sessions,
-            session: SessionOptions::threads(split.n_threads),
+            session: SessionOptions::threads(split.n_threads).waiting(waiting),
             // One request a session waits while one runs: no session idles, and little is in memory.
             queue_capacity: split.n_sessions,
         };
         let engine = Engine::start(executable, &options)?;
-        Ok(Self { split, engine, spare: Vec::new(), spent: Spent::default() })
+        Ok(Self { split, waiting, engine, spare: Vec::new(), spent: Spent::default() })
     }
 
     /// Runs batches in order: `fill` writes a batch's inputs, `take` reads its answer, and both run while

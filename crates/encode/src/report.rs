@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use shapeyard_core::backend::Waiting;
 use shapeyard_core::plan::Totals;
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::prices::Measurements;
@@ -144,6 +145,8 @@ pub struct EncodeReport {
     pub routes: Vec<Routed>,
     /// The setting that the work ran with after calibration.
     pub setting: Setting,
+    /// What its sessions' threads did while they waited for each other.
+    pub waiting: Waiting,
     /// What a calibration tried, in order; empty where the setting was given or the work too small.
     pub tried: Vec<Tried>,
     /// Texts, batches and tokens.

@@ -4,11 +4,11 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use shapeyard_core::backend::{
     Artifact, BackendError, BackendId, Domain, Executable, LoadJob, Session, SessionOptions,
+    Waiting,
 };
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_core::registry::{Choice, Opened, Registry};
@@ -35,13 +35,13 @@ fn open(name: &str) -> Result<Encoder, EncodeError> {
     Encoder::new(opened.backend, Arc::new(model), opened.executable)
 }
 
-/// An executable that counts the sessions which are asked for.
-struct Counting {
+/// An executable that keeps what sessions it is asked for.
+struct Watched {
     inner: Arc<dyn Executable>,
-    n_sessions: AtomicUsize,
+    asked: Mutex<Vec<SessionOptions>>,
 }
 
-impl Executable for Counting {
+impl Executable for Watched {
     fn backend(&self) -> BackendId {
         self.inner.backend()
     }
@@ -55,7 +55,7 @@ impl Executable for Counting {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        self.n_sessions.fetch_add(1, Ordering::Relaxed);
+        self.asked.lock().unwrap().push(*options);
         self.inner.session(options)
     }
 
@@ -81,6 +81,7 @@ const FIXED: EncodeOptions = EncodeOptions {
     n_threads: 2,
     split: Some(Split { n_sessions: 2, n_threads: 1 }),
     token_budget: Some(1),
+    waiting: Waiting::Sleep,
 };
 
 fn encode(texts: &[Tokens], options: &EncodeOptions) -> Embeddings {
@@ -102,18 +103,21 @@ fn assert_close(a: &[f32], b: &[f32]) {
 #[test]
 fn one_encoding_after_another_uses_the_same_sessions() {
     let (model, opened) = load("encoder.onnx");
-    let counting = Arc::new(Counting { inner: opened.executable, n_sessions: AtomicUsize::new(0) });
-    let encoder =
-        Encoder::new(opened.backend, Arc::new(model), Arc::clone(&counting) as _).unwrap();
+    let watched = Arc::new(Watched { inner: opened.executable, asked: Mutex::default() });
+    let encoder = Encoder::new(opened.backend, Arc::new(model), Arc::clone(&watched) as _).unwrap();
     let texts = texts(3);
     let encode = |options: &EncodeOptions| {
         let mut embeddings = encoder.embeddings(&texts, options).unwrap();
         encoder.encode(&texts, options, &mut embeddings, &Unobserved).unwrap();
-        counting.n_sessions.load(Ordering::Relaxed)
+        watched.asked.lock().unwrap().len()
     };
     assert_eq!([encode(&FIXED), encode(&FIXED), encode(&FIXED)], [2, 2, 2]);
     let one = EncodeOptions { split: Some(Split { n_sessions: 1, n_threads: 2 }), ..FIXED };
     assert_eq!([encode(&one), encode(&one), encode(&FIXED)], [3, 3, 5]);
+    let spinning = EncodeOptions { waiting: Waiting::Spin, ..one };
+    assert_eq!([encode(&one), encode(&spinning), encode(&spinning)], [6, 7, 7]);
+    let last = watched.asked.lock().unwrap()[6];
+    assert_eq!(last, SessionOptions::threads(2).waiting(Waiting::Spin));
 }
 
 #[test]

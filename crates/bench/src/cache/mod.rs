@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use self::place::Place;
 use crate::contest::{Contest, Goal};
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one};
 
 /// A hit may take so many times as long as plain reading.
 const HIT_TARGET: f64 = 1.3;
@@ -23,9 +23,9 @@ const HIT_TARGET: f64 = 1.3;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each measurement runs its contenders in interleaved rounds after one round that does not count, and
-gives the median, the least and the most of each, and how many times as long ours takes. All that is
-read is in the page cache. Everything lies in one temporary folder on a disk, which is removed
+Each measurement runs its contenders in interleaved rounds after one round that does not count, and \
+gives the median, the least and the most of each, and how many times as long ours takes. All that is \
+read is in the page cache. Everything lies in one temporary folder on a disk, which is removed \
 afterwards. Run it while nothing else runs: the record says how busy the machine was.
 
 Examples:
@@ -38,16 +38,16 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = What::ALL)]
     only: Vec<What>,
     /// Size of the artifact, in millions of bytes that cannot be compressed.
-    #[arg(long, value_name = "N", default_value_t = 45)]
+    #[arg(long, value_name = "N", default_value_t = 45, value_parser = at_least_one)]
     payload_mb: usize,
     /// Size of the model whose digest is taken.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
     model_mib: u64,
     /// Interleaved rounds of `hit`.
-    #[arg(long, value_name = "N", default_value_t = 31)]
+    #[arg(long, value_name = "N", default_value_t = 31, value_parser = at_least_one)]
     rounds: usize,
     /// Interleaved rounds of all others.
-    #[arg(long, value_name = "N", default_value_t = 9)]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = at_least_one)]
     long_rounds: usize,
     /// Processes and threads that want one entry at once.
     #[arg(long, value_name = "N", default_value_t = 8)]
@@ -94,9 +94,7 @@ impl Suite for Args {
     }
 
     fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.long_rounds > 0, "there has to be a round");
-        ensure!(self.loaders > 1, "--loaders must be at least 2");
-        ensure!(self.payload_mb > 0 && self.model_mib > 0, "there has to be something to load");
+        ensure!(self.loaders > 1, BadArgument::new("--loaders must be at least 2"));
         let folder = self.folder.clone().map_or_else(place::target, Ok)?;
         let file_system = place::file_system(&folder)?;
         eprintln!("making a payload and a model in {} ({file_system})", folder.display());

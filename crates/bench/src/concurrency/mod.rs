@@ -8,7 +8,7 @@ pub(crate) mod rows;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use shapeyard_core::plan::Steps;
 use shapeyard_migraphx::Target;
 
@@ -17,13 +17,13 @@ use self::place::{Contender, Place};
 use crate::contest::{Contest, Facts, Goal, Measured, Role};
 use crate::measure::Percentiles;
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The contenders take turns in rounds, after one round of a second that does not count. Every row of every
-answer is compared with the answer that it has alone, and a request that wants a compile fails: it is
+The contenders take turns in rounds, after one round of a second that does not count. Every row of every \
+answer is compared with the answer that it has alone, and a request that wants a compile fails: it is \
 counted, and there must be none. Run it while nothing else runs.
 
 Examples:
@@ -45,20 +45,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 8)]
     extent: usize,
     /// Threads that each wait for their request before they send the next.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     threads: usize,
     /// Sessions of the engine; one a processor unless given.
     #[arg(long, value_name = "N")]
     sessions: Option<usize>,
     /// Copies of each program, one contender for each.
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "1,2")]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "1,2", value_parser = at_least_one)]
     instances: Vec<usize>,
     /// How long each contender runs, all rounds together.
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    seconds: u64,
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one)]
+    seconds: usize,
     /// Interleaved rounds.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    rounds: u32,
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    rounds: usize,
     #[command(flatten)]
     output: Output,
 }
@@ -77,9 +77,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.threads > 0 && self.rounds > 0, "there has to be a thread and a round");
-        let instances = &self.instances;
-        ensure!(!instances.contains(&0) && !instances.is_empty(), "--instances start at 1");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let n_sessions = self.sessions.unwrap_or(processors).max(1);
         let place = Place::make(self, host.worker()?)?;
@@ -126,7 +123,7 @@ fn rounds(place: &Place, contenders: &[Contender], args: &Args) -> Result<Vec<Ve
     for contender in contenders {
         clients::run(contender, &place.rows, args.threads, Duration::from_secs(1), 0)?;
     }
-    let time = Duration::from_secs(args.seconds) / args.rounds;
+    let time = Duration::from_secs_f64(args.seconds as f64 / args.rounds as f64);
     for round in 1..=args.rounds {
         for (contender, tallies) in contenders.iter().zip(&mut tallies) {
             eprintln!("round {round}: {}, {} instance(s)", contender.name, contender.instances);

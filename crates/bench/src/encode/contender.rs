@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use shapeyard_core::Model;
-use shapeyard_core::backend::{LoadJob, SessionOptions, Status};
+use shapeyard_core::backend::{LoadJob, SessionOptions, Status, Waiting};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::{Batch, token_budget};
 use shapeyard_core::registry::{Choice, Registry};
@@ -18,7 +18,8 @@ use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
 use super::openvino::{self, Precision};
-use super::{direct, llama};
+use super::{direct, llama, sentence_transformers};
+use crate::contest::slowed;
 use crate::measure::{cpu_time, peak_memory};
 
 /// Who encodes, and how.
@@ -37,6 +38,8 @@ pub(super) enum Kind {
     Llama { setting: Setting, flash: bool },
     /// OpenVINO through its Python package, with batches made as ours are.
     Openvino { setting: Setting, precision: Precision },
+    /// sentence-transformers through its own interface, on the texts themselves.
+    SentenceTransformers { model: PathBuf, texts: PathBuf, n_threads: usize, n_rows: usize },
 }
 
 /// One contender; the suite starts it.
@@ -55,6 +58,9 @@ pub struct Args {
     threads: usize,
     #[arg(long)]
     backend: String,
+    /// For ours with a setting.
+    #[arg(long)]
+    handicap: f64,
 }
 
 /// What one run took.
@@ -105,6 +111,11 @@ pub fn run(args: &Args) -> Result<()> {
             let batches = sorted(&ids, *setting);
             return openvino::run(model, tokens, vectors, &batches, setting.split, *precision);
         }
+        Kind::SentenceTransformers { model, texts, n_threads, n_rows } => {
+            let files = (model.as_path(), texts.as_path());
+            let Args { tokens, vectors, .. } = args;
+            return sentence_transformers::run(files, tokens, vectors, *n_threads, *n_rows);
+        }
     };
     let bytes: Vec<u8> = measured.vectors.iter().flat_map(|x| x.to_ne_bytes()).collect();
     fs::write(&args.vectors, bytes)?;
@@ -140,14 +151,17 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
         n_threads: args.threads,
         split: setting.map(|setting| setting.split),
         token_budget: setting.map(|setting| setting.token_budget),
+        waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&texts, &options)?;
     let before = cpu_time();
     let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved)?;
+    let handicap = if setting.is_some() { args.handicap } else { 0.0 };
+    let wall = slowed(report.times.calibrate + report.times.run, handicap);
     let cpu = cpu_time().checked_sub(before).context("processor time ran backwards")?;
     let tried = |it: &Tried| (it.setting, it.tokens_per_second);
     Ok(Measured {
-        wall: report.times.calibrate + report.times.run,
+        wall,
         cpu,
         peak_memory: peak_memory()?,
         n_padded_tokens: report.totals.n_padded_tokens,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use ort::session::Session;
@@ -43,7 +43,7 @@ pub(super) fn run(
         let lane = |session: &'_ Mutex<Session>| -> Result<()> {
             let mut session = session.lock().map_err(|_| anyhow!("a session is poisoned"))?;
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let rows = encode(&mut session, ids, batch)?;
+                let (rows, _) = encode(&mut session, ids, batch)?;
                 let mut vectors = vectors.lock().map_err(|_| anyhow!("a lane panicked"))?;
                 for (item, row) in batch.items.iter().zip(rows) {
                     vectors[*item] = row;
@@ -83,13 +83,21 @@ impl Lane {
         Ok(Self { session: session(&environment()?, model, n_threads, spins)? })
     }
 
-    /// The normalised vectors of a batch.
-    pub(super) fn encode(&mut self, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {
+    /// The normalised vectors of a batch, and how long the model itself ran.
+    pub(super) fn encode(
+        &mut self,
+        ids: &[Vec<u32>],
+        batch: &Batch,
+    ) -> Result<(Vec<Vec<f32>>, Duration)> {
         encode(&mut self.session, ids, batch)
     }
 }
 
-fn encode(session: &mut Session, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<Vec<f32>>> {
+fn encode(
+    session: &mut Session,
+    ids: &[Vec<u32>],
+    batch: &Batch,
+) -> Result<(Vec<Vec<f32>>, Duration)> {
     let shape = [batch.items.len(), batch.length];
     let (mut ids_of_all, mut mask) = (vec![0i64; batch.n_tokens()], vec![0i64; batch.n_tokens()]);
     for (row, &item) in batch.items.iter().enumerate() {
@@ -112,12 +120,15 @@ fn encode(session: &mut Session, ids: &[Vec<u32>], batch: &Batch) -> Result<Vec<
             TensorRef::from_array_view((shape, values.as_slice()))?,
         ));
     }
+    let start = Instant::now();
     let outputs = session.run(inputs)?;
+    let inside = start.elapsed();
     let (shape, hidden) = outputs[0].try_extract_tensor::<f32>()?;
     ensure!(shape.len() == 3, "the first output is no vector a token");
     let n_dims = usize::try_from(shape[2])?;
     let rows = hidden.chunks_exact(batch.length * n_dims).zip(&batch.items);
-    Ok(rows.map(|(row, &item)| mean(&row[..ids[item].len() * n_dims], n_dims)).collect())
+    let rows = rows.map(|(row, &item)| mean(&row[..ids[item].len() * n_dims], n_dims)).collect();
+    Ok((rows, inside))
 }
 
 fn mean(hidden: &[f32], n_dims: usize) -> Vec<f32> {

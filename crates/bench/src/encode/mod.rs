@@ -5,7 +5,9 @@ pub mod contender;
 mod direct;
 mod llama;
 mod openvino;
+mod peers;
 pub mod query;
+mod sentence_transformers;
 mod tally;
 
 use std::fs;
@@ -19,12 +21,12 @@ use shapeyard_encode::tokens::TextTokenizer;
 use shapeyard_encode::units::{self, UnitOptions};
 
 use self::contender::{Kind, Measured};
-use self::openvino::Package;
+use self::peers::Peer;
 use self::tally::{Tally, Workload};
 use crate::contest::Contest;
 use crate::corpus;
-use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite};
+use crate::record::{self, Record};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one, share};
 
 /// The hidden command of this program that runs one contender.
 pub const CONTENDER: &str = "encode-contender";
@@ -33,24 +35,27 @@ pub const CONTENDER: &str = "encode-contender";
 pub const QUERY: &str = "query-contender";
 
 /// The tokens of the texts that are measured.
-const MEASURED: &str = "measured.json";
+const MEASURED_FILE: &str = "measured.json";
+
+/// The texts themselves, for those who insist on them.
+const TEXTS_FILE: &str = "texts.json";
 
 /// The tokens of the texts that ours finds its setting on, more of the same corpus.
-const CALIBRATION: &str = "calibration.json";
+const CALIBRATION_FILE: &str = "calibration.json";
 const CALIBRATION_FACTOR: usize = 4;
-/// Fewer texts than these leave too little for each trial.
-const LEAST_CALIBRATION: usize = 1000;
+/// Fewer texts leave too little for each trial, and of more nothing new is learnt.
+const CALIBRATION: std::ops::RangeInclusive<usize> = 800..=2600;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own;
+Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own; \
 the time is from the first batch to the last normalised vector, with sessions made before.
 
 Examples:
   cargo xtask bench encode
   cargo xtask bench encode --units 2000 --rounds 3
-  cargo xtask bench encode --peers               OpenVINO beside them
+  cargo xtask bench encode --peers               OpenVINO and sentence-transformers beside them
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
@@ -68,29 +73,39 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     corpus: Vec<PathBuf>,
     /// Texts, taken evenly from the corpus.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 600, value_parser = at_least_one)]
     units: usize,
     /// Tokens that a text is cut to.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
     max_length: usize,
     /// Threads that each contender may use.
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     threads: usize,
     /// Interleaved rounds of all contenders.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
+    /// Rounds in which ONNX Runtime also takes the texts in arrival order, which lasts several times as long
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    arrival_rounds: usize,
     /// Lengths of single queries, in tokens; none where it is 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,128")]
     query_lengths: Vec<usize>,
     /// Interleaved rounds of 20 queries.
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = at_least_one)]
     query_rounds: usize,
     /// Which backend serves ours.
     #[arg(long, default_value = "onnxruntime")]
     backend: String,
-    /// Measure OpenVINO too, on ONNX files; `cargo xtask` installs it, others need a Python that imports it.
+    /// Measure OpenVINO and sentence-transformers too, on ONNX files, as far as Python imports them; `cargo xtask`
+    /// installs the first
     #[arg(long)]
     peers: bool,
+    /// The same encoder as sentence-transformers saves it, for --peers
+    #[arg(long, value_name = "DIR", requires = "peers")]
+    sentence_transformers: Option<PathBuf>,
+    /// Keep ours busy for so much longer, on purpose: what `compare` has to find
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    handicap: f64,
     #[command(flatten)]
     output: Output,
 }
@@ -103,12 +118,12 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(
-            self.rounds > 0 && self.threads > 0,
-            BadArgument::new("there has to be a round and a thread")
-        );
-        let openvino = self.peers.then(Package::find).transpose()?;
         let folder = tempfile::tempdir().context("no temporary folder")?;
+        let texts = folder.path().join(TEXTS_FILE);
+        let peers = match self.peers {
+            true => peers::find(self.sentence_transformers.as_deref(), texts)?,
+            false => Vec::new(),
+        };
         let workload = prepare(self, folder.path())?;
         record.set("texts", workload.n_units);
         record.set("tokens", workload.n_tokens);
@@ -116,11 +131,11 @@ impl Suite for Args {
         record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
-        record.set("backend", self.backend.as_str());
+        record.set("handicap", self.handicap);
         for model in &self.models {
-            let peer = openvino.as_ref().filter(|_| !is_gguf(model));
-            let mut contest = measure(self, host, model, peer, &workload, folder.path(), record)?;
-            contest.notes.extend(peer.map(Package::note));
+            let peers = if is_gguf(model) { &[][..] } else { &peers };
+            let mut contest = measure(self, host, model, peers, &workload, folder.path(), record)?;
+            contest.notes.extend(peers.iter().map(|peer| peer.note()));
             record.contests.push(contest);
             if !is_gguf(model) {
                 record.contests.extend(queries(self, host, model, folder.path())?);
@@ -137,7 +152,7 @@ pub(crate) fn name_of(model: &Path) -> String {
 }
 
 fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
-    let tokens = folder.join(MEASURED);
+    let tokens = folder.join(MEASURED_FILE);
     let lengths = args.query_lengths.iter().filter(|length| **length > 0);
     lengths.map(|&length| query::measure(host, args, model, &tokens, length)).collect()
 }
@@ -146,7 +161,6 @@ fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<
 fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     let folders = if args.corpus.is_empty() { corpus::folders()? } else { args.corpus.clone() };
     let collected = units::collect(&folders, &UnitOptions::default())?.units;
-    ensure!(args.units > 0, BadArgument::new("--units must be at least 1"));
     ensure!(!collected.is_empty(), BadArgument::new("the corpus holds no text"));
     let n_units = args.units.min(collected.len());
     let tokenizer = TextTokenizer::open(&args.tokenizer, args.max_length)?;
@@ -156,10 +170,15 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
         let tokens = tokenizer.encode_all(&texts, args.threads)?;
         let ids: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
         fs::write(folder.join(name), serde_json::to_vec(&ids)?)?;
+        if name == MEASURED_FILE {
+            fs::write(folder.join(TEXTS_FILE), serde_json::to_vec(&texts)?)?;
+        }
         Ok(ids.iter().map(|ids| ids.len()).collect())
     };
-    let mut lengths = write(MEASURED, n_units)?;
-    write(CALIBRATION, (CALIBRATION_FACTOR * n_units).max(LEAST_CALIBRATION).min(collected.len()))?;
+    let mut lengths = write(MEASURED_FILE, n_units)?;
+    let n_calibration = CALIBRATION_FACTOR * n_units;
+    let n_calibration = n_calibration.clamp(*CALIBRATION.start(), *CALIBRATION.end());
+    write(CALIBRATION_FILE, n_calibration.min(collected.len()))?;
     let n_tokens = lengths.iter().sum();
     lengths.sort_unstable();
     let counts = Histogram::of(&lengths).entries().to_vec();
@@ -170,7 +189,7 @@ fn measure(
     args: &Args,
     host: &Host,
     model: &Path,
-    openvino: Option<&Package>,
+    peers: &[Box<dyn Peer>],
     workload: &Workload,
     folder: &Path,
     record: &mut Record,
@@ -182,7 +201,7 @@ fn measure(
             Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => &twin,
             _ => model,
         };
-        let tokens = if *kind == Kind::Calibrate { CALIBRATION } else { MEASURED };
+        let tokens = if *kind == Kind::Calibrate { CALIBRATION_FILE } else { MEASURED_FILE };
         let tokens = folder.join(tokens);
         let vectors = folder.join("vectors.f32");
         let output = host
@@ -192,6 +211,7 @@ fn measure(
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
             .args(["--threads", &args.threads.to_string(), "--backend", backend])
+            .args(["--handicap", &args.handicap.to_string()])
             .stderr(Stdio::inherit())
             .output()?;
         if !output.status.success() {
@@ -206,14 +226,20 @@ fn measure(
     eprintln!("{name}: calibrating");
     let calibrated = start(&Kind::Calibrate)?;
     let setting = calibrated.setting.context("the calibration found no setting")?;
-    record.set(&format!("{name}: setting"), setting.to_string());
-    let peers = openvino.map_or_else(Vec::new, |it| it.kinds(args.threads));
-    let kinds = kinds(model, setting, args.threads);
-    let mut tallies: Vec<Tally> = kinds.into_iter().chain(peers).map(Tally::new).collect();
+    record.set(&record::setting_of(&name), serde_json::to_value(setting)?);
+    record.set(&record::backend_of(&name), backend);
+    let mut kinds = kinds(model, setting, args.threads);
+    for peer in peers {
+        kinds.extend(peer.kinds(model, args.threads)?);
+    }
+    let mut tallies: Vec<Tally> = kinds.into_iter().map(Tally::new).collect();
     let mut reference = Vec::new();
     for round in 0..args.rounds {
         for at in crate::measure::order(round, tallies.len()) {
             let tally = &mut tallies[at];
+            if round >= args.arrival_rounds && tally.is_arrival() {
+                continue;
+            }
             eprintln!("{name}: round {} of {}: {}", round + 1, args.rounds, tally.name());
             let measured = start(tally.kind())?;
             if let Some((name, version)) = measured.backend.split_once(' ') {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::{Setting, Split, splits};
 
 use super::contender::Kind;
-use crate::suite::BadArgument;
+use super::peers::{self, Peer};
 
 const SCRIPT: &str = include_str!("openvino.py");
 
@@ -40,28 +40,25 @@ impl Precision {
 pub(super) struct Package {
     version: String,
     /// Whether this processor computes in bf16 by itself.
-    pub(super) has_bf16: bool,
+    has_bf16: bool,
 }
 
 impl Package {
     /// # Errors
     ///
     /// Where Python or the package is not there, with how to get it.
-    pub(super) fn find() -> Result<Self> {
-        let output = script().arg("probe").output();
-        let found = output.ok().filter(|output| output.status.success());
-        let found = found.and_then(|output| serde_json::from_slice(&output.stdout).ok());
-        found.ok_or_else(|| {
-            BadArgument::new(
-                "--peers needs a Python that imports openvino; get it with `pip install openvino`, and name that \
-                 Python in the variable PYTHON where it is not `python3`",
-            )
-            .into()
+    pub(super) fn find() -> Result<Self, String> {
+        peers::probe(SCRIPT).ok_or_else(|| {
+            "OpenVINO is not installed; get it with `pip install openvino`, and name that Python in the variable \
+             PYTHON where it is not `python3`"
+                .to_owned()
         })
     }
+}
 
-    /// What it is measured with: one stream with large batches, and every split with small ones.
-    pub(super) fn kinds(&self, n_threads: usize) -> Vec<Kind> {
+impl Peer for Package {
+    /// One stream with large batches, and every split with small ones.
+    fn kinds(&self, _: &Path, n_threads: usize) -> Result<Vec<Kind>> {
         let [small, large] = TOKEN_BUDGETS;
         let whole = Setting { split: Split { n_sessions: 1, n_threads }, token_budget: large };
         let with = |split| Setting { split, token_budget: small };
@@ -70,22 +67,13 @@ impl Package {
         let precisions = [Some(Precision::F32), self.has_bf16.then_some(Precision::Bf16)];
         let of =
             |precision| settings.iter().map(move |&setting| Kind::Openvino { setting, precision });
-        precisions.into_iter().flatten().flat_map(of).collect()
+        Ok(precisions.into_iter().flatten().flat_map(of).collect())
     }
 
-    /// What the reader of the contest should know.
-    pub(super) fn note(&self) -> String {
+    fn note(&self) -> String {
         let computes = if self.has_bf16 { "computes" } else { "does not compute" };
         format!("OpenVINO {} says that this processor {computes} in bf16 by itself", self.version)
     }
-}
-
-/// Python with the script, whose arguments follow.
-fn script() -> Command {
-    let python = std::env::var_os("PYTHON").filter(|it| !it.is_empty());
-    let mut command = Command::new(python.unwrap_or_else(|| "python3".into()));
-    command.args(["-c", SCRIPT]);
-    command
 }
 
 /// Puts the script in the place of this program, whose output it gives.
@@ -97,7 +85,7 @@ pub(super) fn run(
     split: Split,
     precision: Precision,
 ) -> Result<()> {
-    let mut child = script()
+    let mut child = peers::script(SCRIPT)
         .arg("encode")
         .args([model, tokens, vectors])
         .args([split.n_sessions, split.n_threads].map(|it| it.to_string()))

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, ensure};
 
-use shapeyard_core::plan::calibrate::Setting;
+use shapeyard_core::plan::calibrate::{Setting, Split};
 
 use super::contender::{Kind, Measured};
-use crate::contest::{self, Contest, Facts, Role};
+use crate::contest::{self, Contest, Facts, Ratio, Role};
 use crate::measure::median;
+use crate::report::ARRIVAL;
 
 /// The texts.
 #[derive(Clone, Debug)]
@@ -46,13 +47,17 @@ impl Tally {
         &self.kind
     }
 
+    pub(super) const fn is_arrival(&self) -> bool {
+        matches!(self.kind, Kind::DirectArrival { .. })
+    }
+
     /// The same in every run, whatever the calibration found, so that runs can be compared.
     pub(super) fn name(&self) -> String {
         match &self.kind {
             Kind::Calibrate => "ours, calibrating".to_owned(),
             Kind::Ours { .. } => "ours".to_owned(),
             Kind::DirectArrival { split, n_rows } => {
-                format!("ONNX Runtime directly, arrival order, batch {n_rows}: {split}")
+                format!("ONNX Runtime directly, {ARRIVAL}, batch {n_rows}: {split}")
             }
             Kind::DirectSorted { setting } => {
                 format!("ONNX Runtime directly, our batches: {}", setting.split)
@@ -68,6 +73,10 @@ impl Tally {
             Kind::Openvino { setting: Setting { split, token_budget }, precision } => {
                 let precision = precision.name();
                 format!("OpenVINO, {precision}, {token_budget} tokens a batch: {split}")
+            }
+            Kind::SentenceTransformers { n_threads, n_rows, .. } => {
+                let split = Split { n_sessions: 1, n_threads: *n_threads };
+                format!("sentence-transformers, f32, batch {n_rows}: {split}")
             }
         }
     }
@@ -92,7 +101,8 @@ impl Tally {
             Kind::DirectArrival { .. }
             | Kind::DirectSorted { .. }
             | Kind::Llama { .. }
-            | Kind::Openvino { .. } => Role::Rival,
+            | Kind::Openvino { .. }
+            | Kind::SentenceTransformers { .. } => Role::Rival,
         };
         let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {
@@ -138,23 +148,21 @@ pub(super) fn contest(
         [] => "the texts were too few to try settings; that is the usual one".to_owned(),
         _ => format!("what it tried, in real tokens a second: {}", tried.join("; ")),
     });
-    let contenders: Vec<_> = tallies.into_iter().map(|it| it.measured(workload)).collect();
-    notes.extend(faster(&contenders));
-    Contest {
+    let mut contest = Contest {
         name: model.to_owned(),
         title: format!("{} texts, {} tokens", workload.n_units, workload.n_tokens),
         n_rounds,
-        contenders,
+        contenders: tallies.into_iter().map(|it| it.measured(workload)).collect(),
         notes,
         ..Contest::default()
-    }
+    };
+    let faster = faster(&contest);
+    contest.notes.extend(faster);
+    contest
 }
 
 /// Which rival is ahead of ours, where one is.
-fn faster(contenders: &[contest::Measured]) -> Option<String> {
-    let ours = contenders.iter().find(|it| it.role == Role::Ours)?.rounds.median;
-    let rivals = contenders.iter().filter(|it| it.role == Role::Rival);
-    let best = rivals.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?;
-    let times = ours / best.rounds.median;
-    (times > 1.0).then(|| format!("`{}` is the fastest, by {times:.2} times", best.name))
+fn faster(contest: &Contest) -> Option<String> {
+    let Ratio { over, median, .. } = contest.best_ratio()?;
+    (median > 1.0).then(|| format!("`{}` is the fastest, by {median:.2} times", over.name))
 }

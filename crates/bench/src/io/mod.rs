@@ -11,14 +11,14 @@ mod sessions;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use self::lab::Lab;
 use self::sessions::Programs;
 use crate::contest::Contest;
 use crate::measure::median;
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// Contests that gather: bytes of an input, and how many times as long one copy each takes at least.
 const INPUTS: [(usize, f64); 2] = [(64, 20.0), (1024, 8.0)];
@@ -29,9 +29,9 @@ const WORK: [i64; 2] = [10_000, 50_000];
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs on the first device of HIP's runtime, or of CUDA's. What is compared with are the runtime's own calls, made
-by hand: copies, graphs, and the least that has to be called for a whole run. Sessions need a MIGraphX that
-runs on that device. On an NVIDIA GPU that is the project's double, whose figures are about the calls around a
+Runs on the first device of HIP's runtime, or of CUDA's. What is compared with are the runtime's own calls, made \
+by hand: copies, graphs, and the least that has to be called for a whole run. Sessions need a MIGraphX that \
+runs on that device. On an NVIDIA GPU that is the project's double, whose figures are about the calls around a \
 program and not about MIGraphX.
 
 Examples:
@@ -46,16 +46,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     migraphx: Option<PathBuf>,
     /// Interleaved rounds of all contenders.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
     rounds: usize,
     /// Calls a round.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = at_least_one)]
     calls: usize,
     /// Runs a round of many sessions.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one)]
     runs: usize,
     /// Rounds of many sessions.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
     lane_rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -69,8 +69,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.calls > 0, "there has to be a round and a call");
-        ensure!(self.runs > 0 && self.lane_rounds > 0, "there has to be a run");
         let (lab, n) = (Lab::open()?, (self.rounds, self.calls));
         let device = &lab.device;
         record.set("device", device.properties().name.clone());

@@ -17,7 +17,7 @@ use self::raw::Raw;
 use crate::calls::{self, ADDS, Caller};
 use crate::contest::{Contest, Goal, Measured};
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// Calls whose requests for memory are counted.
 const N_COUNTED: usize = 100;
@@ -25,13 +25,13 @@ const N_COUNTED: usize = 100;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every call is timed by itself. A call of MIGraphX itself is a run with parameters that are kept, a look
-at where each output lies, and the end of the result; ours also checks the request, copies inputs and
-outputs, pads, and reports. What ours adds is the difference of the medians of a round, and of those the
+Every call is timed by itself. A call of MIGraphX itself is a run with parameters that are kept, a look \
+at where each output lies, and the end of the result; ours also checks the request, copies inputs and \
+outputs, pads, and reports. What ours adds is the difference of the medians of a round, and of those the \
 median over all rounds. Allocations are those of Rust code.
 
-MIGraphX computes with its interpreter `ref`, whose own time varies from call to call. On one processor
-(--cpu) it starts no threads and varies less. Run it while nothing else runs: the record says how busy
+MIGraphX computes with its interpreter `ref`, whose own time varies from call to call. On one processor \
+(--cpu) it starts no threads and varies less. Run it while nothing else runs: the record says how busy \
 the machine was.
 
 Examples:
@@ -43,13 +43,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "tests/models")]
     models: PathBuf,
     /// Interleaved rounds of all contenders; many short ones, so that both sides of a difference lie close.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = at_least_one)]
     rounds: usize,
     /// Calls a round of the model with one input.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one)]
     calls: usize,
     /// Calls a round of the model with 190 inputs.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     long_calls: usize,
     /// Run on this processor alone.
     #[arg(long, value_name = "N")]
@@ -66,7 +66,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.calls > 0 && self.long_calls > 0, "there has to be a call");
         if let Some(cpu) = self.cpu {
             // Before the library counts the processors.
             stay_on(cpu)?;

@@ -10,7 +10,7 @@ mod runs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use shapeyard_core::Model;
 use shapeyard_core::backend::{Backend, BackendId, LoadJob};
 use shapeyard_core::measure::{self, Extent, Unwatched, shapes};
@@ -28,7 +28,7 @@ use crate::contest::{Contest, Goal, Measured, Role};
 use crate::corpus;
 use crate::measure::{median, order};
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// The most that a prediction may be off.
 const MOST_ERROR: f64 = 0.15;
@@ -42,7 +42,7 @@ const FORBIDDEN: Price = Price { load: 0.0, launch: 1e6, token: 1.0, token_lengt
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each round calibrates both backends, plans, and runs every way, in another order. `predicted / measured` is
+Each round calibrates both backends, plans, and runs every way, in another order. `predicted / measured` is \
 the median of the rounds.
 
 Examples:
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "rten")]
     fallback: String,
     /// Texts, taken evenly from the sources of this project's dependencies.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 2000, value_parser = at_least_one)]
     units: usize,
     /// Tokens that a text is cut to.
     #[arg(long, default_value_t = 512)]
@@ -75,10 +75,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1024)]
     token_budget: usize,
     /// Threads to use in all.
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     threads: usize,
     /// Interleaved rounds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -92,7 +92,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.units > 0, "there has to be a round and a text");
         let suite = Prepared::new(self)?;
         record.set("texts", suite.texts.len());
         record.set("tokens", suite.lengths.iter().sum::<usize>());
@@ -249,7 +248,7 @@ impl<'a> Prepared<'a> {
             notes,
             ..Contest::default()
         };
-        let best = contest.best_rival().and_then(|it| contest.ratio_of(it));
+        let best = contest.best_ratio();
         let ratio = best.map_or(f64::NAN, |it| it.median);
         contest.goals.push(Goal::at_most(
             "largest error of a prediction, as a share",

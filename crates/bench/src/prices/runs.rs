@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use shapeyard_core::Model;
-use shapeyard_core::backend::{Backend, Executable, LoadJob, SessionOptions};
+use shapeyard_core::backend::{Backend, Executable, LoadJob, SessionOptions, Waiting};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_core::plan::prices::{Choice, Price};
 use shapeyard_core::plan::{Batch, RoutingPlan, Workload, token_budget};
@@ -96,6 +96,7 @@ fn options(split: Split, token_budget: usize) -> EncodeOptions {
         n_threads: split.n_sessions * split.n_threads,
         split: Some(split),
         token_budget: Some(token_budget),
+        waiting: Waiting::Sleep,
     }
 }
 

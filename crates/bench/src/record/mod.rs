@@ -117,12 +117,22 @@ impl Record {
             println!("libraries: {}", list(&mut libraries));
         }
         if !self.settings.is_empty() {
-            let shown = self.settings.iter().filter(|(_, value)| !value.is_array());
+            let shown = self.settings.iter().filter(|(_, it)| !it.is_array() && !it.is_object());
             println!("settings: {}", list(&mut shown.map(|(name, it)| format!("{name} {it}"))));
         }
         self.contests.iter().for_each(Contest::print);
         println!("\n{}", self.noise);
     }
+}
+
+/// The setting's name under which `encode` keeps what a model was run with.
+pub(crate) fn setting_of(model: &str) -> String {
+    format!("{model}: setting")
+}
+
+/// The setting's name under which `encode` keeps who ran a model.
+pub(crate) fn backend_of(model: &str) -> String {
+    format!("{model}: backend")
 }
 
 /// The measured sources, and whether they have changes that no revision has.

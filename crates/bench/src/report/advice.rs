@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::prices::{PerProgram, Price};
 use shapeyard_core::plan::{PlanOptions, Policy, Prices, RoutingPlan, Stock, Workload, plan};
 
 use crate::contest::{Contest, Measured, Role};
-use crate::record::Record;
+use crate::record::{Record, backend_of, setting_of};
 use crate::table::number;
 
 /// How many times as fast as the measured CPU a device is assumed to run tokens, where no prices are given.
@@ -24,17 +25,57 @@ const MANY: f64 = 1e6;
 
 /// The end of the page.
 pub(super) fn write(records: &[Record], prices: Option<Prices>) -> String {
+    let found: Vec<Found<'_>> = records
+        .iter()
+        .flat_map(|record| record.contests.iter().filter_map(|it| Found::of(record, it)))
+        .collect();
     let mut text = String::new();
-    for record in records {
-        for contest in &record.contests {
-            if let Some(found) = Found::of(record, contest) {
-                // Writing to a string does not fail.
-                let _ = found.write(&mut text, prices);
-            }
-        }
+    if found.is_empty() {
+        return text;
     }
-    if text.is_empty() { text } else { format!("\n## What follows\n{text}") }
+    // Writing to a string does not fail.
+    let _ = summary(&mut text, &found);
+    for it in &found {
+        let _ = it.write(&mut text, prices);
+    }
+    text
 }
+
+/// What to run, a line a model.
+fn summary(text: &mut String, found: &[Found<'_>]) -> std::fmt::Result {
+    writeln!(text, "\n## What follows\n")?;
+    if found.iter().any(|it| it.record.noise.is_noisy()) {
+        writeln!(
+            text,
+            "**The machine was busy when this was measured: run it again on a quiet one before you rely on it.**\n"
+        )?;
+    }
+    let heads = ["model", "run it on", "texts/s", "times arrival order", "times the best other"];
+    let more = ["peak MiB", "single query, ms"];
+    writeln!(text, "| {} | {} |", heads.join(" | "), more.join(" | "))?;
+    writeln!(text, "| --- | --- | ---: | ---: | ---: | ---: | ---: |")?;
+    for it in found {
+        let seconds = it.ours.rounds.median;
+        let times = |other: Option<&Measured>| {
+            other.map_or(String::new(), |it| format!("{:.2}", it.rounds.median / seconds))
+        };
+        let arrival = it.contest.contenders.iter().find(|it| it.name.contains(ARRIVAL));
+        let memory =
+            it.ours.facts.peak_memory_bytes.map_or(String::new(), |it| (it >> 20).to_string());
+        let queries = it.queries();
+        let queries = queries
+            .iter()
+            .map(|(length, seconds)| format!("{} of {length} tokens", number(1e3 * seconds)));
+        let (name, how, rate) = (&it.contest.name, it.how(), number(it.n_texts / seconds));
+        let (arrival, best) = (times(arrival), times(it.contest.best(Role::Rival)));
+        let queries = queries.collect::<Vec<_>>().join(", ");
+        writeln!(text, "| {name} | {how} | {rate} | {arrival} | {best} | {memory} | {queries} |")?;
+    }
+    Ok(())
+}
+
+/// What the name of a contender has that takes texts in arrival order.
+pub(crate) const ARRIVAL: &str = "arrival order";
 
 /// One model on one workload.
 struct Found<'a> {
@@ -48,14 +89,27 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// What a contest over the texts of an `encode` says; nothing for others.
     fn of(record: &'a Record, contest: &'a Contest) -> Option<Self> {
-        let best = |role| {
-            let all = contest.contenders.iter().filter(move |it| it.role == role);
-            all.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
-        };
-        let ours = best(Role::Ours).filter(|_| record.suite == "encode")?;
+        let ours = contest.best(Role::Ours).filter(|_| record.suite == "encode")?;
         let (n_texts, _) = ours.facts.work.as_ref()?;
         let n_tokens = record.settings.get("tokens")?.as_f64()?;
         Some(Self { record, contest, ours, n_texts: *n_texts, n_tokens })
+    }
+
+    fn backend(&self) -> Option<&str> {
+        self.record.settings.get(&backend_of(&self.contest.name))?.as_str()
+    }
+
+    fn setting(&self) -> Option<Setting> {
+        let value = self.record.settings.get(&setting_of(&self.contest.name))?;
+        serde_json::from_value(value.clone()).ok()
+    }
+
+    /// The backend and its setting in words.
+    fn how(&self) -> String {
+        match (self.backend(), self.setting()) {
+            (Some(backend), Some(setting)) => format!("{backend}, {setting}"),
+            _ => self.ours.name.clone(),
+        }
     }
 
     fn write(&self, text: &mut String, prices: Option<Prices>) -> std::fmt::Result {
@@ -71,13 +125,23 @@ impl<'a> Found<'a> {
         let hours = |seconds: f64| number(seconds / self.n_texts * MANY / 3600.0);
         writeln!(
             text,
-            "\nRun it with **{}**: {} texts a second; a million such texts take {} hours.",
-            self.ours.name,
+            "\nRun it on **{}**: {} texts a second; a million such texts take {} hours. It takes every shape, so there \
+             are no buckets to choose and nothing is compiled: it pays from the first run.",
+            self.how(),
             number(self.n_texts / seconds),
             hours(seconds),
         )?;
-        for note in self.contest.notes.iter().take(1) {
-            writeln!(text, "Here {note}; nothing is compiled, so it has paid at once.")?;
+        if let (Some(backend), Some(Setting { split, token_budget })) =
+            (self.backend(), self.setting())
+        {
+            let Split { n_sessions, n_threads } = split;
+            let threads = n_sessions * n_threads;
+            writeln!(
+                text,
+                "\n```sh\nshapeyard encode MODEL --tokenizer tokenizer.json TEXTS --out embeddings.npy --backend {backend} \
+                 --threads {threads} --sessions {n_sessions} --token-budget {token_budget}\n```\n\n\
+                 Without the last three options it finds such a setting on the job."
+            )?;
         }
         writeln!(text)?;
         for rival in self.contest.contenders.iter().filter(|it| it.role == Role::Rival) {
@@ -95,6 +159,17 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
+    /// Lengths of single queries, and what the better of ours takes.
+    fn queries(&self) -> Vec<(f64, f64)> {
+        let prefix = format!("{}, single query of ", self.contest.name);
+        let query = |contest: &Contest| {
+            let length =
+                contest.name.strip_prefix(&prefix)?.split(' ').next()?.parse::<f64>().ok()?;
+            Some((length, contest.best(Role::Ours)?.rounds.median))
+        };
+        self.record.contests.iter().filter_map(query).collect()
+    }
+
     /// The lengths that were measured.
     fn workload(&self) -> Option<Workload> {
         let counts = self.record.settings.get("lengths")?.as_array()?;
@@ -109,13 +184,7 @@ impl<'a> Found<'a> {
     /// What the measured CPU costs: a token at full throughput, a start by what single queries of two lengths
     /// have in common.
     fn cpu(&self) -> Option<Price> {
-        let prefix = format!("{}, single query of ", self.contest.name);
-        let query = |contest: &Contest| {
-            let length =
-                contest.name.strip_prefix(&prefix)?.split(' ').next()?.parse::<f64>().ok()?;
-            Some((length, contest.ours()))
-        };
-        let queries: Vec<(f64, f64)> = self.record.contests.iter().filter_map(query).collect();
+        let queries = self.queries();
         let launch = match queries[..] {
             [(short, quick), (long, slow), ..] if long > short => {
                 (quick - short * (slow - quick) / (long - short)).max(0.0)
@@ -228,6 +297,10 @@ mod tests {
         let mut record = Record::new("encode", "");
         record.set("tokens", 10_000);
         record.set("lengths", serde_json::json!([[50, 50], [150, 50]]));
+        record.set(&backend_of("m"), "onnxruntime");
+        let split = Split { n_sessions: 2, n_threads: 1 };
+        let setting = serde_json::to_value(Setting { split, token_budget: 512 });
+        record.set(&setting_of("m"), setting.unwrap_or_default());
         record.contests = vec![texts, query(10, 0.003), query(100, 0.012)];
         record
     }
@@ -239,6 +312,12 @@ mod tests {
             text.contains("50.0 s / 10.0 s = 5.00; it saves 111 hours a million texts"),
             "{text}"
         );
+        assert!(
+            text.contains("--backend onnxruntime --threads 2 --sessions 2 --token-budget 512"),
+            "{text}"
+        );
+        let line = "| m | onnxruntime, 2 sessions of 1 thread, 512 tokens a batch | 10.0 | 5.00 | 5.00 |  | 3.00 of 10";
+        assert!(text.contains(line), "{text}");
         assert!(text.contains("1000 µs a token"), "{text}");
         assert!(text.contains("| 20 times | "), "{text}");
         let cpu = Found::of(&record(), &record().contests[0]).unwrap().cpu().unwrap();

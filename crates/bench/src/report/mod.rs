@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use shapeyard_core::plan::Prices;
 
+pub(crate) use self::advice::ARRIVAL;
 use crate::record;
 use crate::suite::BadArgument;
 
@@ -66,7 +67,8 @@ pub fn run(args: &Args) -> Result<bool> {
             "say --write to replace the page in `{KEPT}`, or name another folder with --out"
         ))
     );
-    let files = files(&args.records, args.prices.as_deref())?;
+    let is_kept = args.out == Path::new(KEPT);
+    let files = files(&args.records, args.prices.as_deref(), is_kept)?;
     if args.check {
         return check(&args.out, &files);
     }
@@ -121,12 +123,12 @@ pub fn write(folder: &Path, files: &[File]) -> Result<()> {
     Ok(())
 }
 
-/// The page, which is the first, and its plots.
+/// The page, which is the first, and its plots. `is_kept` is for the page that the repository keeps.
 ///
 /// # Errors
 ///
 /// What keeps records or prices from being read.
-pub fn files(records: &[PathBuf], prices: Option<&Path>) -> Result<Vec<File>> {
+pub fn files(records: &[PathBuf], prices: Option<&Path>, is_kept: bool) -> Result<Vec<File>> {
     let mut all = Vec::new();
     for path in records {
         all.extend(record::read(path)?);
@@ -136,7 +138,7 @@ pub fn files(records: &[PathBuf], prices: Option<&Path>) -> Result<Vec<File>> {
             .with_context(|| format!("`{}` cannot be read", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("`{}` holds no prices", path.display()))
     });
-    Ok(page::write(&all, prices.transpose()?))
+    Ok(page::write(all, prices.transpose()?, is_kept))
 }
 
 fn check(folder: &Path, files: &[File]) -> Result<bool> {

@@ -46,14 +46,18 @@ const ABOUT: [About; 11] = [
 /// The suite that measures measuring.
 const CONTROL: &str = "sensitivity";
 
+const TITLE: &str = "# Performance\n\n";
+const NOTE: &str = include_str!("about/note.md");
 const HEAD: &str = include_str!("about/head.md");
-const FOOT: &str = include_str!("about/foot.md");
+const ELSEWHERE: &str = include_str!("about/elsewhere.md");
 const PAGE: &str = "performance.md";
 pub(super) const PLOTS: &str = "plots";
 
-/// The page and its plots.
-pub(super) fn write(records: &[Record], prices: Option<Prices>) -> Vec<File> {
-    let mut page = Page { text: HEAD.to_owned(), plots: Vec::new() };
+/// The page and its plots. The page that the repository keeps also has figures that no record has.
+pub(super) fn write(records: Vec<Record>, prices: Option<Prices>, is_kept: bool) -> Vec<File> {
+    let records = &newest(records)[..];
+    let head = if is_kept { [NOTE, HEAD].concat() } else { HEAD.to_owned() };
+    let mut page = Page { text: format!("{TITLE}{head}"), plots: Vec::new() };
     page.in_short(records);
     for about in &ABOUT {
         page.suite(Some(about), &of_suite(records, about.suite));
@@ -65,10 +69,27 @@ pub(super) fn write(records: &[Record], prices: Option<Prices>) -> Vec<File> {
     for suite in others {
         page.suite(None, &of_suite(records, suite));
     }
+    if is_kept {
+        page.text.push_str(ELSEWHERE);
+    }
     page.text.push_str(&advice::write(records, prices));
-    page.text.push_str(FOOT);
     let text = File { path: PAGE.into(), text: page.text };
     std::iter::once(text).chain(page.plots).collect()
+}
+
+/// Of each suite on each machine the run that began last.
+fn newest(records: Vec<Record>) -> Vec<Record> {
+    let mut kept: Vec<Record> = Vec::new();
+    for record in records {
+        let is_same =
+            |it: &&mut Record| it.suite == record.suite && it.machine.host == record.machine.host;
+        match kept.iter_mut().find(is_same) {
+            Some(known) if known.began <= record.began => *known = record,
+            Some(_) => {}
+            None => kept.push(record),
+        }
+    }
+    kept
 }
 
 fn of_suite<'a>(records: &'a [Record], suite: &str) -> Vec<&'a Record> {
@@ -98,6 +119,10 @@ impl Page {
         machines.dedup();
         for machine in machines {
             self.line(format_args!("* Machine: {machine}."));
+        }
+        self.line(format_args!("* Measured sources: {}.", revisions(records)));
+        if let Some(line) = busy(records) {
+            self.line(format_args!("* {line}"));
         }
         let is_measured =
             |suite: &str| of_suite(records, suite).iter().any(|it| it.skipped.is_none());
@@ -170,12 +195,52 @@ impl Page {
     }
 }
 
+/// Each revision with the suites that measured it.
+fn revisions(records: &[Record]) -> String {
+    let mut revisions: Vec<(String, Vec<&str>)> = Vec::new();
+    for record in records.iter().filter(|it| it.skipped.is_none()) {
+        let revision = revision(record);
+        match revisions.iter_mut().find(|(known, _)| *known == revision) {
+            Some((_, suites)) => suites.push(&record.suite),
+            None => revisions.push((revision, vec![&record.suite])),
+        }
+    }
+    let told = |(revision, suites): &(String, Vec<&str>)| match revisions.len() {
+        1 => revision.clone(),
+        _ => format!("{revision} ({})", suites.join(", ")),
+    };
+    revisions.iter().map(told).collect::<Vec<_>>().join("; ")
+}
+
+fn revision(record: &Record) -> String {
+    let Some(revision) = &record.revision else { return "an unknown revision".to_owned() };
+    let dirty = if record.dirty { " with changes" } else { "" };
+    format!("revision {revision}{dirty}")
+}
+
+/// What busy machines mean for the figures, where there were any.
+fn busy(records: &[Record]) -> Option<String> {
+    let measured: Vec<&Record> = records.iter().filter(|it| it.skipped.is_none()).collect();
+    let noisy: Vec<&Record> = measured.iter().filter(|it| it.noise.is_noisy()).copied().collect();
+    let most = noisy.iter().filter_map(|it| it.noise.others_share).fold(0.0, f64::max);
+    let (n, n_all) = (noisy.len(), measured.len());
+    (n > 0).then(|| {
+        format!(
+            "**Busy machine:** in {n} of {n_all} suites other work took part of the processors, up to {:.0}% of them. \
+             Times are longer there than on a quiet machine, and the most more so than the median. Ratios are of the \
+             same round and hold better; but a difference that is smaller than the spread from least to most says \
+             nothing, and a goal that is missed there may be met on a quiet machine, and the other way round. Measure \
+             again while nothing else runs before you rely on them.",
+            100.0 * most
+        )
+    })
+}
+
 /// Where figures come from, on one line.
 fn origin(record: &Record) -> String {
     let mut words = vec![format!("`{}`", record.command), record.machine.in_short()];
     words.extend(record.libraries.iter().map(|(name, version)| format!("{name} {version}")));
-    let dirty = if record.dirty { " with changes" } else { "" };
-    words.extend(record.revision.as_ref().map(|it| format!("revision {it}{dirty}")));
+    words.push(revision(record));
     words.push(record.noise.to_string());
     format!("{}.", words.join("; "))
 }
@@ -183,18 +248,14 @@ fn origin(record: &Record) -> String {
 /// Of each contest that has an alternative, ours over the best one.
 fn best_ratios(record: &Record) -> Vec<(String, f64)> {
     let about = ABOUT.iter().find(|about| about.suite == record.suite);
+    // Configurations of one thing: a user takes the best.
+    let takes_best = about.is_some_and(|about| about.is_drawn);
     let best = |contest: &Contest| {
-        let other = contest.best_rival()?;
-        let ours = contest.contenders.iter().filter(|it| it.role == Role::Ours);
-        let ours = match about {
-            // Configurations of one thing: a user takes the best.
-            Some(About { is_drawn: true, .. }) => {
-                ours.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))?
-            }
-            _ => contest.first_of_ours()?,
+        let ratio = match takes_best {
+            true => contest.best_ratio()?,
+            false => contest.ratio_of(contest.best(Role::Rival)?)?,
         };
-        let ratio = ours.rounds.median / other.rounds.median;
-        Some((format!("{}: {}", record.suite, contest.name), ratio))
+        Some((format!("{}: {}", record.suite, contest.name), ratio.median))
     };
     if record.suite == CONTROL {
         return Vec::new();
@@ -238,7 +299,8 @@ mod tests {
     #[test]
     fn a_page_has_every_contest_once_with_its_command_and_goal() {
         let skipped = Record { skipped: Some("no GPU".to_owned()), ..Record::new("device", "") };
-        let files = write(&[record("encode"), record("unknown suite"), skipped], None);
+        let records = vec![record("encode"), record("unknown suite"), skipped];
+        let files = write(records, None, true);
         let page = &files[0].text;
         assert_eq!(page.matches("### A/b c").count(), 2);
         assert!(page.contains("## unknown suite") && page.contains("`cargo xtask bench it`"));
@@ -249,5 +311,30 @@ mod tests {
             assert!(page.contains(&format!("]({path})")), "{path}");
             assert!(path.chars().all(|c| c.is_ascii_alphanumeric() || "-/.".contains(c)));
         }
+    }
+
+    #[test]
+    fn the_newest_run_of_a_suite_on_a_machine_is_shown_with_its_revision() {
+        let run = |began, revision: &str, host: &str| {
+            let mut run = record("plan");
+            (run.began, run.revision) = (began, Some(revision.to_owned()));
+            host.clone_into(&mut run.machine.host);
+            run
+        };
+        let runs = vec![run(2, "new", "here"), run(1, "old", "here"), run(1, "other", "there")];
+        let page = &write(runs, None, false)[0].text;
+        assert!(page.contains("revision new") && page.contains("revision other"));
+        assert!(!page.contains("revision old") && !page.contains("Measured elsewhere"), "{page}");
+    }
+
+    #[test]
+    fn a_busy_machine_is_told_with_what_it_means() {
+        let mut noisy = record("plan");
+        noisy.noise.others_share = Some(0.8);
+        let page = &write(vec![noisy, record("cache")], None, false)[0].text;
+        assert!(
+            page.contains("in 1 of 2 suites other work took part of the processors, up to 80%")
+        );
+        assert!(!write(vec![record("plan")], None, false)[0].text.contains("Busy machine"));
     }
 }

@@ -1,11 +1,9 @@
 //! Bars of a contest, and ratios of many contests, as SVG.
 
-use std::fmt::Write as _;
-
 use crate::contest::{Contest, Measured, Role};
+use crate::plot::{Anchor, INK, LIMIT, OTHER, OURS, Svg, WIDTH};
 use crate::table::Unit;
 
-const WIDTH: f64 = 960.0;
 /// Where bars begin: names stand before.
 const LEFT: f64 = 430.0;
 /// Room for the number behind the longest bar.
@@ -15,11 +13,6 @@ const TOP: f64 = 44.0;
 const BOTTOM: f64 = 14.0;
 /// Characters of a name that fit before the bars.
 const N_NAME: usize = 66;
-
-const OURS: &str = "#2f6f9f";
-const OTHER: &str = "#c2c8cf";
-const LIMIT: &str = "#8aa88a";
-const INK: &str = "#222222";
 
 /// One bar: a name, a value, what stands behind it, and the values between which it was seen.
 struct Bar {
@@ -73,7 +66,11 @@ pub(super) fn overview(ratios: &[(String, f64)]) -> String {
         colour: if *ratio <= 1.05 { OURS } else { OTHER },
     };
     let bars: Vec<Bar> = ratios.iter().map(bar).collect();
-    chart("Ours over the best alternative (below 1 ours is faster)", &bars, Some(1.0))
+    chart(
+        "Ours over the best alternative: below 1 ours is faster; grey where it is slower by more than 5%",
+        &bars,
+        Some(1.0),
+    )
 }
 
 fn chart(title: &str, bars: &[Bar], mark: Option<f64>) -> String {
@@ -81,58 +78,28 @@ fn chart(title: &str, bars: &[Bar], mark: Option<f64>) -> String {
     let most = bars.iter().map(most).chain(mark).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * (value / most).clamp(0.0, 1.0);
     let height = TOP + ROW * bars.len() as f64 + BOTTOM;
-    let mut svg = String::new();
-    // Writing to a string does not fail.
-    let _ = writeln!(
-        svg,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12" fill="{INK}">
-<title>{0}</title>
-<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
-<text x="12" y="24" font-size="14">{0}</text>"##,
-        escaped(title)
-    );
+    let mut svg = Svg::new(height, title);
+    svg.heading(12.0, 24.0, title);
     if let Some(mark) = mark {
-        let (at, end) = (x(mark), height - BOTTOM);
-        let _ = writeln!(
-            svg,
-            r##"<path d="M{at:.1} {TOP}V{end:.1}" stroke="{INK}" stroke-dasharray="4 3"/>"##
-        );
+        svg.dashes_down(x(mark), (TOP, height - BOTTOM), INK);
     }
     for (nth, bar) in bars.iter().enumerate() {
-        let _ = row(&mut svg, TOP + ROW * nth as f64, bar, &x);
+        row(&mut svg, TOP + ROW * nth as f64, bar, &x);
     }
-    svg.push_str("</svg>\n");
-    svg
+    svg.finish()
 }
 
-fn row(svg: &mut String, top: f64, bar: &Bar, x: &dyn Fn(f64) -> f64) -> std::fmt::Result {
+fn row(svg: &mut Svg, top: f64, bar: &Bar, x: &dyn Fn(f64) -> f64) {
     let (middle, end) = (top + ROW / 2.0, x(bar.value));
-    let (base, name) = (middle + 4.0, escaped(&shortened(&bar.name)));
-    writeln!(
-        svg,
-        r##"<text x="{:.1}" y="{base:.1}" text-anchor="end">{name}</text>"##,
-        LEFT - 8.0
-    )?;
-    writeln!(
-        svg,
-        r##"<rect x="{LEFT}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}"/>"##,
-        top + 4.0,
-        (end - LEFT).max(1.0),
-        ROW - 8.0,
-        bar.colour
-    )?;
+    let base = middle + 4.0;
+    svg.text((LEFT - 8.0, base), Anchor::End, INK, &shortened(&bar.name));
+    svg.rectangle((LEFT, top + 4.0), ((end - LEFT).max(1.0), ROW - 8.0), bar.colour, "");
     let mut right = end;
     if let Some((least, most)) = bar.range {
         right = x(most).max(end);
-        writeln!(
-            svg,
-            r##"<path d="M{:.1} {middle:.1}H{right:.1}" stroke="{INK}" stroke-width="1.5"/>"##,
-            x(least)
-        )?;
+        svg.across(middle, (x(least), right), INK);
     }
-    let label = escaped(&bar.label);
-    let halo = r##"stroke="#ffffff" stroke-width="4" paint-order="stroke""##;
-    writeln!(svg, r##"<text x="{:.1}" y="{base:.1}" {halo}>{label}</text>"##, right + 8.0)
+    svg.text((right + 8.0, base), Anchor::Start, INK, &bar.label);
 }
 
 fn shortened(name: &str) -> String {
@@ -140,10 +107,6 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     name.chars().take(N_NAME - 1).chain(['…']).collect()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 #[cfg(test)]

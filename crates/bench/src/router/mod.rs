@@ -17,7 +17,7 @@ use self::place::Place;
 use crate::contest::{Contest, Facts, Goal, Measured, Role};
 use crate::measure::{Percentiles, median, quantile};
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// How many times as long as alone requests may take while a program is compiled.
 const SLOWER_TARGET: f64 = 1.5;
@@ -29,9 +29,9 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In each round a model without a program is served by rten alone, and then by a router over MIGraphX and rten
-that has a program compiled meanwhile, for as long as that takes. The compile is MIGraphX's own, in a process of
-its own at low priority; so that it takes long, that process first sleeps. Every row of every answer is compared
+In each round a model without a program is served by rten alone, and then by a router over MIGraphX and rten \
+that has a program compiled meanwhile, for as long as that takes. The compile is MIGraphX's own, in a process of \
+its own at low priority; so that it takes long, that process first sleeps. Every row of every answer is compared \
 with the answer that it has alone. Run it while nothing else runs.
 
 Examples:
@@ -44,19 +44,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = "tests/models/encoder.onnx")]
     model: PathBuf,
     /// Rows of the program; requests have 1 to so many.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     rows: usize,
     /// The extent of every symbol that is not the batch.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
     extent: usize,
     /// Threads that each wait for their request before they send the next.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     threads: usize,
     /// How long the process that compiles sleeps first, in seconds.
     #[arg(long, value_name = "N", default_value_t = 20)]
     sleep: u64,
     /// Interleaved rounds.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     output: Output,
@@ -70,8 +70,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(self.rounds > 0 && self.threads > 0, "there has to be a round and a thread");
-        ensure!(self.rows > 0 && self.extent > 0, "a program has at least one row");
         let place = Place::make(self, host)?;
         record.library("migraphx", &place.compiler);
         record.set("model", self.model.display().to_string());

@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::contest::{Contest, Facts, Measured, Role};
 use crate::measure::{Percentiles, order};
 use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite};
+use crate::suite::{Host, Output, Suite, at_least_one};
 
 /// The hidden command of this program that serves.
 pub const CONTENDER: &str = "serve-contender";
@@ -21,7 +21,7 @@ pub const CONTENDER: &str = "serve-contender";
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every thread sends a request, waits for its answer and sends the next; equal rounds of all contenders send equal
+Every thread sends a request, waits for its answer and sends the next; equal rounds of all contenders send equal \
 requests. Each contender serves in a process of its own.
 
 Examples:
@@ -33,22 +33,22 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "target/models/minilm-l6/minilm-l6.onnx")]
     model: PathBuf,
     /// Rows of a request at most, each number as often.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     rows: usize,
     /// Length of a request, shortest and longest, each as often.
     #[arg(long, value_name = "A..B", default_value = "4..32", value_parser = range)]
     lengths: (usize, usize),
     /// Threads that send requests.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     threads: usize,
     /// Processors that each contender may use.
-    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
     processors: usize,
     /// How long each contender serves in a round.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    seconds: u64,
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    seconds: usize,
     /// Interleaved rounds of all contenders.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     rounds: usize,
     /// Backends of ours, one contender each in its best split of threads.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "onnxruntime,rten")]
@@ -71,18 +71,6 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
-        ensure!(
-            self.rounds > 0 && self.seconds > 0,
-            BadArgument::new("there has to be a round and a second")
-        );
-        ensure!(
-            self.threads > 0 && self.processors > 0,
-            BadArgument::new("there has to be a thread")
-        );
-        ensure!(
-            self.rows > 0 && !self.backends.is_empty(),
-            BadArgument::new("there has to be a row and a backend")
-        );
         let (least, most) = self.lengths;
         record.set("model", super::encode::name_of(&self.model));
         record.set("rows", format!("1 to {}", self.rows));

@@ -10,9 +10,9 @@ use crate::migraphx_args::WORKER;
 use crate::output::Format;
 
 const AFTER_HELP: &str = "\
-All contenders of a contest do the same work in rounds that take turns. --record keeps what was found, with
-machine, libraries, settings and every round; `report` makes a page of it that ends in what to run, and
-`compare` says whether a later run is slower. ONNX Runtime is also driven directly, for which its library has
+All contenders of a contest do the same work in rounds that take turns. --record keeps what was found, with \
+machine, libraries, settings and every round; `report` makes a page of it that ends in what to run, and \
+`compare` says whether a later run is slower. ONNX Runtime is also driven directly, for which its library has \
 to be named, by --onnxruntime or ORT_DYLIB_PATH.
 
 Examples:

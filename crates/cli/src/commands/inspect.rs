@@ -18,7 +18,7 @@ Examples:
   shapeyard inspect model.onnx
   shapeyard inspect model.onnx --format json | jq .inputs
 
-An axis is an extent, the name of a symbol that a request gives a value, or `?`, which is free and has no
+An axis is an extent, the name of a symbol that a request gives a value, or `?`, which is free and has no \
 name. No runtime library is needed.";
 
 /// Show what a model takes and gives: inputs, outputs, symbols, operators, weights

@@ -245,7 +245,7 @@ impl<'a> LoadJob<'a> {
     #[must_use]
     pub fn of(model: &'a Model) -> Self {
         let n_threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let sessions = SessionOptions { n_threads };
+        let sessions = SessionOptions { n_threads, waiting: Waiting::default() };
         Self { model, artifacts: &[], optimisation: Optimisation::Full, on_demand: None, sessions }
     }
 
@@ -257,16 +257,42 @@ impl<'a> LoadJob<'a> {
 }
 
 /// What a lane may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// Threads that work on one request.
     pub n_threads: NonZeroUsize,
+    /// What they do while they wait for each other.
+    pub waiting: Waiting,
+}
+
+/// What a lane's threads do while they wait for each other within a request. A lane of one thread never
+/// waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// They sleep, and other work has the processors: for lanes side by side, and for machines that do more
+    /// than answer this lane.
+    #[default]
+    Sleep,
+    /// They look for work without a pause, for a moment after the request too, before they sleep: for the one
+    /// lane of a machine on which somebody waits for each answer. It takes processor time that other work could
+    /// use; where other work wants the processors it makes answers slower, not faster.
+    ///
+    /// ONNX Runtime does so; other backends wait as they always do.
+    Spin,
 }
 
 impl SessionOptions {
-    /// A lane of so many threads; 0 counts as 1.
+    /// A lane of so many threads that sleep while they wait; 0 counts as 1.
     #[must_use]
     pub fn threads(n_threads: usize) -> Self {
-        Self { n_threads: NonZeroUsize::new(n_threads).unwrap_or(NonZeroUsize::MIN) }
+        let n_threads = NonZeroUsize::new(n_threads).unwrap_or(NonZeroUsize::MIN);
+        Self { n_threads, waiting: Waiting::Sleep }
+    }
+
+    /// The same with threads that wait so.
+    #[must_use]
+    pub const fn waiting(self, waiting: Waiting) -> Self {
+        Self { waiting, ..self }
     }
 }

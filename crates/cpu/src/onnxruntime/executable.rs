@@ -1,7 +1,6 @@
 //! A model that ONNX Runtime has loaded.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +9,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::Outlet;
 use shapeyard_core::backend::{
     Artifact, BackendError, BackendId, Domain, Executable, InUse, LoadJob, Optimisation, Session,
-    SessionOptions,
+    SessionOptions, Waiting,
 };
 use shapeyard_core::{Model, Signature, TensorSpec};
 
@@ -48,7 +47,7 @@ struct Source {
 /// The lane that showed that the model loads.
 #[derive(Debug)]
 struct Spare {
-    n_threads: NonZeroUsize,
+    options: SessionOptions,
     lane: Lane,
 }
 
@@ -85,19 +84,19 @@ impl OrtExecutable {
     }
 
     fn load(library: &'static Library, job: &LoadJob<'_>, source: Source) -> Result<Self, String> {
-        let (model, n_threads) = (job.model, job.sessions.n_threads);
-        let lane = open(library, &source, n_threads)?;
+        let (model, options) = (job.model, job.sessions);
+        let lane = open(library, &source, options)?;
         check_names("inputs", &model.signature().inputs, lane.inputs())?;
         check_names("outputs", &model.signature().outputs, lane.outputs())?;
         let signature = Arc::new(model.signature().clone());
-        let spare = Mutex::new(Some(Spare { n_threads, lane }));
+        let spare = Mutex::new(Some(Spare { options, lane }));
         Ok(Self { library, source, signature, spare })
     }
 
     /// The spare lane if it fits. One that does not is dropped: it would only take memory.
-    fn take_spare(&self, n_threads: NonZeroUsize) -> Option<Lane> {
+    fn take_spare(&self, options: SessionOptions) -> Option<Lane> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        (spare.n_threads == n_threads).then_some(spare.lane)
+        (spare.options == options).then_some(spare.lane)
     }
 }
 
@@ -115,9 +114,9 @@ impl Executable for OrtExecutable {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        let lane = match self.take_spare(options.n_threads) {
+        let lane = match self.take_spare(*options) {
             Some(lane) => lane,
-            None => open(self.library, &self.source, options.n_threads).map_err(|message| {
+            None => open(self.library, &self.source, *options).map_err(|message| {
                 BackendError::Library { backend: ID, what: "open another session", message }
             })?,
         };
@@ -137,7 +136,7 @@ pub(super) fn optimise(
     output: &Path,
 ) -> Result<(), String> {
     let build = || {
-        builder(library, level(optimisation), NonZeroUsize::MIN)?
+        builder(library, level(optimisation), SessionOptions::threads(1))?
             .with_optimized_model_path(output)?
             .commit_from_file(model.path())
     };
@@ -146,7 +145,7 @@ pub(super) fn optimise(
         return Ok(());
     }
     // Older versions write such a model and cannot read it again (1.20 cannot, 1.31 can).
-    open(library, &compiled(model, output, InUse::default())?, NonZeroUsize::MIN)
+    open(library, &compiled(model, output, InUse::default())?, SessionOptions::threads(1))
         .map(drop)
         .map_err(|reason| format!("with external data it is not compiled ahead: {reason}"))
 }
@@ -172,10 +171,10 @@ fn compiled(model: &Model, file: &Path, in_use: InUse) -> Result<Source, String>
 fn open(
     library: &'static Library,
     source: &Source,
-    n_threads: NonZeroUsize,
+    options: SessionOptions,
 ) -> Result<Lane, String> {
     let commit = || {
-        let mut builder = builder(library, source.level, n_threads)?;
+        let mut builder = builder(library, source.level, options)?;
         let Some(weights) = &source.weights else {
             return builder.commit_from_file(&source.file);
         };
@@ -188,23 +187,40 @@ fn open(
 
 const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
+const SPIN_DURATION: &str = "session.intra_op.spin_duration_us";
+
+/// As much as threads wait for each other within a run.
+///
+/// Without a bound threads spin for over 50 ms after a run: MiniLM-L6 on two quiet cores, 1 x 16 tokens, one
+/// query every 50 ms, took 54 ms of processor time a query, 15 with this bound, 12 when they slept. One query
+/// right after the other took 6.85 ms when they slept, 6.07 without a bound, 5.99 as here; 12.5, 56 and 32
+/// where six other processes wanted the cores.
+const SPIN_MICROSECONDS: &str = "100";
+
+/// Versions before 1.26 do not know the duration; these stop with the run.
+const STOP_SPINNING: &str = "session.force_spinning_stop";
+
 fn builder(
     library: &'static Library,
     level: GraphOptimizationLevel,
-    n_threads: NonZeroUsize,
+    options: SessionOptions,
 ) -> ort::Result<SessionBuilder> {
-    Ok(Lane::builder(&library.environment)?
+    let spins = options.waiting == Waiting::Spin;
+    let builder = Lane::builder(&library.environment)?
         .with_optimization_level(level)?
-        .with_intra_threads(n_threads.get())?
+        .with_intra_threads(options.n_threads.get())?
         // A pattern is kept for each shape, and shapes are many here.
         .with_memory_pattern(false)?
-        // On two cores shared with other work, spinning took three times the processor time (MiniLM-L6,
-        // 1 x 16 tokens, two threads: 12.3 instead of 4.4 ms a run; 29 instead of 9 with pauses between
-        // runs) and was not faster; with one thread it changes nothing.
-        .with_intra_op_spinning(false)?
+        .with_intra_op_spinning(spins)?
         // Both go by the file's extension otherwise, and an artifact may have any.
         .with_config_entry("session.load_model_format", "ONNX")?
-        .with_config_entry("session.save_model_format", "ONNX")?)
+        .with_config_entry("session.save_model_format", "ONNX")?;
+    if !spins {
+        return Ok(builder);
+    }
+    Ok(builder
+        .with_config_entry(SPIN_DURATION, SPIN_MICROSECONDS)?
+        .with_config_entry(STOP_SPINNING, "1")?)
 }
 
 /// `All` is known to every version; `Level3` has a number that versions up to 1.22 refuse.

@@ -31,11 +31,11 @@ Examples:
   shapeyard cache explain model.onnx --buckets batch=1 --base model.bundle --format json
   shapeyard cache explain model.onnx --buckets batch=..64 --precision fp16 --target gpu
 
-A program is found under the options that it was warmed with, such as --precision. Every
+A program is found under the options that it was warmed with, such as --precision. Every \
 combination of extents is looked up. A miss names the fields in which the nearest entry differs:
-`here` is what was asked for, `there` is what the entry has. Where the backend's compiler is not
-installed, nobody can say which compiler, driver and device will ask: an entry that agrees in everything
-else is then a hit on the machine that is named beside it. A backend whose programs take every shape has
+`here` is what was asked for, `there` is what the entry has. Where the backend's compiler is not \
+installed, nobody can say which compiler, driver and device will ask: an entry that agrees in everything \
+else is then a hit on the machine that is named beside it. A backend whose programs take every shape has \
 one artifact for all of them.
 
 Ends with 0 if every shape is a hit, with 1 if one is not.";

@@ -21,7 +21,7 @@ Examples:
   shapeyard cache export model.bundle 3f2a9c 77c0de
   shapeyard cache export everything --base model.bundle
 
-A bundle is shipped beside a model and used where it lies, with --base, or copied into a cache with
+A bundle is shipped beside a model and used where it lies, with --base, or copied into a cache with \
 `shapeyard cache import`. One that is there gains what it lacks. Every payload is verified on the way.
 
 Ends with 1 if something is damaged, and so was not copied.";

@@ -20,8 +20,8 @@ Examples:
   shapeyard cache ls --base model.bundle
   shapeyard cache ls --format json | jq '.entries[].manifest.key.compiler'
 
-The most recently used come first. Payloads are not read: `shapeyard cache verify` does that.
-`shapeyard cache show` has every field in full. An entry in a base was last used when it was put
+The most recently used come first. Payloads are not read: `shapeyard cache verify` does that. \
+`shapeyard cache show` has every field in full. An entry in a base was last used when it was put \
 there, as far as anybody knows.";
 
 /// How much of a compiler's name is shown: some name every feature of the processor.

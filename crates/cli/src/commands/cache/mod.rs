@@ -27,7 +27,7 @@ Examples:
   shapeyard cache prune --max-size 20GiB --max-age 30d
   shapeyard cache export model.bundle
 
-The folder is that of --cache, else SHAPEYARD_CACHE, else shapeyard in XDG_CACHE_HOME, else
+The folder is that of --cache, else SHAPEYARD_CACHE, else shapeyard in XDG_CACHE_HOME, else \
 ~/.cache/shapeyard. One that does not exist is an empty cache. No compiler and no GPU is needed.";
 
 /// Look at compiled artifacts, check them, explain misses, make room, ship them

@@ -19,9 +19,9 @@ Examples:
   shapeyard cache prune --max-size 0B --dry-run
   shapeyard cache prune --rubbish
 
-What is over a limit is removed, longest unused first. An artifact that a process has loaded stays,
-and so does everything in a base. Left-overs go in any case: unfinished work of processes that
-ended, failures that are no longer remembered, damaged entries that were set aside more than 30 days
+What is over a limit is removed, longest unused first. An artifact that a process has loaded stays, \
+and so does everything in a base. Left-overs go in any case: unfinished work of processes that \
+ended, failures that are no longer remembered, damaged entries that were set aside more than 30 days \
 ago. Others may load and compile meanwhile.";
 
 /// Remove compiled artifacts that are over a limit, and left-overs

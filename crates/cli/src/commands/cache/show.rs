@@ -19,8 +19,8 @@ Examples:
   shapeyard cache show 3f2a9c
   shapeyard cache show 3f2a9c --format json | jq '.fields'
 
-KEY is the start of a digest that `shapeyard cache ls` shows. Two artifacts share a key only if
-every field is equal. Of a failure that is remembered, the compiler's words are shown and for how
+KEY is the start of a digest that `shapeyard cache ls` shows. Two artifacts share a key only if \
+every field is equal. Of a failure that is remembered, the compiler's words are shown and for how \
 long it is remembered.";
 
 /// Show everything about one compiled artifact or remembered failure

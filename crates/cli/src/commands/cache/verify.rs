@@ -20,7 +20,7 @@ Examples:
   shapeyard cache verify --repair
   shapeyard cache verify --base model.bundle --format json | jq '.damaged[].path'
 
-Every payload is read and compared with its checksum. A damaged artifact is never used, whether or
+Every payload is read and compared with its checksum. A damaged artifact is never used, whether or \
 not it is verified here: it is set aside and made again when it is needed.
 
 Ends with 1 if anything is damaged or cannot be read, repaired or not.";

@@ -37,13 +37,13 @@ Examples:
   shapeyard calibrate model.onnx --threads 4 --rounds 9 --format json
   shapeyard calibrate model.onnx --backend migraphx --target ref --cache model.cache
 
-Runs the model on every backend that is usable here, in batches of a few shapes and with threads shared out
-in every even way, and fits prices to what was measured: so long to load, so long for each batch, for each
-token, and for each token and each token of its row. ERROR says how far these prices are from what was measured,
+Runs the model on every backend that is usable here, in batches of a few shapes and with threads shared out \
+in every even way, and fits prices to what was measured: so long to load, so long for each batch, for each \
+token, and for each token and each token of its row. ERROR says how far these prices are from what was measured, \
 in the median and at most. Inputs are made up; what a run takes does not depend on them.
 
-The prices are kept in the cache, for this content of the model, this version of the backend and this machine.
-`shapeyard plan` uses them, and `encode` adds what it sees. The machine should have nothing else to do
+The prices are kept in the cache, for this content of the model, this version of the backend and this machine. \
+`shapeyard plan` uses them, and `encode` adds what it sees. The machine should have nothing else to do \
 meanwhile: a price that was measured beside other work is too high.
 
 migraphx is measured in the programs that are in the cache (`shapeyard warm`), with their compiles and sizes.

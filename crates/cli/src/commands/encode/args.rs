@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::backend::{SessionOptions, Waiting};
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_encode::EncodeOptions;
 use shapeyard_encode::pool::Pooling;
@@ -25,25 +25,25 @@ Examples:
   shapeyard encode model.onnx --tokenizer tokenizer.json . --compile-background --out e.npy
   shapeyard encode model.onnx --tokenizer tokenizer.json . --compile-background --plan plan.json --out e.npy
 
-A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every
-file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A
-.jsonl or .ndjson file has a record a line, an object with a string `text`. Each unit has its row in OUT; OUT.units.jsonl says, a line a unit, which row that is
+A folder gives its text files; hidden files, what git ignores, links and binary files are left out. Every \
+file is cut into units where functions, sections and paragraphs begin, or after --chunk-lines lines. A \
+.jsonl or .ndjson file has a record a line, an object with a string `text`. Each unit has its row in OUT; OUT.units.jsonl says, a line a unit, which row that is \
 and where the unit came from.
 
-Batches and sessions are chosen on the job: the first part of the work is done with different settings,
-and the fastest does the rest. --token-budget and --sessions decide instead. A model made INT8 by dynamic
-quantisation takes one scale for a whole batch, so that units of a batch move each other a little;
+Batches and sessions are chosen on the job: the first part of the work is done with different settings, \
+and the fastest does the rest. --token-budget and --sessions decide instead. A model made INT8 by dynamic \
+quantisation takes one scale for a whole batch, so that units of a batch move each other a little; \
 --token-budget 1 keeps them apart.
 
-After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and the same command with
+After Ctrl-C, or an error on the way, what was done is kept in OUT.partial, and the same command with \
 --resume goes on from there.
 
-migraphx runs programs from the cache, where `shapeyard warm` puts them: batches get their lengths
-and rows. Under --backend auto the next backend answers what no program does, or what is cheaper there by the
-prices of `shapeyard calibrate`; with --compile-background programs that are lacking are made meanwhile. Under
+migraphx runs programs from the cache, where `shapeyard warm` puts them: batches get their lengths \
+and rows. Under --backend auto the next backend answers what no program does, or what is cheaper there by the \
+prices of `shapeyard calibrate`; with --compile-background programs that are lacking are made meanwhile. Under \
 --backend migraphx texts longer than all programs end the command with 3, which says what to warm.
 
-Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes.
+Ends with 1 if files of a folder could not be read or are longer than --max-file-bytes. \
 What could be read is encoded.";
 
 /// Turn text files, folders and records into embeddings
@@ -132,6 +132,8 @@ impl Args {
             n_threads: self.backend.n_threads(),
             split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
+            // Batches are many, and sessions side by side.
+            waiting: Waiting::Sleep,
         }
     }
 }

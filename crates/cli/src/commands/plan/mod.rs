@@ -43,20 +43,20 @@ Examples:
   shapeyard plan model.onnx --workload lengths.txt --max-programs 8 --max-compile 10min --out plan.json
   shapeyard warm model.onnx --plan plan.json
 
-A workload is a text file with one entry a line: `48` is an item of 48 tokens, `48 12` twelve of them, and
+A workload is a text file with one entry a line: `48` is an item of 48 tokens, `48 12` twelve of them, and \
 `4x48 12` twelve requests of four rows of 48 tokens; what follows `#` is a comment.
 
-A policy says which lengths get programs: `fitted:8` those 8 that suit the workload best, `fitted:8..512`
+A policy says which lengths get programs: `fitted:8` those 8 that suit the workload best, `fitted:8..512` \
 the same with 512 as the longest, `..512` powers of two, `16..512:16` steps of 16, `16,32,64` these.
 
-Prices are those that `shapeyard calibrate` has measured of this model on this machine; the report says of
-which backend, when, and how far they were off. --prices gives others, in seconds, each of them 0 where it is
+Prices are those that `shapeyard calibrate` has measured of this model on this machine; the report says of \
+which backend, when, and how far they were off. --prices gives others, in seconds, each of them 0 where it is \
 missing:
   {\"device\": {\"load\": 0.3, \"launch\": 1e-3, \"token\": 5e-6, \"token_length\": 0},
    \"cpu\": {\"load\": 0.15, \"launch\": 5e-4, \"token\": 5e-5, \"token_length\": 0},
    \"compile\": {\"fixed\": 8, \"token\": 0}, \"memory\": {\"fixed\": 3.4e7, \"token\": 0}}
-`memory` is in bytes; `token` is for each token of a batch, or of a program's shape, and `token_length` for
-each token and each token of its row. Where nothing was measured those above are assumed: padding and shares
+`memory` is in bytes; `token` is for each token of a batch, or of a program's shape, and `token_length` for \
+each token and each token of its row. Where nothing was measured those above are assumed: padding and shares \
 are right then, and seconds say nothing.
 
 No runtime library is needed.";

@@ -1,10 +1,8 @@
 //! The lengths of a workload and the programs over them, as SVG.
 
-use std::fmt::Write as _;
-
+use shapeyard_bench::plot::{Anchor, GRID, INK, MARK, OTHER, OURS, OURS_TOO, Svg, WIDTH};
 use shapeyard_core::plan::{Histogram, RoutingPlan, Workload};
 
-const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
@@ -16,10 +14,8 @@ const N_TICKS: usize = 8;
 const N_LABEL_LINES: usize = 3;
 const LABEL_WIDTH: f64 = 58.0;
 
-/// The colours of neighbouring programs' bars, and of what no program serves.
-const BARS: [&str; 2] = ["#4a78b0", "#86aed6"];
-const UNSERVED: &str = "#b8b8b8";
-const LINE: &str = "#a33d22";
+/// The colours of neighbouring programs' bars.
+const BARS: [&str; 2] = [OURS, OURS_TOO];
 
 /// A histogram of the rows by length, in the colour of the program that is long enough; over it the programs'
 /// lengths, with the share of the tokens that each serves.
@@ -30,11 +26,9 @@ pub(super) fn svg(workload: &Workload, plan: &RoutingPlan) -> String {
     let longest = longest.max(histogram.longest()).max(1);
     let bars = bars(&histogram, longest);
     let most = bars.iter().map(|(_, _, n)| *n).max().unwrap_or(0).max(1);
-    let mut svg = String::new();
-    // Writing to a string does not fail.
-    let _ = header(&mut svg, workload, plan);
-    let _ = axes(&mut svg, longest, most);
-    let _ = bars.iter().try_for_each(|bar| rectangle(&mut svg, bar, &lengths, longest, most));
+    let mut svg = header(workload, plan);
+    axes(&mut svg, longest, most);
+    bars.iter().for_each(|bar| rectangle(&mut svg, bar, &lengths, longest, most));
     let mut last = [f64::NEG_INFINITY; N_LABEL_LINES];
     for it in &lengths {
         let at = x(it.0, longest);
@@ -43,10 +37,9 @@ pub(super) fn svg(workload: &Workload, plan: &RoutingPlan) -> String {
         let farthest = (0..N_LABEL_LINES).min_by(|&a, &b| last[a].total_cmp(&last[b]));
         let nth = free.or(farthest).unwrap_or(0);
         last[nth] = at;
-        let _ = line(&mut svg, nth, it, at);
+        line(&mut svg, nth, it, at);
     }
-    svg.push_str("</svg>\n");
-    svg
+    svg.finish()
 }
 
 /// The lengths of the plan's programs, ascending, and the share of the tokens that each serves.
@@ -84,95 +77,67 @@ fn y(share: f64) -> f64 {
     HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 }
 
-fn header(svg: &mut String, workload: &Workload, plan: &RoutingPlan) -> std::fmt::Result {
+fn header(workload: &Workload, plan: &RoutingPlan) -> Svg {
     let symbol = if workload.length.is_empty() { "length" } else { workload.length.as_str() };
     let totals = &plan.totals;
     let on_cpu = 100.0 * totals.n_cpu_tokens as f64 / totals.n_real_tokens.max(1) as f64;
-    writeln!(
-        svg,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12" fill="#333333">
-<title>Rows by length, and the lengths that get programs</title>
-<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>
-<text x="{LEFT}" y="22" font-size="15">Rows by length, and the programs that serve them</text>
-<text x="{LEFT}" y="40">{} rows; {:.3} tokens run for each real one; {on_cpu:.1}% of the tokens on the CPU. At each line: a length, its share of the tokens</text>
-<text x="{}" y="{}" text-anchor="middle">{} in tokens</text>"##,
+    let title = "Rows by length, and the programs that serve them";
+    let mut svg = Svg::new(HEIGHT, title);
+    svg.heading(LEFT, 22.0, title);
+    let words = format!(
+        "{} rows; {:.3} tokens run for each real one; {on_cpu:.1}% of the tokens on the CPU. At each line: a length, \
+         its share of the tokens",
         totals.n_rows,
         totals.padded_over_real(),
-        f64::midpoint(LEFT, WIDTH - RIGHT),
-        HEIGHT - 12.0,
-        escaped(symbol),
-    )
+    );
+    svg.text((LEFT, 40.0), Anchor::Start, INK, &words);
+    let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+    svg.text((middle, HEIGHT - 12.0), Anchor::Middle, INK, &format!("{symbol} in tokens"));
+    svg
 }
 
 fn rectangle(
-    svg: &mut String,
+    svg: &mut Svg,
     &(first, last, n): &(usize, usize, u64),
     lengths: &[(usize, f64)],
     longest: usize,
     most: u64,
-) -> std::fmt::Result {
+) {
     if n == 0 {
-        return Ok(());
+        return;
     }
     let (left, right) = (x(first - 1, longest), x(last.min(longest), longest));
     let top = y(n as f64 / most as f64);
-    let (width, height) = ((right - left - 0.5).max(0.5), y(0.0) - top);
+    let size = ((right - left - 0.5).max(0.5), y(0.0) - top);
     let range = if first == last { first.to_string() } else { format!("{first} to {last}") };
     let held_by = lengths.iter().position(|(length, _)| *length >= first);
-    let colour = held_by.map_or(UNSERVED, |nth| BARS[nth % BARS.len()]);
-    writeln!(
-        svg,
-        r##"<rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"><title>{range}: {n} rows</title></rect>"##
-    )
+    let colour = held_by.map_or(OTHER, |nth| BARS[nth % BARS.len()]);
+    svg.rectangle((left, top), size, colour, &format!("{range}: {n} rows"));
 }
 
-fn axes(svg: &mut String, longest: usize, most: u64) -> std::fmt::Result {
+fn axes(svg: &mut Svg, longest: usize, most: u64) {
     let (floor, right) = (y(0.0), WIDTH - RIGHT);
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let (at, rows) = (y(share), (share * most as f64).round());
-        writeln!(
-            svg,
-            r##"<path d="M{LEFT} {at:.1}H{right}" stroke="#e4e4e4"/><text x="{:.1}" y="{:.1}" text-anchor="end">{rows}</text>"##,
-            LEFT - 8.0,
-            at + 4.0,
-        )?;
+        svg.across(at, (LEFT, right), if share == 0.0 { INK } else { GRID });
+        svg.text((LEFT - 8.0, at + 4.0), Anchor::End, INK, &rows.to_string());
     }
-    let middle = f64::midpoint(TOP, floor);
-    writeln!(
-        svg,
-        r##"<path d="M{LEFT} {floor}H{right}" stroke="#333333"/>
-<text x="18" y="{middle:.1}" text-anchor="middle" transform="rotate(-90 18 {middle:.1})">rows</text>"##
-    )?;
+    svg.text_upwards((18.0, f64::midpoint(TOP, floor)), "rows");
     let step = longest.div_ceil(N_TICKS).max(1);
-    (0..=longest).step_by(step).try_for_each(|length| {
-        let (at, below) = (x(length, longest), floor + 18.0);
-        writeln!(svg, r##"<text x="{at:.1}" y="{below:.1}" text-anchor="middle">{length}</text>"##)
-    })
+    for length in (0..=longest).step_by(step) {
+        let below = (x(length, longest), floor + 18.0);
+        svg.text(below, Anchor::Middle, INK, &length.to_string());
+    }
 }
 
 /// `nth` counts lines of labels from the lowest.
-fn line(
-    svg: &mut String,
-    nth: usize,
-    &(length, share): &(usize, f64),
-    at: f64,
-) -> std::fmt::Result {
-    let floor = y(0.0);
+fn line(svg: &mut Svg, nth: usize, &(length, share): &(usize, f64), at: f64) {
     let label = TOP - 8.0 - 13.0 * nth as f64;
-    let percent = 100.0 * share;
+    svg.dashes_down(at, (label + 3.0, y(0.0)), MARK);
     // A label in the middle would leave the picture at its edge.
-    let (anchor, label_at) =
-        if at > WIDTH - RIGHT - LABEL_WIDTH / 2.0 { ("end", at + 4.0) } else { ("middle", at) };
-    writeln!(
-        svg,
-        r##"<path d="M{at:.1} {:.1}V{floor:.1}" stroke="{LINE}" stroke-dasharray="4 3"/>
-<text x="{label_at:.1}" y="{label:.1}" text-anchor="{anchor}" font-size="11" fill="{LINE}">{length} ({percent:.0}%)</text>"##,
-        label + 3.0,
-    )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
+    let is_at_edge = at > WIDTH - RIGHT - LABEL_WIDTH / 2.0;
+    let (anchor, x) = if is_at_edge { (Anchor::End, at + 4.0) } else { (Anchor::Middle, at) };
+    svg.text((x, label), anchor, MARK, &format!("{length} ({:.0}%)", 100.0 * share));
 }
 
 #[cfg(test)]

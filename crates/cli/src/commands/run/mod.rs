@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::value_parser;
-use shapeyard_core::backend::SessionOptions;
+use shapeyard_core::backend::{SessionOptions, Waiting};
 use shapeyard_core::plan::{Requests, Work};
 use shapeyard_core::{Outputs, Request, RunError, RunReport, Session, Signature, TensorView};
 
@@ -36,14 +36,15 @@ Examples:
   shapeyard run model.onnx --input ids=ids.npy --input mask=mask.npy --out outputs.safetensors
   shapeyard run model.onnx --inputs inputs.npz --out outputs/
   shapeyard run model.onnx --inputs inputs.npz --out outputs.npz --repeat 20 --threads 1
+  shapeyard run model.onnx --inputs inputs.npz --out outputs.npz --repeat 20 --spin
   shapeyard run model.onnx --input x=x.npy --out y.npz --backend rten --format json
   shapeyard run model.onnx --input x=x.npy --out y.npy --backend migraphx --compile-missing
 
-Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never
+Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never \
 converted: what the model takes as f32 has to be f32.
 
-migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into
-the smallest that holds it, or split over several. One that none holds ends with 3 and says what to
+migraphx runs programs from the cache, where `shapeyard warm` puts them: a request is padded into \
+the smallest that holds it, or split over several. One that none holds ends with 3 and says what to \
 warm; under --backend auto another backend answers it. onnxruntime loads its rewritten model from there if it was warmed.";
 
 /// The time of every run is kept, and more of them say nothing new.
@@ -72,8 +73,19 @@ pub(crate) struct Args {
     /// Run so many times and report the times; outputs are those of the last run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=MOST_REPEATS))]
     repeat: u32,
+    /// Let onnxruntime's threads look for work without a pause while they wait for each other, instead of
+    /// sleeping: answers come sooner where nothing else runs, and later where other work wants the processors
+    #[arg(long)]
+    spin: bool,
     #[command(flatten)]
     backend: BackendArgs,
+}
+
+impl Args {
+    fn session_options(&self) -> SessionOptions {
+        let waiting = if self.spin { Waiting::Spin } else { Waiting::Sleep };
+        SessionOptions::threads(self.backend.n_threads()).waiting(waiting)
+    }
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
@@ -87,7 +99,6 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let work = work(signature, &request, args.repeat)?;
     traffic.iter().try_for_each(|file| file.check(&work))?;
     let interrupt = Interrupt::listen()?;
-    let options = SessionOptions::threads(args.backend.n_threads());
     let loading = Loading {
         args: &args.backend,
         choice: args.backend.choice()?,
@@ -97,10 +108,11 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         output,
         interrupt: &interrupt,
     };
-    let loaded = loading.open(&Need::Request(signature.bucket(request.extents())), options)?;
+    let need = Need::Request(signature.bucket(request.extents()));
+    let loaded = loading.open(&need, args.session_options())?;
     interrupt.check("nothing was written")?;
 
-    let mut session = loaded.executable.session(&options)?;
+    let mut session = loaded.executable.session(&loaded.sessions)?;
     let mut outputs = Outputs::new();
     let watched = loaded.router.as_ref().filter(|_| args.backend.compile_background);
     let watched = watched.map(|router| Watched::start(router, None, *output)).transpose()?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::registry::PassedOver;
 use shapeyard_core::{
     BackendId, BindingMode, DataType, Fallback, Model, Route, RunReport, Sent, TensorView, Tier,
@@ -84,6 +85,7 @@ pub(super) struct Finished<'a> {
     n_pieces: usize,
     n_padded_rows: usize,
     sent: Sent,
+    session: SessionOptions,
     /// What was compiled before and is loaded.
     programs: &'a [Program],
     inputs: Vec<Port>,
@@ -110,6 +112,7 @@ impl<'a> Finished<'a> {
             compiled: None,
             passed_over: &loaded.passed_over,
             programs: &loaded.programs,
+            session: loaded.sessions,
             route: report.route,
             tier: report.tier,
             binding: report.binding,

@@ -37,14 +37,14 @@ Examples:
   shapeyard warm model.gguf --backend ggml --ggml-weights q8_0
   shapeyard warm model.onnx --buckets batch=..64 --retry --format json
 
-Every combination of extents is compiled, one after the other, and kept in the cache, where `run`
-and `encode` find it under the same options. A request is padded into the smallest shape that holds
-it, so few shapes serve many. Shapes that are there already cost nothing: after Ctrl-C, or a
-failure, the same command goes on where it stopped. While another process compiles a shape, this one
+Every combination of extents is compiled, one after the other, and kept in the cache, where `run` \
+and `encode` find it under the same options. A request is padded into the smallest shape that holds \
+it, so few shapes serve many. Shapes that are there already cost nothing: after Ctrl-C, or a \
+failure, the same command goes on where it stopped. While another process compiles a shape, this one \
 waits for it.
 
-A model whose answers change when rows or positions are padded is refused; --padding never compiles
-it for requests of exactly these shapes. onnxruntime keeps one rewritten model for every
+A model whose answers change when rows or positions are padded is refused; --padding never compiles \
+it for requests of exactly these shapes. onnxruntime keeps one rewritten model for every \
 shape, ggml one with narrower weights.
 
 Ends with 1 if a shape could not be compiled; the others are compiled all the same.";
