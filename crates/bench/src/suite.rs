@@ -1,7 +1,7 @@
 //! What every suite is, and how its record reaches a person and a file.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -80,7 +80,7 @@ fn own() -> Result<Vec<OsString>> {
     }
 }
 
-/// Where a record goes is no part of what is measured.
+/// Where a record goes is no part of what is measured, and neither is where a machine has its files.
 fn measured_words(words: Vec<OsString>) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = words.into_iter().map(|word| word.to_string_lossy().into_owned());
@@ -88,10 +88,19 @@ fn measured_words(words: Vec<OsString>) -> Vec<String> {
         match word.split_once('=').map_or(word.as_str(), |(name, _)| name) {
             "--record" | "--format" if !word.contains('=') => drop(words.next()),
             "--record" | "--format" => {}
-            _ => kept.push(word),
+            _ => kept.push(without_folders(word)),
         }
     }
     kept
+}
+
+/// The last part of a path from the root; anything else as it is.
+fn without_folders(word: String) -> String {
+    let path = Path::new(&word);
+    match path.file_name().filter(|_| path.is_absolute()) {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => word,
+    }
 }
 
 /// How a record is printed.
@@ -212,6 +221,15 @@ mod tests {
     fn shares_are_read_with_and_without_a_sign() {
         assert_eq!(["5%", "0.05", "0"].map(share), [Ok(0.05), Ok(0.05), Ok(0.0)]);
         assert!(share("-1%").is_err() && share("five").is_err() && share("NaN").is_err());
+    }
+
+    #[test]
+    fn a_command_tells_neither_its_record_nor_folders_of_the_machine() {
+        let words = ["io", "--record", "io.jsonl", "--format=json", "--models", "tests/models"];
+        let folder = std::env::temp_dir().join("libmigraphx_c.so");
+        let words = words.into_iter().map(Into::into).chain([folder.into_os_string()]);
+        let words = measured_words(words.collect());
+        assert_eq!(words, ["io", "--models", "tests/models", "libmigraphx_c.so"]);
     }
 
     #[test]
