@@ -80,7 +80,7 @@ pub(crate) struct DeviceArgs {
     #[arg(long = "device", value_name = "N")]
     devices: Vec<usize>,
     /// Most memory of each GPU for programs and buffers, such as 8GiB; what was not used for longest makes
-    /// room [default: all of it]
+    /// room [default: what is free when it is opened]
     #[arg(long, value_name = "SIZE")]
     device_memory: Option<Size>,
     /// Never capture runs on a GPU and replay them

@@ -29,7 +29,7 @@ pub use backend::{
 pub use dtype::{DataType, UnknownDataType};
 pub use model::Model;
 pub use recorder::Recorder;
-pub use report::{BindingMode, Fallback, FallbackReason, Route, RunReport, StageTimes, Tier};
+pub use report::{BindingMode, Fallback, FallbackReason, Route, RunReport, Sent, StageTimes, Tier};
 pub use signature::{
     AxisSymbol, BindError, Binding, DeclareError, Dim, Extents, Signature, SymbolId, TensorSpec,
 };

@@ -1,6 +1,7 @@
 //! What a run says about itself.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,22 @@ pub struct StageTimes {
     pub run: Duration,
     /// Getting outputs to the caller: slicing, copies.
     pub finish: Duration,
+}
+
+/// What crossed from the host to a device for a request. Nothing does where programs run on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Copies that were made.
+    pub n_copies: usize,
+    /// Bytes of them, with the gaps between inputs.
+    pub n_bytes: usize,
+}
+
+impl AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.n_copies += other.n_copies;
+        self.n_bytes += other.n_bytes;
+    }
 }
 
 /// Why a request, or a part of it, ran on another backend than the preferred one.
@@ -123,6 +140,9 @@ pub struct RunReport {
     pub n_pieces: usize,
     /// Rows that were padding.
     pub n_padded_rows: usize,
+    /// What crossed to a device.
+    #[serde(default)]
+    pub sent: Sent,
     /// Where the time went.
     pub times: StageTimes,
 }
@@ -140,6 +160,7 @@ impl RunReport {
             replayed: false,
             n_pieces: 1,
             n_padded_rows: 0,
+            sent: Sent { n_copies: 0, n_bytes: 0 },
             times,
         }
     }

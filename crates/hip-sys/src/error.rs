@@ -184,6 +184,12 @@ impl Fault {
         (900..=908).contains(&self.code())
     }
 
+    /// Whether the device runs nothing any more that this process gave it.
+    #[must_use]
+    pub fn is_end_of_work(self) -> bool {
+        matches!(self, Self::IllegalAddress | Self::LaunchFailure | Self::Deinitialized)
+    }
+
     /// Whether there is no usable device, whatever the reason.
     #[must_use]
     pub fn is_no_device(self) -> bool {

@@ -8,7 +8,7 @@
 
 use std::error::Error;
 
-use hipgraph::{Device, Layout, StagingRing, Stream};
+use hipgraph::{Device, DeviceBuffer, Layout, StagingRing, Stream};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::first()?;
@@ -18,8 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let layout = Layout::of(&[64; 190]).ok_or("the inputs are too large")?;
 
     // Two arenas: the next request is gathered while this one is on its way.
-    let mut ring = StagingRing::new(&stream, layout.n_bytes(), 2)?;
-    let n_bytes = ring.gather(&layout, &inputs)?;
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = DeviceBuffer::new(&device, layout.n_bytes())?;
+    let n_bytes = ring.gather(&arena, &layout, &inputs)?;
     println!(
         "{}: {} inputs in one copy of {n_bytes} bytes",
         device.properties().name,
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut arrived = [0; 64];
     let last = layout.slots().last().ok_or("there is no input")?;
-    stream.read(ring.device_arena(), last.offset, &mut arrived)?;
+    stream.read(&arena, last.offset, &mut arrived)?;
     println!("the last begins with {}", arrived[0]);
     Ok(())
 }

@@ -126,6 +126,17 @@ impl PinnedBuffer {
         Ok(unsafe { slice::from_raw_parts(self.address.as_ptr(), self.n_bytes) })
     }
 
+    /// The bytes without a wait.
+    ///
+    /// # Safety
+    ///
+    /// What was enqueued to write them is done, which the caller knows by an event of his own.
+    #[must_use]
+    pub unsafe fn bytes_unwaited(&self) -> &[u8] {
+        // SAFETY: so many bytes were given and filled; the caller vouches for the rest.
+        unsafe { slice::from_raw_parts(self.address.as_ptr(), self.n_bytes) }
+    }
+
     /// The bytes, to be changed, after the wait for everything that was enqueued with them.
     ///
     /// # Errors

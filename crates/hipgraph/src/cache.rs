@@ -110,6 +110,8 @@ pub enum EagerReason {
     Resting,
     /// A replay gave another answer than an eager run; this key has no graphs any more.
     Condemned,
+    /// It is to be captured, and captures are held off just now.
+    HeldOff,
     /// Graphs are off.
     Disabled,
 }
@@ -204,16 +206,24 @@ impl<K: Eq + Hash + Clone, G> Cache<K, G> {
         self.statistics
     }
 
-    /// What to do for a request, and the graphs that this made useless.
-    pub fn decide(&mut self, request: Request<'_, K>) -> (Decision, Vec<G>) {
+    /// What to do for a request, and the graphs that this made useless. `may_capture` is asked when it is to be
+    /// captured; if it may not be, the next request will be.
+    pub fn decide(
+        &mut self,
+        request: Request<'_, K>,
+        may_capture: impl FnOnce() -> bool,
+    ) -> (Decision, Vec<G>) {
         self.clock += 1;
         let mut useless = Vec::new();
-        let (mode, action) = if self.enabled {
+        let (mode, mut action) = if self.enabled {
             self.choose(request, &mut useless)
         } else {
             let mode = request.direct.map_or(BindingMode::Staged, |_| BindingMode::DirectBind);
             (mode, Action::Eager(EagerReason::Disabled))
         };
+        if action == Action::Capture && !may_capture() {
+            action = Action::Eager(EagerReason::HeldOff);
+        }
         self.statistics.count(action);
         (Decision { mode, action }, useless)
     }
@@ -292,6 +302,14 @@ impl<K: Eq + Hash + Clone, G> Cache<K, G> {
             *checks_left = checks_left.saturating_sub(1);
         }
         None
+    }
+
+    /// Takes out every graph of a key: what they were captured of was made anew. What is known of failures
+    /// and of direct binding stays, so that what cannot be captured is not tried more often for that.
+    pub fn forget_graphs(&mut self, key: &K) -> Vec<G> {
+        let lane = self.lanes.get_mut(key);
+        let entries = lane.into_iter().flat_map(|lane| [&mut lane.direct, &mut lane.staged]);
+        entries.filter_map(Entry::begin_anew).collect()
     }
 
     /// Takes out every graph of a key, and forgets what is known about it: its program is gone.
@@ -414,6 +432,16 @@ impl<G> Entry<G> {
             State::Ready { .. } => {
                 useless.extend(self.forget_graph(settings));
                 Action::Capture
+            }
+        }
+    }
+
+    /// What is captured next was made anew, and has to run eagerly first.
+    fn begin_anew(&mut self) -> Option<G> {
+        match self.state {
+            State::Resting { .. } | State::Condemned => None,
+            State::Warming { .. } | State::Ready { .. } => {
+                graph_of(std::mem::replace(&mut self.state, State::Warming { runs: 0 }))
             }
         }
     }

@@ -16,11 +16,12 @@ const OURS: [usize; 1] = [7];
 struct Driver {
     cache: Cache<u8, Captured>,
     capture_fails: bool,
+    may_capture: bool,
 }
 
 impl Driver {
     fn new(settings: Settings) -> Self {
-        Self { cache: Cache::new(settings), capture_fails: false }
+        Self { cache: Cache::new(settings), capture_fails: false, may_capture: true }
     }
 
     fn run(&mut self, key: u8, direct: Option<&[usize]>) -> Decision {
@@ -28,7 +29,8 @@ impl Driver {
     }
 
     fn run_at(&mut self, key: u8, direct: Option<&[usize]>, staged: &[usize]) -> Decision {
-        let (decision, _) = self.cache.decide(Request { key: &key, direct, staged });
+        let (decision, _) =
+            self.cache.decide(Request { key: &key, direct, staged }, || self.may_capture);
         let mode = decision.mode;
         let addresses = match mode {
             BindingMode::DirectBind => direct.expect("direct binding needs the caller's addresses"),
@@ -207,6 +209,42 @@ fn what_is_turned_off_is_eager_and_what_is_removed_starts_anew() {
     assert_eq!(driver.actions(1, None), [Action::Replay]);
     assert_eq!(driver.cache.remove(&0).len(), 1);
     assert_eq!(driver.actions(1, None), [WARMING]);
+}
+
+#[test]
+fn what_may_not_be_captured_just_now_is_captured_next_time() {
+    let mut driver = Driver::new(Settings::default());
+    driver.may_capture = false;
+    let held_off = Action::Eager(EagerReason::HeldOff);
+    assert_eq!(driver.actions(4, None), [WARMING, WARMING, held_off, held_off]);
+    driver.may_capture = true;
+    assert_eq!(driver.actions(2, None), [Action::Capture, Action::Replay]);
+    assert_eq!(driver.cache.statistics().failures, 0);
+}
+
+#[test]
+fn what_is_made_anew_runs_eagerly_first_and_keeps_its_rest() {
+    let settings = Settings { rest_runs: 4, ..Settings::default() };
+    let mut driver = Driver::new(settings);
+    driver.actions(4, None);
+    driver.actions(4, Some(&[1, 2]));
+    assert_eq!(driver.cache.forget_graphs(&0).len(), 2);
+    let expected = [WARMING, WARMING, Action::Capture, Action::Replay];
+    assert_eq!(driver.actions(4, None), expected);
+    assert_eq!(driver.actions(4, Some(&[3, 4])), expected, "other addresses are no miss then");
+    assert_eq!(driver.cache.statistics().misses, 0);
+
+    // A program that cannot be captured is loaded anew after each try: that is no reason to try sooner.
+    let mut driver = Driver::new(settings);
+    driver.capture_fails = true;
+    let mut tries = 0;
+    for _ in 0..100 {
+        if driver.run(0, None).action == Action::Capture {
+            tries += 1;
+            assert_eq!(driver.cache.forget_graphs(&0), []);
+        }
+    }
+    assert_eq!(tries, 5, "after 2 runs, and then after rests of 4, 8, 16, 32");
 }
 
 #[derive(Debug, Clone)]

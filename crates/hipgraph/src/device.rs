@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use hip_sys::{CaptureMode, DeviceProperties, Hip, HipError, LoadError, SearchOptions};
 
+use crate::gate::hold_off_captures;
+
 /// A device of a runtime. Copies of the value are the same device.
 #[derive(Debug, Clone)]
 pub struct Device {
@@ -101,6 +103,19 @@ impl Device {
         // SAFETY: the places are ours.
         unsafe { self.hip().mem_get_info(&mut free, &mut total) }?;
         Ok((free, total))
+    }
+
+    /// Waits for everything that anybody gave to the device, on whatever stream: for when it is not known
+    /// which streams a library of somebody else used. Waits for captures first, and holds new ones off. Not
+    /// to be called by a thread that captures.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers, which may be about any earlier work.
+    pub fn synchronize(&self) -> Result<(), HipError> {
+        let (_pinned, _held_off) = (self.pin()?, hold_off_captures());
+        // SAFETY: it takes no argument.
+        unsafe { self.hip().device_synchronize() }
     }
 
     /// Makes this the calling thread's device until the value is dropped, which gives the thread the

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use hip_sys::{CaptureMode, HipError, hipGraph_t, hipGraphExec_t};
 
 use crate::device::Device;
+use crate::gate;
+#[cfg(doc)]
+use crate::gate::hold_off_captures;
 use crate::stream::Stream;
 use crate::uses::Uses;
 
@@ -35,13 +38,25 @@ pub enum CaptureError<E> {
 }
 
 impl Stream {
-    /// Records what `record` enqueues, in place of running it. Only this thread's calls can spoil
-    /// that.
+    /// Records what `record` enqueues, in place of running it. Waits for other captures, and for calls before
+    /// which [captures are held off](hold_off_captures); beside those only this thread's calls can spoil it.
     ///
     /// # Errors
     ///
     /// See [`CaptureError`].
     pub fn capture<T, E>(
+        &self,
+        record: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<(ExecutableGraph, T), CaptureError<E>> {
+        if self.is_capturing().is_ok_and(|is_capturing| is_capturing) {
+            return Err(CaptureError::Nested);
+        }
+        let _gate = gate::enter();
+        self.capture_alone(record)
+    }
+
+    /// As [`Self::capture`], for whoever has entered the gate.
+    pub(crate) fn capture_alone<T, E>(
         &self,
         record: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<(ExecutableGraph, T), CaptureError<E>> {
@@ -144,6 +159,9 @@ unsafe impl Send for ExecutableGraph {}
 unsafe impl Sync for ExecutableGraph {}
 
 impl ExecutableGraph {
+    /// What a node takes on the device at most, in bytes, to be accounted for; measured on CUDA 13.
+    pub const NODE_BYTES: usize = 2 << 10;
+
     /// Nodes of the captured graph.
     #[must_use]
     pub fn n_nodes(&self) -> usize {

@@ -63,7 +63,8 @@ impl Layout {
 /// Whose turn it is among a few arenas.
 ///
 /// A turn is taken, filled and given to the device; the arena may be filled again only after a marker
-/// of that turn has passed. What a marker is, only the caller knows.
+/// of that turn has passed, or after the whole queue has. What a marker is, only the caller knows. Arenas
+/// that were never needed stay untouched: the first is taken again as soon as nothing is pending.
 #[derive(Debug, Clone)]
 pub struct Turns {
     pending: Vec<bool>,
@@ -96,6 +97,12 @@ impl Turns {
     /// The arena of this turn was waited for.
     pub fn waited(&mut self) {
         self.pending[self.next] = false;
+    }
+
+    /// The queue was waited for: nothing is pending any more.
+    pub fn settled(&mut self) {
+        self.pending.fill(false);
+        self.next = 0;
     }
 
     /// The arena of this turn was given to the device, and a marker was set behind it.
@@ -132,11 +139,17 @@ mod tests {
         #[test]
         fn no_arena_is_filled_before_its_marker_passed(
             n_arenas in 1_usize..5,
-            sends in proptest::collection::vec(any::<bool>(), 1..100),
+            steps in proptest::collection::vec(0_u8..4, 1..100),
         ) {
             let mut turns = Turns::new(n_arenas);
             let mut in_flight = vec![false; n_arenas];
-            for is_sent in sends {
+            for step in steps {
+                if step == 0 {
+                    in_flight.fill(false);
+                    turns.settled();
+                    prop_assert_eq!(turns.next().arena, 0);
+                }
+                let is_sent = step > 1;
                 let turn = turns.next();
                 prop_assert_eq!(turn.must_wait, in_flight[turn.arena]);
                 if turn.must_wait {

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub struct Ledger<K> {
     budget: u64,
     accounts: BTreeMap<K, Account>,
+    /// Bytes of all accounts.
+    used: u64,
+    /// Bytes of those that are pinned.
+    pinned: u64,
     clock: u64,
 }
 
@@ -59,7 +63,7 @@ impl<K: Ord + Clone> Ledger<K> {
     /// A budget in bytes, none of it used.
     #[must_use]
     pub fn new(budget: u64) -> Self {
-        Self { budget, accounts: BTreeMap::new(), clock: 0 }
+        Self { budget, accounts: BTreeMap::new(), used: 0, pinned: 0, clock: 0 }
     }
 
     /// Bytes in all.
@@ -71,7 +75,7 @@ impl<K: Ord + Clone> Ledger<K> {
     /// Bytes of all accounts.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.accounts.values().map(|account| account.n_bytes).sum()
+        self.used
     }
 
     /// Bytes of one account.
@@ -80,90 +84,128 @@ impl<K: Ord + Clone> Ledger<K> {
         self.accounts.get(key).map(|account| account.n_bytes)
     }
 
-    /// Adds bytes to an account, which is opened for it, and closes others where that makes room. On
-    /// an error nothing has changed.
+    /// Gives an account so many bytes, more or less than it has. It is opened for that, and others are closed
+    /// where that makes room. On an error nothing has changed.
     ///
     /// # Errors
     ///
     /// [`LedgerError`], before any memory is asked of the device.
-    pub fn reserve(&mut self, key: &K, n_bytes: u64) -> Result<Reservation<K>, LedgerError> {
-        let own = self.bytes_of(key).unwrap_or(0);
-        let budget = self.budget;
-        let wanted = own.saturating_add(n_bytes);
-        if wanted > budget {
-            return Err(LedgerError::BeyondBudget { wanted, budget });
+    pub fn resize(&mut self, key: &K, n_bytes: u64) -> Result<Reservation<K>, LedgerError> {
+        let evicted = self.make_room(&[(key.clone(), n_bytes)], n_bytes)?;
+        let account = self.open(key, 0);
+        let before = std::mem::replace(&mut account.n_bytes, n_bytes);
+        let is_pinned = account.pins > 0;
+        self.used = self.used - before + n_bytes;
+        if is_pinned {
+            self.pinned = self.pinned - before + n_bytes;
         }
-        let others = self.accounts.iter().filter(|(other, _)| *other != key);
-        let pinned = others.filter(|(_, account)| account.pins > 0);
-        let pinned = pinned.map(|(_, account)| account.n_bytes).sum::<u64>();
-        if pinned > budget - wanted {
-            return Err(LedgerError::InUse { wanted, pinned, budget });
-        }
-        let evicted = self.make_room(key, budget - wanted);
-        self.clock += 1;
-        let account = self.accounts.entry(key.clone()).or_insert(Account {
-            n_bytes: 0,
-            last_use: 0,
-            pins: 0,
-        });
-        account.n_bytes = wanted;
-        account.last_use = self.clock;
         Ok(Reservation { evicted })
     }
 
-    /// Marks an account as used now.
-    pub fn touch(&mut self, key: &K) {
+    /// Pins all of these accounts for one run if all of them are open.
+    pub fn keep_open(&mut self, wanted: &[(K, u64)]) -> bool {
+        let is_open = wanted.iter().all(|(key, _)| self.accounts.contains_key(key));
+        if is_open {
+            wanted.iter().for_each(|(key, n_bytes)| self.pin(key, *n_bytes));
+        }
+        is_open
+    }
+
+    /// Pins all of these accounts for one run, and opens those that are closed with so many bytes. On an
+    /// error none is pinned and nothing has changed: a run that waits holds nothing that another waits
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`], before any memory is asked of the device.
+    pub fn keep(&mut self, wanted: &[(K, u64)]) -> Result<Reservation<K>, LedgerError> {
+        let bytes = wanted.iter().map(|(key, n_bytes)| self.bytes_of(key).unwrap_or(*n_bytes));
+        let evicted = self.make_room(wanted, bytes.fold(0, u64::saturating_add))?;
+        wanted.iter().for_each(|(key, n_bytes)| self.pin(key, *n_bytes));
+        Ok(Reservation { evicted })
+    }
+
+    /// The account, opened if it was not, and used now.
+    fn open(&mut self, key: &K, n_bytes: u64) -> &mut Account {
         self.clock += 1;
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.last_use = self.clock;
+        let (used, clock) = (&mut self.used, self.clock);
+        let account = self.accounts.entry(key.clone()).or_insert_with(|| {
+            *used += n_bytes;
+            Account { n_bytes, last_use: 0, pins: 0 }
+        });
+        account.last_use = clock;
+        account
+    }
+
+    fn pin(&mut self, key: &K, n_bytes: u64) {
+        let account = self.open(key, n_bytes);
+        account.pins += 1;
+        if account.pins == 1 {
+            let n_bytes = account.n_bytes;
+            self.pinned += n_bytes;
         }
     }
 
-    /// A run begins to use an account, which is kept until as many runs have ended. Returns whether
-    /// there is such an account.
-    pub fn pin(&mut self, key: &K) -> bool {
-        self.touch(key);
-        let account = self.accounts.get_mut(key);
-        account.map(|account| account.pins += 1).is_some()
-    }
-
-    /// A run no longer uses an account.
+    /// A run no longer uses an account that it [kept](Self::keep).
     pub fn unpin(&mut self, key: &K) {
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.pins = account.pins.saturating_sub(1);
+        let Some(account) = self.accounts.get_mut(key).filter(|account| account.pins > 0) else {
+            return;
+        };
+        account.pins -= 1;
+        if account.pins == 0 {
+            self.pinned -= account.n_bytes;
         }
     }
 
     /// Closes an account, and says how many bytes it had.
     pub fn close(&mut self, key: &K) -> u64 {
-        self.accounts.remove(key).map_or(0, |account| account.n_bytes)
+        let Some(account) = self.accounts.remove(key) else { return 0 };
+        self.used -= account.n_bytes;
+        if account.pins > 0 {
+            self.pinned -= account.n_bytes;
+        }
+        account.n_bytes
     }
 
     /// The account that would make room next.
     #[must_use]
     pub fn oldest(&self) -> Option<&K> {
-        self.oldest_but(None)
+        self.oldest_but(&[])
     }
 
-    fn oldest_but(&self, kept: Option<&K>) -> Option<&K> {
-        let free = self
-            .accounts
-            .iter()
-            .filter(|(key, account)| account.pins == 0 && kept.is_none_or(|kept| kept != *key));
+    fn oldest_but(&self, kept: &[(K, u64)]) -> Option<&K> {
+        let accounts = self.accounts.iter();
+        let free = accounts.filter(|(key, account)| account.pins == 0 && !names(kept, key));
         free.min_by_key(|(_, account)| account.last_use).map(|(key, _)| key)
     }
 
-    /// Closes others until they have no more than `room`.
-    fn make_room(&mut self, kept: &K, room: u64) -> Vec<K> {
+    /// Closes others until `wanted` bytes are left for the accounts `kept`.
+    fn make_room(&mut self, kept: &[(K, u64)], wanted: u64) -> Result<Vec<K>, LedgerError> {
+        let budget = self.budget;
+        if wanted > budget {
+            return Err(LedgerError::BeyondBudget { wanted, budget });
+        }
+        let (mut others, mut pinned) = (self.used, self.pinned);
+        for account in kept.iter().filter_map(|(key, _)| self.accounts.get(key)) {
+            others = others.saturating_sub(account.n_bytes);
+            pinned = pinned.saturating_sub(if account.pins > 0 { account.n_bytes } else { 0 });
+        }
+        let room = budget - wanted;
+        if pinned > room {
+            return Err(LedgerError::InUse { wanted, pinned, budget });
+        }
         let mut evicted = Vec::new();
-        let mut others = self.used() - self.bytes_of(kept).unwrap_or(0);
         while others > room {
-            let Some(key) = self.oldest_but(Some(kept)).cloned() else { break };
+            let Some(key) = self.oldest_but(kept).cloned() else { break };
             others -= self.close(&key);
             evicted.push(key);
         }
-        evicted
+        Ok(evicted)
     }
+}
+
+fn names<K: Eq>(list: &[(K, u64)], key: &K) -> bool {
+    list.iter().any(|(other, _)| other == key)
 }
 
 #[cfg(test)]
@@ -176,10 +218,11 @@ mod tests {
     fn the_account_used_longest_ago_makes_room() {
         let mut ledger = Ledger::new(100);
         for key in ["a", "b", "c"] {
-            assert_eq!(ledger.reserve(&key, 30).unwrap().evicted, [""; 0]);
+            assert_eq!(ledger.resize(&key, 30).unwrap().evicted, [""; 0]);
         }
-        ledger.touch(&"a");
-        assert_eq!(ledger.reserve(&"d", 40).unwrap().evicted, ["b"]);
+        assert!(ledger.keep_open(&[("a", 30)]));
+        ledger.unpin(&"a");
+        assert_eq!(ledger.resize(&"d", 40).unwrap().evicted, ["b"]);
         assert_eq!(ledger.used(), 100);
         assert_eq!(ledger.oldest(), Some(&"c"));
     }
@@ -187,39 +230,62 @@ mod tests {
     #[test]
     fn an_account_never_makes_room_for_itself() {
         let mut ledger = Ledger::new(100);
-        let _ = ledger.reserve(&1, 60).unwrap();
-        assert_eq!(ledger.reserve(&1, 40).unwrap().evicted, [0; 0]);
+        let _ = ledger.resize(&1, 60).unwrap();
+        assert_eq!(ledger.resize(&1, 100).unwrap().evicted, [0; 0]);
         let error = LedgerError::BeyondBudget { wanted: 101, budget: 100 };
-        assert_eq!(ledger.reserve(&1, 1), Err(error));
+        assert_eq!(ledger.resize(&1, 101), Err(error));
         assert_eq!(ledger.bytes_of(&1), Some(100));
+        assert_eq!(ledger.resize(&1, 7).unwrap().evicted, [0; 0]);
+        assert_eq!(ledger.used(), 7);
     }
 
     #[test]
     fn what_is_in_use_is_kept() {
         let mut ledger = Ledger::new(100);
-        let _ = ledger.reserve(&1, 60).unwrap();
-        assert!(ledger.pin(&1) && !ledger.pin(&2));
+        assert_eq!(ledger.keep(&[(1, 60)]).unwrap().evicted, [0; 0]);
         let error = LedgerError::InUse { wanted: 50, pinned: 60, budget: 100 };
-        assert_eq!(ledger.reserve(&2, 50), Err(error));
+        assert_eq!(ledger.resize(&2, 50), Err(error));
         ledger.unpin(&1);
-        assert_eq!(ledger.reserve(&2, 50).unwrap().evicted, [1]);
+        assert_eq!(ledger.resize(&2, 50).unwrap().evicted, [1]);
+    }
+
+    #[test]
+    fn a_run_keeps_all_that_it_needs_or_nothing() {
+        let mut ledger = Ledger::new(100);
+        assert!(!ledger.keep_open(&[(1, 30)]));
+        let _ = ledger.keep(&[(1, 30)]).unwrap();
+        let _ = ledger.resize(&2, 50).unwrap();
+        let error = LedgerError::InUse { wanted: 90, pinned: 30, budget: 100 };
+        assert_eq!(ledger.keep(&[(2, 50), (3, 40)]), Err(error));
+        assert_eq!((ledger.bytes_of(&2), ledger.bytes_of(&3)), (Some(50), None));
+        ledger.unpin(&1);
+        // Nothing was pinned by the failure: both can make room now.
+        assert_eq!(ledger.resize(&4, 100).unwrap().evicted, [1, 2]);
+        ledger.close(&4);
+        let error = LedgerError::BeyondBudget { wanted: 101, budget: 100 };
+        assert_eq!(ledger.keep(&[(5, 50), (6, 51)]), Err(error));
+        assert_eq!(ledger.keep(&[(5, 50), (6, 50)]).unwrap().evicted, [0; 0]);
     }
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        Reserve(u8, u64),
-        Touch(u8),
-        Pin(u8),
+        Resize(u8, u64),
+        Keep([(u8, u64); 2]),
+        KeepOpen([(u8, u64); 2]),
         Unpin(u8),
         Close(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0_u8..6, 0_u64..60).prop_map(|(key, bytes)| Step::Reserve(key, bytes)),
-            1 => (0_u8..6).prop_map(Step::Touch),
-            1 => (0_u8..6).prop_map(Step::Pin),
-            1 => (0_u8..6).prop_map(Step::Unpin),
+            4 => (0_u8..6, 0_u64..60).prop_map(|(key, bytes)| Step::Resize(key, bytes)),
+            3 => (0_u8..6, 1_u8..6, 0_u64..60, 0_u64..60).prop_map(|(key, other, one, two)| {
+                Step::Keep([(key, one), ((key + other) % 6, two)])
+            }),
+            2 => (0_u8..6, 1_u8..6).prop_map(|(key, other)| {
+                Step::KeepOpen([(key, 1), ((key + other) % 6, 1)])
+            }),
+            3 => (0_u8..6).prop_map(Step::Unpin),
             1 => (0_u8..6).prop_map(Step::Close),
         ]
     }
@@ -232,38 +298,66 @@ mod tests {
             let mut ledger = Ledger::new(100);
             let mut pins = BTreeMap::<u8, u32>::new();
             for step in steps {
-                match step {
-                    Step::Reserve(key, bytes) => {
-                        let before = ledger.clone();
-                        match ledger.reserve(&key, bytes) {
-                            Ok(reservation) => {
-                                for evicted in reservation.evicted {
-                                    prop_assert!(evicted != key);
-                                    prop_assert_eq!(pins.get(&evicted).copied().unwrap_or(0), 0);
-                                    prop_assert_eq!(ledger.bytes_of(&evicted), None);
-                                }
-                                let had = before.bytes_of(&key).unwrap_or(0);
-                                prop_assert_eq!(ledger.bytes_of(&key), Some(had + bytes));
-                            }
-                            Err(_) => prop_assert_eq!(before.used(), ledger.used()),
-                        }
+                let before = ledger.clone();
+                let (wanted, answer) = match step {
+                    Step::Resize(key, bytes) => {
+                        (vec![(key, bytes)], ledger.resize(&key, bytes))
                     }
-                    Step::Touch(key) => ledger.touch(&key),
-                    Step::Pin(key) => {
-                        if ledger.pin(&key) {
-                            *pins.entry(key).or_default() += 1;
+                    Step::Keep(wanted) => {
+                        let all = wanted.map(|(key, bytes)| {
+                            (key, before.bytes_of(&key).unwrap_or(bytes))
+                        });
+                        let answer = ledger.keep(&wanted);
+                        if answer.is_ok() {
+                            wanted.iter().for_each(|(key, _)| *pins.entry(*key).or_default() += 1);
                         }
+                        (all.to_vec(), answer)
+                    }
+                    Step::KeepOpen(wanted) => {
+                        let are_open = wanted.iter().all(|(key, _)| before.bytes_of(key).is_some());
+                        prop_assert_eq!(ledger.keep_open(&wanted), are_open);
+                        if are_open {
+                            wanted.iter().for_each(|(key, _)| *pins.entry(*key).or_default() += 1);
+                        }
+                        prop_assert_eq!(ledger.used(), before.used());
+                        continue;
                     }
                     Step::Unpin(key) => {
                         ledger.unpin(&key);
                         pins.entry(key).and_modify(|count| *count = count.saturating_sub(1));
+                        continue;
                     }
                     Step::Close(key) => {
                         ledger.close(&key);
                         pins.remove(&key);
+                        continue;
+                    }
+                };
+                match answer {
+                    Ok(reservation) => {
+                        for evicted in reservation.evicted {
+                            prop_assert!(!names(&wanted, &evicted));
+                            prop_assert_eq!(pins.get(&evicted).copied().unwrap_or(0), 0);
+                            prop_assert_eq!(ledger.bytes_of(&evicted), None);
+                            pins.remove(&evicted);
+                        }
+                        for (key, n_bytes) in wanted {
+                            prop_assert_eq!(ledger.bytes_of(&key), Some(n_bytes));
+                        }
+                    }
+                    Err(_) => {
+                        prop_assert_eq!(before.used(), ledger.used());
+                        for key in 0..6 {
+                            prop_assert_eq!(before.bytes_of(&key), ledger.bytes_of(&key));
+                        }
                     }
                 }
                 prop_assert!(ledger.used() <= ledger.budget());
+                let all = (0..6).filter_map(|key| ledger.bytes_of(&key)).sum::<u64>();
+                prop_assert_eq!(ledger.used(), all);
+                let pinned = (0..6).filter(|key| pins.get(key).is_some_and(|n| *n > 0));
+                let pinned = pinned.filter_map(|key| ledger.bytes_of(&key)).sum::<u64>();
+                prop_assert_eq!(ledger.pinned, pinned);
             }
         }
     }

@@ -9,6 +9,7 @@ use hip_sys::HipError;
 
 use crate::cache::{Action, BindingMode, Cache, Decision, Request, Settings, Statistics};
 use crate::deny::{DenialReason, denial_of};
+use crate::gate;
 use crate::graph::{CaptureError, ExecutableGraph};
 use crate::stream::Stream;
 
@@ -150,9 +151,29 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         self.cache.statistics()
     }
 
-    /// Drops every graph of a key, after its last launch.
+    /// Nodes of the graphs of a key.
+    #[must_use]
+    pub fn n_nodes(&self, key: &K) -> usize {
+        let modes = [BindingMode::DirectBind, BindingMode::Staged];
+        let graphs = modes.into_iter().filter_map(|mode| self.cache.graph(key, mode));
+        graphs.map(ExecutableGraph::n_nodes).sum()
+    }
+
+    /// Drops every graph of a key, after its last launch, and what is known about it: its program is gone.
     pub fn remove(&mut self, key: &K) {
         drop(self.cache.remove(key));
+    }
+
+    /// Drops every graph of a key, after its last launch: what they were captured of was made anew. See
+    /// [`Cache::forget_graphs`].
+    pub fn forget_graphs(&mut self, key: &K) {
+        drop(self.cache.forget_graphs(key));
+    }
+
+    /// Drops the graph of a key in a mode, after its last launch, and captures none for a while: there is
+    /// no room for it.
+    pub fn refuse_graph(&mut self, key: &K, mode: BindingMode) {
+        drop(self.cache.failed(key, mode));
     }
 
     /// Enqueues one run, by a graph where that is decided. The outputs are there when the stream has
@@ -172,7 +193,11 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         request: Request<'_, K>,
         work: &mut W,
     ) -> Result<Ran, RunError<W::Error>> {
-        let (decision, useless) = self.cache.decide(request);
+        let mut gate = None;
+        let (decision, useless) = self.cache.decide(request, || {
+            gate = gate::try_enter();
+            gate.is_some()
+        });
         // A graph waits for its last launch as it goes.
         drop(useless);
         let Decision { mode, action } = decision;
@@ -206,7 +231,7 @@ impl<K: Eq + Hash + Clone> Runner<K> {
         mode: BindingMode,
         work: &mut W,
     ) -> Result<Option<String>, RunError<W::Error>> {
-        match self.stream.capture(|stream| work.enqueue(stream, mode)) {
+        match self.stream.capture_alone(|stream| work.enqueue(stream, mode)) {
             Ok((mut graph, ())) => {
                 work.kept().into_iter().for_each(|value| graph.keep(value));
                 let addresses = match mode {

@@ -2,6 +2,7 @@
 
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hip_sys::{
@@ -10,6 +11,7 @@ use hip_sys::{
 
 use crate::buffer::{DeviceBuffer, PinnedBuffer, checked_range};
 use crate::device::Device;
+use crate::gate::hold_off_captures;
 
 /// A queue of a device. Copies of the value are the same queue.
 #[derive(Debug, Clone)]
@@ -22,6 +24,10 @@ pub(crate) struct StreamInner {
     device: Device,
     raw: hipStream_t,
     is_owned: bool,
+    /// Counts what was noted as enqueued.
+    enqueued: AtomicU64,
+    /// How much of that is known to be done.
+    done: AtomicU64,
 }
 
 // SAFETY: both runtimes take calls on a stream from any thread.
@@ -37,8 +43,16 @@ impl StreamInner {
         Ok(status != CaptureStatus::NONE)
     }
 
-    /// Waits, unless that would spoil a capture.
-    pub(crate) fn synchronize_beside_captures(&self) -> Result<(), HipError> {
+    /// Notes that something was enqueued. The number is for [`Self::wait_for`].
+    pub(crate) fn note(&self) -> u64 {
+        self.enqueued.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Waits for what has this number, unless that is known to be done or would spoil a capture.
+    pub(crate) fn wait_for(&self, number: u64) -> Result<(), HipError> {
+        if self.done.load(Ordering::Acquire) >= number {
+            return Ok(());
+        }
         if self.is_capturing()? {
             let message = "the stream is being captured".to_owned();
             return Err(HipError::without_call(Fault::StreamCaptureUnsupported, message));
@@ -47,8 +61,11 @@ impl StreamInner {
     }
 
     pub(crate) fn synchronize(&self) -> Result<(), HipError> {
+        let enqueued = self.enqueued.load(Ordering::Acquire);
         // SAFETY: the stream is alive.
-        unsafe { self.device.hip().stream_synchronize(self.raw) }
+        unsafe { self.device.hip().stream_synchronize(self.raw) }?;
+        self.done.fetch_max(enqueued, Ordering::AcqRel);
+        Ok(())
     }
 }
 
@@ -75,8 +92,7 @@ impl Stream {
         let mut raw = ptr::null_mut();
         // SAFETY: the place is ours.
         unsafe { device.hip().stream_create_with_flags(&mut raw, StreamFlags::NON_BLOCKING) }?;
-        let inner = StreamInner { device: device.clone(), raw, is_owned: true };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self::of(device, raw, true))
     }
 
     /// A caller's queue, which stays his. Null is the default stream, which cannot be captured.
@@ -87,8 +103,25 @@ impl Stream {
     /// Buffers and graphs that were used on it may live longer than it does.
     #[must_use]
     pub unsafe fn borrowed(device: &Device, raw: hipStream_t) -> Self {
-        let inner = StreamInner { device: device.clone(), raw, is_owned: false };
+        Self::of(device, raw, false)
+    }
+
+    fn of(device: &Device, raw: hipStream_t, is_owned: bool) -> Self {
+        let (enqueued, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        let inner = StreamInner { device: device.clone(), raw, is_owned, enqueued, done };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A mark behind what was enqueued so far, which costs the device nothing.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { stream: self.clone(), number: self.inner.note() }
+    }
+
+    /// Whether both are the same queue.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The device.
@@ -258,6 +291,27 @@ impl Stream {
 }
 
 impl Stream {
+    /// Fills bytes at an address of the device, without a wait.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes of the device lie there until that is done.
+    pub unsafe fn fill_address(
+        &self,
+        address: usize,
+        n_bytes: usize,
+        byte: u8,
+    ) -> Result<(), HipError> {
+        let (to, value) = (ptr::without_provenance_mut(address), i32::from(byte));
+        let _pinned = self.device().pin()?;
+        // SAFETY: the caller vouches for the range.
+        unsafe { self.device().hip().memset_async(to, value, n_bytes, self.raw()) }
+    }
+
     /// Copies between two addresses without a wait; `kind` says which of them are the device's.
     ///
     /// # Errors
@@ -279,6 +333,42 @@ impl Stream {
         let _pinned = self.device().pin()?;
         // SAFETY: the caller vouches for both ranges.
         unsafe { self.device().hip().memcpy_async(to, from, n_bytes, kind, self.raw()) }
+    }
+}
+
+/// A mark in a stream that only the host can wait for. It is known to have passed once the stream was
+/// [waited for](Stream::synchronize) by whoever.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    stream: Stream,
+    number: u64,
+}
+
+impl Stamp {
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Moves the mark behind what was enqueued on its stream so far.
+    pub fn renew(&mut self) {
+        self.number = self.stream.inner.note();
+    }
+
+    /// Waits until the mark has passed: where that is not known, for the end of the stream, and before for
+    /// captures, which that would spoil. Not to be called by a thread that captures.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime answers, which may be about any earlier work.
+    pub fn wait(&self) -> Result<(), HipError> {
+        let inner = &self.stream.inner;
+        if inner.done.load(Ordering::Acquire) >= self.number {
+            return Ok(());
+        }
+        let (_pinned, _held_off) = (inner.device.pin()?, hold_off_captures());
+        inner.synchronize()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hip_sys::{Fault, HipError};
+use hip_sys::HipError;
 
 use crate::device::Device;
 use crate::stream::{Event, Stream, StreamInner};
@@ -15,8 +15,8 @@ pub(crate) struct Uses {
 
 #[derive(Debug)]
 enum Use {
-    /// A stream of ours, which lives as long as this.
-    Stream(Arc<StreamInner>),
+    /// A stream of ours, which lives as long as this, and the number of the last use on it.
+    Stream(Arc<StreamInner>, u64),
     /// Work on a caller's stream, which may be gone by then; an event behind it is not.
     Event(Event),
 }
@@ -45,7 +45,7 @@ impl Uses {
         let mut uses = self.locked();
         for one in uses.list.iter() {
             match one {
-                Use::Stream(stream) => stream.synchronize_beside_captures()?,
+                Use::Stream(stream, number) => stream.wait_for(*number)?,
                 Use::Event(event) => event.synchronize()?,
             }
         }
@@ -64,7 +64,7 @@ impl Uses {
         device.beside_captures(|| {
             match self.wait() {
                 // After a kernel's fault nothing runs any more.
-                Err(error) if is_lost(error.fault) => (),
+                Err(error) if error.fault.is_end_of_work() => (),
                 answer => answer?,
             }
             free()
@@ -84,10 +84,16 @@ struct Locked<'a> {
 impl Locked<'_> {
     fn note(&mut self, stream: &Stream) -> Result<(), HipError> {
         let Some(inner) = stream.owned() else { return self.note_foreign(stream) };
-        let is_known = |one: &Use| matches!(one, Use::Stream(known) if Arc::ptr_eq(known, inner));
-        if !self.list.iter().any(is_known) {
-            self.list.push(Use::Stream(Arc::clone(inner)));
+        let number = inner.note();
+        for one in self.list.iter_mut() {
+            if let Use::Stream(known, last) = one
+                && Arc::ptr_eq(known, inner)
+            {
+                *last = number;
+                return Ok(());
+            }
         }
+        self.list.push(Use::Stream(Arc::clone(inner), number));
         Ok(())
     }
 
@@ -102,8 +108,4 @@ impl Locked<'_> {
         self.list.push(Use::Event(event));
         Ok(())
     }
-}
-
-fn is_lost(fault: Fault) -> bool {
-    matches!(fault, Fault::IllegalAddress | Fault::LaunchFailure | Fault::Deinitialized)
 }

@@ -20,8 +20,8 @@ use std::time::Duration;
 use common::{address, bench_or_skip, read_floats, write_floats};
 use hip_sys::{Fault, HipError, StreamFlags};
 use hipgraph::{
-    CaptureError, Device, DeviceBuffer, Event, ExecutableGraph, PinnedBuffer, StagingRing, Stream,
-    Timing,
+    CaptureError, Device, DeviceBuffer, Event, ExecutableGraph, GatherError, PinnedBuffer,
+    StagingRing, Stream, Timing, Until,
 };
 
 const COUNT: i32 = 1000;
@@ -317,8 +317,12 @@ fn pitfall_74_out_of_memory_is_typed_and_changes_nothing() {
     let (free_before, total) = bench.device.memory().unwrap();
     let error = DeviceBuffer::new(&bench.device, total * 2).unwrap_err();
     assert_eq!(error.fault, Fault::OutOfMemory, "{error}");
-    let error = StagingRing::new(&stream, total * 2, 2).unwrap_err();
-    assert_eq!(error.fault, Fault::OutOfMemory, "{error}");
+    let mut ring = StagingRing::new(&stream, 2);
+    let to = bench.buffer(64);
+    ring.reserve(total * 4);
+    let error = ring.send(&to, 0, 64, Until::Copied, |_| Ok::<(), GatherError>(())).unwrap_err();
+    let is_typed = matches!(&error, GatherError::Hip(error) if error.fault == Fault::OutOfMemory);
+    assert!(is_typed, "{error}");
     let (free_after, _) = bench.device.memory().unwrap();
     assert!(free_before.abs_diff(free_after) < 1 << 30, "{free_before} and {free_after}");
     assert_usable(&bench, &stream);
@@ -364,4 +368,32 @@ fn pitfalls_70_77_one_buffer_may_be_input_twice_and_output_and_answers_are_bit_e
         assert_eq!(*first.get_or_insert_with(|| answer.clone()), answer);
     }
     assert_eq!(first.unwrap()[7], values[7] * 0.1 * 2.0);
+}
+
+/// Memory is given in pieces, so many graphs are measured.
+#[test]
+fn a_graph_takes_no_more_than_it_is_accounted_for() {
+    const N_GRAPHS: usize = 64;
+    const N_NODES: usize = 1000;
+    let bench = bench_or_skip!("a_graph_takes_no_more_than_it_is_accounted_for");
+    let (stream, from, to) = (bench.stream(), bench.buffer(1024), bench.buffer(1024));
+    let (before, _) = bench.device.memory().unwrap();
+    let graphs: Vec<ExecutableGraph> = (0..N_GRAPHS)
+        .map(|_| {
+            let record = |stream: &Stream| {
+                (0..N_NODES)
+                    .try_for_each(|_| bench.scale(stream, address(&from), address(&to), 2.0, COUNT))
+            };
+            let (graph, ()) = stream.capture(record).unwrap();
+            // SAFETY: both buffers are alive.
+            unsafe { graph.launch(&stream) }.unwrap();
+            graph
+        })
+        .collect();
+    stream.synchronize().unwrap();
+    let (after, _) = bench.device.memory().unwrap();
+    let of_one = before.saturating_sub(after) / (N_GRAPHS * N_NODES);
+    eprintln!("{of_one} bytes a node");
+    assert!(graphs.iter().all(|graph| graph.n_nodes() == N_NODES));
+    assert!(of_one <= ExecutableGraph::NODE_BYTES, "{of_one} bytes a node");
 }

@@ -13,9 +13,7 @@ mod common;
 
 use common::{Bench, address, bench_or_skip, read_floats, write_floats};
 use hip_sys::{Fault, HipError};
-use hipgraph::{
-    Action, BindingMode, DeviceBuffer, Request, Runner, Settings, StagingRing, Stream, Work,
-};
+use hipgraph::{Action, BindingMode, DeviceBuffer, Request, Runner, Settings, Stream, Work};
 
 const COUNT: i32 = 256;
 const N_KERNELS: usize = 2000;
@@ -64,8 +62,8 @@ fn pitfall_74_without_memory_answers_are_right_and_errors_typed() {
     let mut runner = Runner::new(&stream, settings);
     let taken = fill(&bench);
     eprintln!("{} blocks taken", taken.len());
-    let ring = StagingRing::new(&stream, 64 << 20, 2).unwrap_err();
-    assert_eq!(ring.fault, Fault::OutOfMemory, "{ring}");
+    let arena = DeviceBuffer::new(&bench.device, 64 << 20).unwrap_err();
+    assert_eq!(arena.fault, Fault::OutOfMemory, "{arena}");
     let mut run = |n_runs: usize| {
         let mut actions = Vec::new();
         for _ in 0..n_runs {

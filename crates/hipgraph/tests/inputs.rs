@@ -25,16 +25,17 @@ fn pitfall_61_no_arena_is_filled_before_its_copy_ended() {
     let stream = bench.stream();
     let layout = Layout::of(&[5000, 300]).unwrap();
     for n_arenas in [1, 2, 3] {
-        let mut ring = StagingRing::new(&stream, layout.n_bytes(), n_arenas).unwrap();
+        let mut ring = StagingRing::new(&stream, n_arenas);
+        let arena = bench.buffer(layout.n_bytes());
         let rounds = 12_u8;
         let kept = bench.buffer(usize::from(rounds) * 8192);
         for round in 0..rounds {
             bench.spin(&stream, LONG / 10);
-            ring.gather(&layout, &[&[round; 5000], &[round + 100; 300]]).unwrap();
+            ring.gather(&arena, &layout, &[&[round; 5000], &[round + 100; 300]]).unwrap();
             let to = address(&kept) + usize::from(round) * 8192;
             let count = i32::try_from(layout.n_bytes() / 4).unwrap();
             // A factor of one copies the bits; none of these bytes makes a number that is none.
-            bench.scale(&stream, address(ring.device_arena()), to, 1.0, count).unwrap();
+            bench.scale(&stream, address(&arena), to, 1.0, count).unwrap();
         }
         for round in 0..rounds {
             let mut bytes = vec![0; layout.n_bytes()];
@@ -52,22 +53,23 @@ fn pitfalls_71_72_a_hundred_and_ninety_inputs_cross_in_one_copy() {
     let bench = bench_or_skip!("pitfalls_71_72_a_hundred_and_ninety_inputs_cross_in_one_copy");
     let stream = bench.stream();
     let layout = Layout::of(&[64; 190]).unwrap();
-    let mut ring = StagingRing::new(&stream, 1 << 20, 2).unwrap();
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = bench.buffer(1 << 20);
     // Slices at odd addresses, as parts of a caller's memory may be.
     let memory: Vec<u8> = (0..=255).cycle().take(190 * 65 + 1).collect();
     let inputs: Vec<&[u8]> = (0..190).map(|index| &memory[index * 65 + 1..][..64]).collect();
-    let n_bytes = ring.gather(&layout, &inputs).unwrap();
+    let n_bytes = ring.gather(&arena, &layout, &inputs).unwrap();
     assert_eq!(n_bytes, 189 * 256 + 64, "what is used, and not the whole arena");
     let mut back = vec![0; n_bytes];
-    stream.read(ring.device_arena(), 0, &mut back).unwrap();
+    stream.read(&arena, 0, &mut back).unwrap();
     for (slot, input) in layout.slots().iter().zip(&inputs) {
         assert_eq!(&back[slot.range()], *input);
     }
     // A copy in a graph would read the arena when it is launched, at whoever's turn.
-    let answer = stream.capture(|_| ring.gather(&layout, &inputs));
+    let answer = stream.capture(|_| ring.gather(&arena, &layout, &inputs));
     let Err(CaptureError::Record(error)) = answer else { panic!("{answer:?}") };
     assert_eq!(error, GatherError::Capturing);
-    assert_eq!(ring.gather(&layout, &inputs).unwrap(), n_bytes);
+    assert_eq!(ring.gather(&arena, &layout, &inputs).unwrap(), n_bytes);
 }
 
 #[test]
@@ -75,15 +77,16 @@ fn inputs_that_do_not_fit_are_refused_before_anything_is_enqueued() {
     let bench = bench_or_skip!("inputs_that_do_not_fit_are_refused_before_anything_is_enqueued");
     let stream = bench.stream();
     let layout = Layout::of(&[8, 8]).unwrap();
-    let mut ring = StagingRing::new(&stream, 264, 2).unwrap();
-    let count = ring.gather(&layout, &[&[0; 8]]).unwrap_err();
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = bench.buffer(264);
+    let count = ring.gather(&arena, &layout, &[&[0; 8]]).unwrap_err();
     assert!(matches!(count, GatherError::Count { n_inputs: 1, n_slots: 2, .. }));
-    let long = ring.gather(&layout, &[&[0; 8], &[0; 9]]).unwrap_err();
+    let long = ring.gather(&arena, &layout, &[&[0; 8], &[0; 9]]).unwrap_err();
     assert!(matches!(long, GatherError::TooLong { input: 1, n_bytes: 9, slot_bytes: 8, .. }));
-    let large = ring.gather(&Layout::of(&[300]).unwrap(), &[&[0; 300]]).unwrap_err();
-    assert!(matches!(large, GatherError::Capacity { n_bytes: 300, capacity: 264, .. }));
-    assert_eq!(ring.gather(&layout, &[&[1; 3], &[]]).unwrap(), 3, "only real bytes");
-    assert_eq!(ring.gather(&layout, &[&[], &[]]).unwrap(), 0);
+    let large = ring.gather(&arena, &Layout::of(&[300]).unwrap(), &[&[0; 300]]).unwrap_err();
+    assert!(matches!(large, GatherError::Capacity { offset: 0, n_bytes: 300, capacity: 264, .. }));
+    assert_eq!(ring.gather(&arena, &layout, &[&[1; 3], &[]]).unwrap(), 3, "only real bytes");
+    assert_eq!(ring.gather(&arena, &layout, &[&[], &[]]).unwrap(), 0);
 }
 
 /// Each kind is told by its address, and gets to the device in its own way.
@@ -93,7 +96,8 @@ fn pitfall_69_memory_of_every_kind_in_one_run() {
     let stream = bench.stream();
     let kind = |address: usize| bench.device.hip().pointer_attributes(address).unwrap().kind;
     let layout = Layout::of(&[1024]).unwrap();
-    let mut ring = StagingRing::new(&stream, layout.n_bytes(), 2).unwrap();
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = bench.buffer(layout.n_bytes());
     let (sent, bound) = (bench.buffer(1024), bench.buffer(1024));
     let outputs = [(); 4].map(|()| bench.buffer(1024));
     for round in 1..30_u8 {
@@ -108,15 +112,10 @@ fn pitfall_69_memory_of_every_kind_in_one_run() {
         assert_eq!(kind(ordinary.as_ptr().addr()), PointerKind::Unregistered);
         assert_eq!(kind(pinned[0].address().addr()), PointerKind::Host);
         assert_eq!(kind(address(&bound)), PointerKind::Device);
-        ring.gather(&layout, &[&ordinary]).unwrap();
+        ring.gather(&arena, &layout, &[&ordinary]).unwrap();
         stream.copy_in(&sent, 0, &pinned[0], 0, 1024).unwrap();
         // The device reads the second one where it is.
-        let from = [
-            address(ring.device_arena()),
-            address(&sent),
-            pinned[1].address().addr(),
-            address(&bound),
-        ];
+        let from = [address(&arena), address(&sent), pinned[1].address().addr(), address(&bound)];
         for (from, to) in from.into_iter().zip(&outputs) {
             bench.scale(&stream, from, address(to), 2.0, 256).unwrap();
         }
@@ -134,7 +133,8 @@ fn a_large_pinned_input_is_sent_by_itself() {
     let bench = bench_or_skip!("a_large_pinned_input_is_sent_by_itself");
     let stream = bench.stream();
     let layout = Layout::of(&[64; 8]).unwrap();
-    let mut ring = StagingRing::new(&stream, layout.n_bytes(), 2).unwrap();
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = bench.buffer(layout.n_bytes());
     let device = bench.buffer(LARGE);
     let mut pinned = PinnedBuffer::new(&bench.device, LARGE).unwrap();
     for round in 1..4_u8 {
@@ -143,12 +143,12 @@ fn a_large_pinned_input_is_sent_by_itself() {
         bytes.chunks_mut(251).for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()]));
         stream.copy_in(&device, 0, &pinned, 0, LARGE).unwrap();
         let small = [[round; 64]; 8];
-        ring.gather(&layout, &small.each_ref().map(|input| &input[..])).unwrap();
+        ring.gather(&arena, &layout, &small.each_ref().map(|input| &input[..])).unwrap();
         let mut back = vec![0; LARGE];
         stream.read(&device, 0, &mut back).unwrap();
         assert!(back == pinned.bytes().unwrap(), "round {round}");
         let mut first = [0; 64];
-        stream.read(ring.device_arena(), 0, &mut first).unwrap();
+        stream.read(&arena, 0, &mut first).unwrap();
         assert_eq!(first, [round; 64]);
     }
 }
@@ -160,17 +160,18 @@ fn pitfall_60_batches_of_4_3_4_3_through_one_graph() {
     let bench = bench_or_skip!("pitfall_60_batches_of_4_3_4_3_through_one_graph");
     let stream = bench.stream();
     let layout = Layout::of(&[4 * ROW]).unwrap();
-    let mut ring = StagingRing::new(&stream, layout.n_bytes(), 2).unwrap();
+    let mut ring = StagingRing::new(&stream, 2);
+    let arena = bench.buffer(layout.n_bytes());
     let output = bench.buffer(4 * ROW);
-    let (from, to) = (address(ring.device_arena()), address(&output));
-    stream.fill(ring.device_arena(), 0, 4 * ROW, 0).unwrap();
+    let (from, to) = (address(&arena), address(&output));
+    stream.fill(&arena, 0, 4 * ROW, 0).unwrap();
     let record = |stream: &hipgraph::Stream| bench.scale(stream, from, to, 2.0, 256);
     record(&stream).unwrap();
     let (graph, ()) = stream.capture(record).unwrap();
     for round in 0..100_u8 {
         let n_rows = if round % 2 == 0 { 4 } else { 3 };
         let values = vec![f32::from(round) + 0.5; n_rows * ROW / 4];
-        assert_eq!(ring.gather(&layout, &[&bytes_of(&values)]).unwrap(), n_rows * ROW);
+        assert_eq!(ring.gather(&arena, &layout, &[&bytes_of(&values)]).unwrap(), n_rows * ROW);
         // SAFETY: the arena and the output are alive.
         unsafe { graph.launch(&stream) }.unwrap();
         let rows = read_floats(&stream, &output, values.len());

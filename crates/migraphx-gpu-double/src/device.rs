@@ -303,13 +303,16 @@ impl Loaded {
     ) -> Result<(), Error> {
         let half = graph.steps.len() / 2;
         let clears = !settings::goes_wrong(Fault::NothingCleared);
+        let adds_up = settings::settings().is_ok_and(|settings| settings.outputs_add_up);
         let mut functions = self.functions.iter();
         for (at, step) in graph.steps.iter().enumerate() {
             if at == half {
                 self.go_wrong(queue)?;
             }
             match step {
-                Step::Clear(value) if clears => {
+                Step::Clear(value)
+                    if clears && !(adds_up && matches!(self.places[*value], Place::Bound)) =>
+                {
                     let (address, n) = (addresses[*value], graph.values[*value].n_bytes());
                     if n > 0 {
                         // SAFETY: the value has so many bytes, and its memory stays until the run ended.

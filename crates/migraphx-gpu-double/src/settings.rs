@@ -11,7 +11,7 @@ pub(crate) const VARIABLE: &str = "SHAPEYARD_GPU_DOUBLE";
 
 /// The words that settings are made of, separated by commas; `fault=3` is the third such call only.
 pub(crate) const WORDS: &str = "types-without-fp4x2, queue-bound, scratch-parameter, extra=INDEX, \
-    without-device, parse-fails, compile-fails, compile-hangs, compile-crashes, load-fails, \
+    outputs-add-up, without-device, parse-fails, compile-fails, compile-hangs, compile-crashes, load-fails, \
     load-out-of-memory, run-fails, run-crashes, run-out-of-memory, run-synchronises, nothing-cleared";
 
 /// What goes wrong on demand.
@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) queue: Queue,
     /// Whether scratch is a parameter rather than memory of the program.
     pub(crate) scratch_parameter: bool,
+    /// Whether outputs in memory of the caller are added to and not cleared before.
+    pub(crate) outputs_add_up: bool,
     /// Outputs in memory of the program, beside those that are so anyway.
     pub(crate) extra: BTreeSet<usize>,
     /// Whether programs are compiled and loaded without a device, which cannot run then.
@@ -77,6 +79,7 @@ impl Default for Settings {
             numbering: Numbering::WithFp4x2,
             queue: Queue::Own,
             scratch_parameter: false,
+            outputs_add_up: false,
             extra: BTreeSet::new(),
             without_device: false,
             faults: BTreeMap::new(),
@@ -106,6 +109,7 @@ impl Settings {
             ("types-without-fp4x2", None) => self.numbering = Numbering::WithoutFp4x2,
             ("queue-bound", None) => self.queue = Queue::Bound,
             ("scratch-parameter", None) => self.scratch_parameter = true,
+            ("outputs-add-up", None) => self.outputs_add_up = true,
             ("without-device", None) => self.without_device = true,
             ("extra", Some(index)) => {
                 self.extra.insert(index);

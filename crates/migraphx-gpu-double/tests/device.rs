@@ -99,9 +99,13 @@ impl<'a> Rig<'a> {
 
     /// Fills whatever is no input, as an earlier run would have left it.
     fn spoil(&self) {
+        self.fill(0xAB);
+    }
+
+    fn fill(&self, byte: u8) {
         for (name, shape) in self.program.parameters() {
             if name.starts_with("main:") || name == "scratch" {
-                let noise = vec![0xAB; shape.n_bytes];
+                let noise = vec![byte; shape.n_bytes];
                 self.stream.write(&self.buffers[&name], 0, &noise).unwrap();
             }
         }
@@ -268,6 +272,21 @@ fn pitfall_56_what_is_not_cleared_adds_up() {
     assert_ne!(third, second);
     double.change("");
     assert_eq!(rig.run().unwrap(), right);
+}
+
+#[test]
+fn pitfall_56_outputs_that_are_left_to_the_caller_add_up() {
+    let (device, double) =
+        device_or_skip!("pitfall_56_outputs_that_are_left_to_the_caller_add_up", "outputs-add-up");
+    let rig = Rig::of(&device, &double, "memory.onnx", 3);
+    let given = inputs(&rig.program, 1);
+    let expected = on_the_host(&double, "memory.onnx", 3, &given);
+    rig.write(&given);
+    rig.fill(0);
+    assert_eq!(rig.run().unwrap(), expected);
+    assert_ne!(rig.run().unwrap(), expected);
+    rig.fill(0);
+    assert_eq!(rig.run().unwrap(), expected);
 }
 
 #[test]

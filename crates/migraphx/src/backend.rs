@@ -1,6 +1,5 @@
 //! The backend: what MIGraphX is to the rest of Shapeyard.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -209,11 +208,8 @@ impl MigraphxBackend {
             what: "read its own library",
             message,
         })?;
-        let architectures: BTreeSet<String> = gpus.iter().map(|gpu| gpu.architecture()).collect();
-        let architecture = match architectures.is_empty() {
-            true => std::env::consts::ARCH.to_owned(),
-            false => Vec::from_iter(architectures).join(" "),
-        };
+        let host = || std::env::consts::ARCH.to_owned();
+        let architecture = gpus.first().map_or_else(host, |gpu| gpu.architecture());
         Ok(Some(Machine {
             compiler: library.compiler(),
             library: Some(digest),
@@ -334,7 +330,7 @@ impl Backend for MigraphxBackend {
     }
 
     fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
-        let (library, _) = self.usable()?;
+        let (library, gpus) = self.usable()?;
         let (model, options) = (job.model, &self.options);
         specialise::check_bucket(model.signature(), &job.bucket)
             .map_err(|reason| Self::refuse(model, reason))?;
@@ -349,6 +345,7 @@ impl Backend for MigraphxBackend {
             model: absolute(model.path()),
             digest,
             bucket: job.bucket.clone(),
+            device: gpus.first().and_then(|gpu| usize::try_from(gpu.device().index()).ok()),
             options: options.compile.clone(),
             calibration: recipe.calibration,
             padding: options.padding.clone(),

@@ -101,6 +101,10 @@ impl MigraphxExecutable {
             admitting: Mutex::new(()),
             signature,
         };
+        // Otherwise the first request would wait for the compiler of the kernel that pads.
+        for gpu in &shared.gpus {
+            let _ = gpu.spread();
+        }
         shared.start();
         let ours: Vec<&Artifact> =
             job.artifacts.iter().filter(|artifact| artifact.backend == ID).collect();

@@ -51,10 +51,12 @@ impl Default for MigraphxOptions {
 /// The devices that programs run on, and what they may use there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceOptions {
-    /// Devices by the runtime's numbers. There is a copy of each program on each of them at least, and
+    /// Devices by the runtime's numbers, all of one architecture: programs are compiled for the first. There is a copy of each program on each of them at least, and
     /// sessions take turns on them; one that is named twice gets two.
     pub devices: Vec<usize>,
-    /// Most memory of each device for programs and buffers, in bytes; `None` for all that it has.
+    /// Most memory of each device for programs, buffers and graphs, in bytes; `None` for what is free when the
+    /// device is opened. What no run uses makes room for what one needs, and comes back later; a run that
+    /// needs what others are using waits for them, a minute at most.
     pub memory: Option<u64>,
     /// Whether runs are captured and replayed.
     pub graphs: Graphs,

@@ -16,12 +16,12 @@ use hip_sys::Fault;
 use shapeyard_core::backend::{BackendError, Cancellation, Outputs, Request, RunError, Session};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::cover::{Freedom, Piece, cover, nearest};
-use shapeyard_core::{BindingMode, Extents, Route, RunReport, StageTimes, Tier};
+use shapeyard_core::{Extents, Route, RunReport, StageTimes, Tier};
 
 use crate::ID;
 use crate::executable::{Ready, Shared};
 use crate::feed::{self, FeedError, Rows};
-use crate::lane::{Lane, Portion, Served};
+use crate::lane::{Lane, Served, Step, Work};
 use crate::programs::{BucketProgram, ProgramError};
 
 /// Routes that are remembered; a client that sends ever new shapes must not fill the memory.
@@ -55,15 +55,6 @@ struct Way {
     steps: Vec<Step>,
     route: Route,
     n_padded_rows: usize,
-}
-
-/// A run of one program.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    /// The position in [`MigraphxSession::bound`].
-    bound: usize,
-    /// `None`: the whole request.
-    rows: Option<Rows>,
 }
 
 impl MigraphxSession {
@@ -182,7 +173,7 @@ impl MigraphxSession {
         if let Some(known) = known {
             return Ok(known);
         }
-        self.lane.bind(program).map_err(|error| failed(error, program))?;
+        self.lane.bind(program).map_err(failed)?;
         self.bound.push(Arc::clone(program));
         Ok(self.bound.len() - 1)
     }
@@ -193,21 +184,15 @@ impl MigraphxSession {
         request: &Request<'_>,
         outputs: &mut Outputs,
     ) -> Result<(Served, StageTimes), RunError> {
-        let mut times = StageTimes::default();
-        let mut all = Served { binding: BindingMode::Staged, replayed: true };
-        let extents = request.extents();
-        for (n, step) in way.steps.iter().enumerate() {
-            let program = &self.bound[step.bound];
-            if n == 0 {
-                let made = program.feed.prepare(extents, outputs);
-                made.map_err(|error| failed(error.into(), program))?;
-            }
-            let portion = Portion { views: request.inputs(), request: extents, rows: step.rows };
-            let served = self.lane.run(step.bound, program, &portion, outputs, &mut times);
-            let Served { binding, replayed } = served.map_err(|error| failed(error, program))?;
-            all = Served { binding, replayed: all.replayed && replayed };
+        let (extents, mut times) = (request.extents(), StageTimes::default());
+        if let Some(first) = way.steps.first() {
+            let made = self.bound[first.bound].feed.prepare(extents, outputs);
+            made.map_err(|error| failed(error.into()))?;
         }
-        Ok((all, times))
+        let (programs, views) = (&self.bound, request.inputs());
+        let work = Work { programs, steps: &way.steps, views, request: extents };
+        let served = self.lane.run(&work, outputs, &mut times).map_err(failed)?;
+        Ok((served, times))
     }
 
     /// A request without rows needs no program: there is nothing to compute.
@@ -243,6 +228,7 @@ impl Session for MigraphxSession {
             replayed: served.replayed,
             n_pieces: way.steps.len(),
             n_padded_rows: way.n_padded_rows,
+            sent: served.sent,
             times,
         })
     }
@@ -264,11 +250,14 @@ fn is_refusal(error: &RunError) -> bool {
     matches!(error, RunError::Prepare { source, .. } if matches!(**source, BackendError::Model { .. }))
 }
 
-fn failed(error: ProgramError, program: &BucketProgram) -> RunError {
+fn failed(error: ProgramError) -> RunError {
     let out_of_memory = |reason: String| RunError::DeviceMemory { backend: ID, reason };
     let message = match error {
-        ProgramError::Reload(source) => {
-            return RunError::Prepare { wanted: program.bucket.clone(), source: Arc::new(source) };
+        ProgramError::Reload { source: BackendError::DeviceMemory { reason, .. }, .. } => {
+            return out_of_memory(reason);
+        }
+        ProgramError::Reload { wanted, source } => {
+            return RunError::Prepare { wanted, source: Arc::new(source) };
         }
         ProgramError::Memory(error) => return out_of_memory(error.to_string()),
         ProgramError::Hip(error) | ProgramError::Feed(FeedError::Hip(error)) => {

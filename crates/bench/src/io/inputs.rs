@@ -19,7 +19,8 @@ pub(super) fn contest(lab: &Lab, size: usize, times: f64, n: (usize, usize)) -> 
     let stream = Stream::new(&lab.device)?;
     let (raw, layout) = (stream.raw(), layout(size)?);
     let arena = DeviceBuffer::new(&lab.device, layout.n_bytes())?;
-    let mut ring = StagingRing::new(&stream, layout.n_bytes(), 2)?;
+    let mut ring = StagingRing::new(&stream, 2);
+    let own_arena = DeviceBuffer::new(&lab.device, layout.n_bytes())?;
     let (pinned, mirror) = (&*lab.raw_pinned(layout.n_bytes())?, lab.raw_pinned(layout.n_bytes())?);
     let pageable = vec![vec![7_u8; size]; N_INPUTS];
     let inputs: Vec<&[u8]> = pageable.iter().map(Vec::as_slice).collect();
@@ -33,7 +34,7 @@ pub(super) fn contest(lab: &Lab, size: usize, times: f64, n: (usize, usize)) -> 
             lab.raw_wait(raw)
         }),
         Caller::ours("ours: gathered, one copy", 0, || {
-            ring.gather(&layout, &inputs)?;
+            ring.gather(&own_arena, &layout, &inputs)?;
             Ok(stream.synchronize()?)
         }),
         Caller::rival("raw: one copy each, pageable", || {
@@ -86,10 +87,11 @@ pub(super) fn staging(lab: &Lab, cycles: i64, n: (usize, usize)) -> Result<Conte
     let inputs: Vec<&[u8]> = pageable.iter().map(Vec::as_slice).collect();
     let (stream, layout, inputs) = (&stream, &layout, &inputs);
     let requests = |n_arenas, is_serial| -> Result<_> {
-        let mut ring = StagingRing::new(stream, layout.n_bytes(), n_arenas)?;
+        let mut ring = StagingRing::new(stream, n_arenas);
+        let own_arena = DeviceBuffer::new(stream.device(), layout.n_bytes())?;
         Ok(move || {
             for _ in 0..N_REQUESTS {
-                ring.gather(layout, inputs)?;
+                ring.gather(&own_arena, layout, inputs)?;
                 lab.spin(stream, cycles)?;
                 if is_serial {
                     stream.synchronize()?;

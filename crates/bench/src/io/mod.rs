@@ -85,6 +85,7 @@ impl Suite for Args {
             Ok(programs) => {
                 record.library("migraphx", &programs.version);
                 record.contests.extend(sessions::one(&lab, &programs, n)?);
+                record.contests.push(sessions::portions(&programs, n)?);
                 record.contests.push(sessions::many(&programs, self)?);
             }
             Err(reason) => {

@@ -96,6 +96,9 @@ impl Work for Program {
     type Error = NotEnqueued;
 
     fn enqueue(&mut self, stream: &Stream, _mode: BindingMode) -> Result<(), NotEnqueued> {
+        // As a session does: a program may add to what is there.
+        let cleared = stream.fill(&self.output, 0, self.output.n_bytes(), 0);
+        cleared.map_err(|error| NotEnqueued(error.into()))?;
         self.enqueue_on(stream.raw()).map_err(NotEnqueued)
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hip_sys::MemcpyKind;
@@ -13,7 +14,7 @@ use shapeyard_core::backend::{
     Artifact, Backend as _, CompileJob, Executable, LoadJob, Session, SessionOptions, Status,
 };
 use shapeyard_core::plan::Bucket;
-use shapeyard_core::{Model, Outputs, Request, Tensor, TensorView, Tier};
+use shapeyard_core::{Model, Outputs, Request, StageTimes, Tensor, TensorView, Tier};
 use shapeyard_migraphx::{
     CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Target, WorkerProgram,
 };
@@ -32,6 +33,9 @@ const CHAIN: &str = "chain.onnx";
 const CHAIN_ROWS: usize = 256;
 /// Runs before a program is captured by hand.
 const N_WARM: usize = 3;
+/// Rows of a program for requests in portions, and portions of a request.
+const PORTION_ROWS: usize = 1 << 14;
+const N_PORTIONS: usize = 8;
 /// What many sessions run, the rows of its programs, and the most rows of a request.
 const DENSE: &str = "dense.onnx";
 const DENSE_ROWS: [usize; 3] = [1, 4, 16];
@@ -140,10 +144,16 @@ pub(super) fn one(lab: &Lab, programs: &Programs, n: (usize, usize)) -> Result<[
         answer.copy_from_slice(back);
         Ok(())
     };
+    let (mut stages, mut n_runs) = (StageTimes::default(), 0_u32);
     let mut callers = [
         Caller::rival("raw calls: gather, copy, launch a graph, copy, wait", &mut by_hand),
         Caller::ours("a session that replays", 0, || {
             let report = session.run(&request, &mut outputs)?;
+            let StageTimes { prepare, run, finish } = report.times;
+            stages.prepare += prepare;
+            stages.run += run;
+            stages.finish += finish;
+            n_runs += 1;
             ensure!(report.replayed, "a run was not replayed");
             ensure!(report.tier == Tier::Rebind, "it was served as {:?}", report.tier);
             Ok(())
@@ -152,6 +162,12 @@ pub(super) fn one(lab: &Lab, programs: &Programs, n: (usize, usize)) -> Result<[
     let title = format!("{CHAIN} with {CHAIN_ROWS} rows on the device, from host to host");
     let mut session_time = calls::run("session", &title, n, &mut callers)?;
     drop(callers);
+    let mean = |stage: Duration| stage.as_secs_f64() * 1e6 / f64::from(n_runs.max(1));
+    session_time.notes.push(format!(
+        "a session's run takes {:.2} µs to gather and send, {:.2} to drain; the device's part is the rest",
+        mean(stages.prepare),
+        mean(stages.finish)
+    ));
     let own = outputs.tensors().first().map(Tensor::bytes);
     ensure!(own == Some(answer.as_slice()), "a session answers otherwise than the calls by hand");
     let adds = session_time.contenders[1].facts.more.get(ADDS).copied().unwrap_or(f64::NAN);
@@ -160,6 +176,41 @@ pub(super) fn one(lab: &Lab, programs: &Programs, n: (usize, usize)) -> Result<[
         Goal::at_most("a session's run, over the raw calls", 1.1, ratio(&session_time, 1, 0)),
     ];
     Ok([device_time, session_time])
+}
+
+/// A request that is split: the next portion is gathered and the last is drained while the device works. Beside
+/// it as many requests, each waited for.
+pub(super) fn portions(programs: &Programs, n: (usize, usize)) -> Result<Contest> {
+    let compiled = programs.compile(DENSE, &[PORTION_ROWS])?;
+    let executable = programs.load(&compiled, 1)?;
+    let signature = executable.signature();
+    let [whole, portion] = [PORTION_ROWS * N_PORTIONS, PORTION_ROWS];
+    let [whole, portion] = [with_rows(whole), with_rows(portion)];
+    let [whole, portion] = [inputs(signature, &whole, 1)?, inputs(signature, &portion, 1)?];
+    let [whole, portion] = [&whole, &portion]
+        .map(|tensors| tensors.iter().map(Tensor::view).collect::<Vec<TensorView<'_>>>());
+    let whole = Request::bind(signature, &whole)?;
+    let portion = Request::bind(signature, &portion)?;
+    let (mut one, mut other) = (session(&executable)?, session(&executable)?);
+    let (mut outputs, mut other_outputs) = (Outputs::new(), Outputs::new());
+    let mut callers = [
+        Caller::rival(format!("{N_PORTIONS} requests, each waited for"), || {
+            for _ in 0..N_PORTIONS {
+                other.run(&portion, &mut other_outputs)?;
+            }
+            Ok(())
+        }),
+        Caller::ours(format!("one request of {N_PORTIONS} portions"), 0, || {
+            let report = one.run(&whole, &mut outputs)?;
+            ensure!(report.n_pieces == N_PORTIONS, "it ran in {} portions", report.n_pieces);
+            Ok(())
+        }),
+    ];
+    let title = format!("{N_PORTIONS} portions of {PORTION_ROWS} rows of {DENSE}");
+    let mut contest = calls::run("portions", &title, n, &mut callers)?;
+    contest.goals =
+        vec![Goal::at_most("one request, over one for each portion", 1.0, ratio(&contest, 1, 0))];
+    Ok(contest)
 }
 
 /// One of several contenders: sessions, each on a thread of its own during a round.

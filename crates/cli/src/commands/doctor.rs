@@ -107,7 +107,7 @@ fn write_device(device: &DeviceReport, out: &mut dyn Write) -> io::Result<()> {
         device.runtime,
         device.library.display()
     )?;
-    writeln!(out, "    memory     {free} of {total} free; programs may take {budget}")?;
+    writeln!(out, "    memory     {free} of {total} free; programs and buffers may take {budget}")?;
     writeln!(out, "    graphs     {}", device.graphs)?;
     writeln!(out, "    padding    {}", device.padding)
 }

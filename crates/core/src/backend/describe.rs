@@ -154,8 +154,16 @@ pub struct DeviceReport {
     pub budget_bytes: u64,
     /// What they take now, in bytes.
     pub used_bytes: u64,
+    /// Programs that were loaded so far, the same one again included.
+    pub n_loads: u64,
+    /// Programs and buffers that made room for others so far.
+    pub n_evictions: u64,
     /// Whether runs are captured and replayed; if not, why.
     pub graphs: String,
+    /// Captures and replays that failed so far; the runs were answered without.
+    pub n_failed_graphs: u64,
+    /// Why the last of them did.
+    pub failed_graph: Option<String>,
     /// Where padding is made; if not on the device, why.
     pub padding: String,
 }

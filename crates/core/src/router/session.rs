@@ -89,7 +89,8 @@ impl RouterSession {
             layout.run(self.fallback.as_mut(), others, request, n_preferred..n_rows, then)?;
         let joining = Instant::now();
         layout.join(first, then, (signature, &report.backend), outputs)?;
-        let mut times = report.times;
+        let (mut times, mut sent) = (report.times, report.sent);
+        sent += rest.sent;
         times.prepare += rest.times.prepare;
         times.run += rest.times.run;
         times.finish += rest.times.finish + joining.elapsed();
@@ -99,6 +100,7 @@ impl RouterSession {
             fallback: Some(fallback),
             n_pieces: report.n_pieces + rest.n_pieces,
             n_padded_rows: report.n_padded_rows + rest.n_padded_rows,
+            sent,
             times,
             ..report
         })

@@ -28,6 +28,8 @@ pub(crate) struct Job {
     /// Every symbol of the caller's signature where it stands; those of the file itself do no harm.
     pub(crate) declared: Vec<AxisSymbol>,
     pub(crate) bucket: Bucket,
+    /// The device that the program is for, by the runtime's number; none for the host.
+    pub(crate) device: Option<usize>,
     pub(crate) options: CompileOptions,
     /// What the content of the calibration has to be.
     pub(crate) calibration: Option<Digest>,

@@ -11,6 +11,7 @@ use shapeyard_core::{DataType, Extents, Model, Signature, SymbolId, TensorView};
 
 use super::job::{Answer, Job, Made, Refusal, Traits};
 use super::probe;
+use crate::device;
 use crate::feed::{Feed, Rows};
 use crate::native::{Bindings, Memory, Migraphx, NativeError, Parse, Program, ValueShape};
 use crate::options::PaddingPolicy;
@@ -54,6 +55,9 @@ pub(super) fn make(library: &'static Migraphx, job: &Job) -> Answer {
         times.insert(stage.to_owned(), milliseconds);
         clock = Instant::now();
     };
+    // MIGraphX compiles for the device that is the thread's.
+    let entered = job.device.map(device::enter).transpose();
+    let _entered = entered.map_err(|words| Refusal::Failed { words })?;
     let work = Work::open(library, job)?;
     let extents = work.extents(&job.bucket)?;
     let mut program = work.parse(&extents)?;

@@ -8,10 +8,12 @@ mod gpu;
 mod memory;
 mod parameters;
 mod spread;
+mod staging;
 mod tensor;
 
-pub(crate) use buffers::Buffers;
-pub(crate) use gpu::Gpu;
-pub(crate) use memory::{ProgramAccount, Resident};
+pub(crate) use buffers::{Buffers, Layouts};
+pub(crate) use gpu::{Gpu, enter};
+pub(crate) use memory::{Account, GiveUp, Kept, Patience};
 pub(crate) use parameters::Parameters;
+pub(crate) use staging::{Staging, Target};
 pub use tensor::{DeviceTensor, DeviceTensorError};

@@ -1,7 +1,7 @@
 //! A program's parameters, pointed to memory of a device.
 
 use crate::feed::FeedError;
-use crate::native::{Places, ValueShape};
+use crate::native::Places;
 use crate::programs::BucketProgram;
 
 /// A program's parameters, each for an input or an output.
@@ -12,12 +12,9 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    /// `outputs` are the places that the program asks for. The parameters point nowhere yet.
-    pub(crate) fn new(
-        program: &BucketProgram,
-        outputs: &[(usize, String, ValueShape)],
-    ) -> Result<Self, FeedError> {
-        let n_inputs = program.inputs.len();
+    /// The parameters point nowhere yet.
+    pub(crate) fn new(program: &BucketProgram) -> Result<Self, FeedError> {
+        let (n_inputs, outputs) = (program.inputs.len(), &program.output_places);
         for (output, name, shape) in outputs {
             let known = program.feed.output_shapes().nth(*output);
             if known.is_none_or(|known| known.n_bytes < shape.n_bytes) {

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use hipgraph::Device;
 use shapeyard_core::backend::Outputs;
-use shapeyard_core::{BindingMode, StageTimes};
+use shapeyard_core::{BindingMode, Sent, StageTimes};
 
-use super::{Lane, Portion, Served};
+use super::{Lane, Portion, Served, Work};
 use crate::feed::FeedError;
 use crate::native::Bindings;
 use crate::programs::{BucketProgram, ProgramError};
@@ -24,26 +24,20 @@ impl HostLane {
     }
 }
 
-impl Lane for HostLane {
-    fn bind(&mut self, program: &Arc<BucketProgram>) -> Result<(), ProgramError> {
-        let bindings = Bindings::new(program.library, &program.inputs).map_err(FeedError::from)?;
-        self.bound.push(bindings);
-        Ok(())
-    }
-
-    fn run(
+impl HostLane {
+    fn serve(
         &mut self,
         bound: usize,
         program: &BucketProgram,
         portion: &Portion<'_>,
         outputs: &mut Outputs,
         times: &mut StageTimes,
-    ) -> Result<Served, ProgramError> {
+    ) -> Result<(), ProgramError> {
         let (bindings, feed) = (&mut self.bound[bound], &program.feed);
         let start = Instant::now();
         feed.fill(portion.views, portion.rows, bindings)?;
         let mut instance = program.instance(self.number);
-        let loaded = instance.ready(program)?;
+        let loaded = instance.ready(program, 0)?;
         let filled = Instant::now();
         let run = loaded.run(bindings);
         let ran = Instant::now();
@@ -55,13 +49,33 @@ impl Lane for HostLane {
         times.run += ran - filled;
         times.finish += ran.elapsed();
         match drained {
-            Ok(drained) => drained?,
+            Ok(drained) => Ok(drained?),
             Err(error) => {
                 instance.discard();
-                return Err(FeedError::from(error).into());
+                Err(FeedError::from(error).into())
             }
         }
-        Ok(Served { binding: BindingMode::Staged, replayed: false })
+    }
+}
+
+impl Lane for HostLane {
+    fn bind(&mut self, program: &Arc<BucketProgram>) -> Result<(), ProgramError> {
+        let bindings = Bindings::new(program.library, &program.inputs).map_err(FeedError::from)?;
+        self.bound.push(bindings);
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        work: &Work<'_>,
+        outputs: &mut Outputs,
+        times: &mut StageTimes,
+    ) -> Result<Served, ProgramError> {
+        for step in work.steps {
+            let program = &work.programs[step.bound];
+            self.serve(step.bound, program, &work.portion(step), outputs, times)?;
+        }
+        Ok(Served { binding: BindingMode::Staged, replayed: false, sent: Sent::default() })
     }
 
     fn device(&self) -> Option<&Device> {

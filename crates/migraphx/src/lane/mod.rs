@@ -4,14 +4,16 @@
 
 #![allow(unsafe_code, reason = "addresses of a device that is given work")]
 
+mod binding;
 mod device;
+mod enqueue;
 mod host;
 
 use std::sync::Arc;
 
 use hipgraph::Device;
 use shapeyard_core::backend::Outputs;
-use shapeyard_core::{BindingMode, Extents, StageTimes, TensorView};
+use shapeyard_core::{BindingMode, Extents, Sent, StageTimes, TensorView};
 
 pub(crate) use device::DeviceLane;
 pub(crate) use host::HostLane;
@@ -21,16 +23,13 @@ use crate::programs::{BucketProgram, ProgramError};
 
 /// A session's own side of running programs.
 pub(crate) trait Lane: Send {
-    /// Makes the lane's buffers for one more program; they are numbered in this order.
+    /// Makes room for one more program; they are numbered in this order.
     fn bind(&mut self, program: &Arc<BucketProgram>) -> Result<(), ProgramError>;
 
-    /// Runs a portion of a request in the program with the buffers `bound`, and puts the answer where it
-    /// belongs in `outputs`, which are made already.
+    /// Runs a request, and puts the answer where it belongs in `outputs`, which are made already.
     fn run(
         &mut self,
-        bound: usize,
-        program: &BucketProgram,
-        portion: &Portion<'_>,
+        work: &Work<'_>,
         outputs: &mut Outputs,
         times: &mut StageTimes,
     ) -> Result<Served, ProgramError>;
@@ -38,7 +37,7 @@ pub(crate) trait Lane: Send {
     /// The device, where it is not the host's memory that programs use.
     fn device(&self) -> Option<&Device>;
 
-    /// Runs the program on the caller's memory of [`Self::device`]: `addresses` of the program's inputs, then
+    /// Runs a program on the caller's memory of [`Self::device`]: `addresses` of the program's inputs, then
     /// of its outputs.
     ///
     /// # Safety
@@ -54,6 +53,31 @@ pub(crate) trait Lane: Send {
     ) -> Result<Served, ProgramError>;
 }
 
+/// A request, and the programs that answer it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work<'a> {
+    /// All that the lane was bound to, in that order.
+    pub(crate) programs: &'a [Arc<BucketProgram>],
+    pub(crate) steps: &'a [Step],
+    pub(crate) views: &'a [TensorView<'a>],
+    pub(crate) request: &'a Extents,
+}
+
+/// A run of one program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// The position in [`Work::programs`].
+    pub(crate) bound: usize,
+    /// `None`: the whole request.
+    pub(crate) rows: Option<Rows>,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn portion(&self, step: &Step) -> Portion<'a> {
+        Portion { views: self.views, request: self.request, rows: step.rows }
+    }
+}
+
 /// What one program takes of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portion<'a> {
@@ -63,9 +87,11 @@ pub(crate) struct Portion<'a> {
     pub(crate) rows: Option<Rows>,
 }
 
-/// How a portion was served.
+/// How a request was served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Served {
     pub(crate) binding: BindingMode,
+    /// Whether every program was replayed.
     pub(crate) replayed: bool,
+    pub(crate) sent: Sent,
 }

@@ -149,7 +149,7 @@ impl MigraphxSession {
         // SAFETY: every tensor was found to be on the lane's device and as large as the program says, and
         // keeps its memory alive; the lane waits for its stream before it returns.
         let served = unsafe { self.lane.run_at(bound, program, addresses, &mut times) };
-        let served = served.map_err(|error| failed(error, program))?;
+        let served = served.map_err(failed)?;
         Ok(RunReport {
             backend: ID,
             fallback: None,
@@ -159,6 +159,7 @@ impl MigraphxSession {
             replayed: served.replayed,
             n_pieces: 1,
             n_padded_rows: 0,
+            sent: served.sent,
             times,
         })
     }

@@ -4,11 +4,21 @@ use hipgraph::{Device, PinnedBuffer};
 use shapeyard_core::{Outputs, Request, Route, TensorView};
 use shapeyard_migraphx::{DeviceOptions, Graphs};
 
-use crate::common::{Double, Pair, assert_same, cases, gpu, inputs, run, shape, with_graphs};
+use crate::common::{
+    Double, Extents, Pair, assert_same, cases, gpu, inputs, run, shape, with_graphs,
+};
 
 fn answers_as_the_host(test: &str, graphs: Graphs) {
+    cases_answer_as_the_host(test, graphs, cases());
+}
+
+fn cases_answer_as_the_host(
+    test: &str,
+    graphs: Graphs,
+    cases: Vec<(&'static str, Extents, Vec<Extents>)>,
+) {
     let Some(backend) = gpu(test, with_graphs(graphs)) else { return };
-    for (name, compiled, wanted) in cases() {
+    for (name, compiled, wanted) in cases {
         let pair = Pair::load(&backend, name, &[compiled.into_iter().collect()]);
         let [mut device, mut host] = pair.sessions();
         let mut n_replayed = 0;
@@ -53,6 +63,18 @@ fn pitfall_60_outputs_in_memory_of_the_program_are_fresh() {
     answers_as_the_host("extra outputs", Graphs::Auto);
 }
 
+/// Kernels that share the work on one output add their parts to what is there.
+#[test]
+fn pitfall_56_outputs_that_a_program_adds_to_begin_at_zero() {
+    let _double = Double::with("outputs-add-up");
+    let steps = |n, past| vec![("batch", n), ("past", past)];
+    let sums = ("memory.onnx", steps(4, 3), vec![steps(4, 3), steps(2, 3), steps(9, 3)]);
+    for graphs in [Graphs::Auto, Graphs::Off, Graphs::Checked] {
+        let cases = cases().into_iter().chain([sums.clone()]).collect();
+        cases_answer_as_the_host("outputs that add up", graphs, cases);
+    }
+}
+
 #[test]
 fn pitfall_37_four_then_three_then_four_then_three() {
     let _double = Double::with("");
@@ -89,9 +111,56 @@ fn pitfall_69_large_pinned_inputs_are_sent_from_where_they_are() {
         let views = [view];
         let request = Request::bind(pair.gpu.signature(), &views).unwrap();
         let mut outputs = Outputs::new();
-        device.run(&request, &mut outputs).unwrap();
+        let report = device.run(&request, &mut outputs).unwrap();
         let (_, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
         assert_same(outputs.tensors(), &wanted, &format!("{rows} rows"));
+        // A large one goes by itself, beside the table of what belongs where; a small one is gathered.
+        let is_large = bytes.len() >= 256 << 10;
+        assert_eq!(report.sent.n_copies, if is_large { 2 } else { 1 }, "{rows} rows");
+        assert!(report.sent.n_bytes < bytes.len() + 1024, "{rows} rows: {:?}", report.sent);
+        // The same from memory that is not pinned is gathered whatever its size.
+        let (report, _) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+        assert_eq!(report.sent.n_copies, 1, "{rows} rows");
+    }
+}
+
+#[test]
+fn pitfall_72_many_inputs_cross_in_one_copy_and_only_what_is_real() {
+    let _double = Double::with("");
+    let Some(backend) = gpu("many inputs", DeviceOptions::default()) else { return };
+    let pair = Pair::load(&backend, "many_inputs.onnx", &[shape([("batch", 256)])]);
+    let [mut device, mut host] = pair.sessions();
+    for (seed, rows) in [256, 1, 17, 255].into_iter().enumerate() {
+        let inputs = inputs(&pair.gpu, &shape([("batch", rows)]), seed);
+        let (report, found) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+        let (_, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
+        assert_same(&found, &wanted, &format!("{rows} rows"));
+        assert_eq!(report.sent.n_copies, 1);
+        let slot = |input: &shapeyard_core::Tensor| input.bytes().len().next_multiple_of(256);
+        let real: usize = inputs.iter().map(slot).sum();
+        let table = (inputs.len() * 40).next_multiple_of(256);
+        assert!(report.sent.n_bytes <= real + table, "{rows} rows: {:?} of {real}", report.sent);
+    }
+}
+
+/// While one portion runs the next is gathered, in other pinned memory, and the one before is drained.
+#[test]
+fn pitfall_61_a_request_in_many_portions_is_answered_in_order() {
+    for extra in ["", "extra=0,extra=2"] {
+        let _double = Double::with(extra);
+        let Some(backend) = gpu("many portions", DeviceOptions::default()) else { return };
+        let buckets: Vec<_> = [1, 4, 16].map(|n| shape([("batch", n)])).into();
+        for name in ["dense.onnx", "many_outputs.onnx"] {
+            let pair = Pair::load(&backend, name, &buckets);
+            let [mut device, mut host] = pair.sessions();
+            for (seed, rows) in [203, 16, 203, 31, 203, 64, 39, 1].into_iter().enumerate() {
+                let inputs = inputs(&pair.gpu, &shape([("batch", rows)]), seed);
+                let (report, found) = run(&pair.gpu, device.as_mut(), &inputs).unwrap();
+                let (same, wanted) = run(&pair.host, host.as_mut(), &inputs).unwrap();
+                assert_same(&found, &wanted, &format!("{name}, {rows} rows"));
+                assert_eq!(report.n_pieces, same.n_pieces);
+            }
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use migraphx_c_gpu_double::{CHANGE_FUNCTION, library_path};
 use shapeyard_core::backend::{
-    Artifact, Backend as _, BackendError, CompileJob, Executable, LoadJob, Session, SessionOptions,
-    Status,
+    Artifact, Backend as _, BackendError, CompileJob, DeviceReport, Executable, LoadJob, Session,
+    SessionOptions, Status,
 };
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{
@@ -87,6 +87,11 @@ pub(crate) fn gpu(test: &str, device: DeviceOptions) -> Option<MigraphxBackend> 
     assert!(env::var_os("SHAPEYARD_REQUIRE_DEVICE").is_none(), "{test}: {reason}");
     skipped(test, &reason);
     None
+}
+
+/// What the backend says of its first device.
+pub(crate) fn gpu_report(backend: &MigraphxBackend) -> DeviceReport {
+    backend.probe().devices.remove(0)
 }
 
 /// Says what did not run.

@@ -175,6 +175,19 @@ fn pitfall_60_outputs_in_memory_of_the_program_reach_the_callers() {
 }
 
 #[test]
+fn pitfall_56_outputs_of_the_callers_begin_at_zero() {
+    let _double = Double::with("outputs-add-up");
+    let asked = vec![("batch", 4), ("past", 3)];
+    let new = Bench::new("adding up", DeviceOptions::default(), "memory.onnx", &asked);
+    let Some(mut bench) = new else { return };
+    let places = bench.places(&asked);
+    for run in 0..8 {
+        let report = bench.assert_equal(&asked, run, &places, &format!("run {run}"));
+        assert_eq!(report.binding, BindingMode::DirectBind);
+    }
+}
+
+#[test]
 fn pitfall_54_addresses_that_drift_are_staged_for_a_while_and_come_back() {
     let _double = Double::with("");
     let asked = rows(4);

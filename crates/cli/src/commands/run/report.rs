@@ -8,7 +8,7 @@ use serde::Serialize;
 use shapeyard_core::backend::SessionOptions;
 use shapeyard_core::registry::PassedOver;
 use shapeyard_core::{
-    BackendId, BindingMode, DataType, Fallback, Model, Route, RunReport, TensorView, Tier,
+    BackendId, BindingMode, DataType, Fallback, Model, Route, RunReport, Sent, TensorView, Tier,
 };
 
 use crate::background::Compiled;
@@ -85,6 +85,7 @@ pub(super) struct Finished<'a> {
     n_pieces: usize,
     n_padded_rows: usize,
     session: SessionOptions,
+    sent: Sent,
     /// What was compiled before and is loaded.
     programs: &'a [Program],
     inputs: Vec<Port>,
@@ -118,6 +119,7 @@ impl<'a> Finished<'a> {
             replayed: report.replayed,
             n_pieces: report.n_pieces,
             n_padded_rows: report.n_padded_rows,
+            sent: report.sent,
             inputs: inputs.iter().map(|input| Port::of(input, None)).collect(),
             outputs: outputs.iter().zip(files).map(|(it, file)| Port::of(it, Some(file))).collect(),
             times: Times {
@@ -157,6 +159,12 @@ impl Report for Finished<'_> {
         for Port { name, dtype, shape, file } in &self.outputs {
             let file = file.as_deref().unwrap_or_default();
             writeln!(out, "output   {name}: {dtype} {shape:?} in {file}")?;
+        }
+        if self.sent.n_copies > 0 {
+            let Sent { n_copies, n_bytes } = self.sent;
+            let copies = if n_copies == 1 { "copy" } else { "copies" };
+            let bytes = human::bytes(n_bytes as u64);
+            writeln!(out, "sent     {bytes} to the device in {n_copies} {copies}")?;
         }
         let Times { prepare_seconds, run_seconds, finish_seconds } = self.times;
         let (prepare, run, finish) =
