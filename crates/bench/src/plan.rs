@@ -8,8 +8,8 @@ use shapeyard_core::plan::cover::{Freedom, Piece, cover};
 use shapeyard_core::plan::fitted::{Filling, lengths, lengths_filled};
 use shapeyard_core::plan::prices::{PerProgram, Price};
 use shapeyard_core::plan::{
-    Bucket, Histogram, PlanOptions, Policy, Prices, RoutingTable, Stock, Tail, Traffic, Work,
-    Workload, plan,
+    Bucket, Histogram, PlanOptions, Policy, Prices, Requests, RoutingTable, Stock, Tail, Traffic,
+    Work, Workload, plan,
 };
 
 use crate::contest::{Contender, Contest, Goal, Role, timed};
@@ -58,7 +58,7 @@ impl Suite for Args {
     fn measure(&self, _: &Host, record: &mut Record) -> Result<()> {
         record.set("lengths", self.lengths);
         record.set("buckets", self.buckets);
-        for measure in [planning, distinct, traffic, routing, recording] {
+        for measure in [planning, distinct, hostile, traffic, routing, recording] {
             record.contests.push(measure(self)?);
         }
         Ok(())
@@ -124,7 +124,46 @@ fn planning(args: &Args) -> Result<Contest> {
     Ok(with_target(contest, PLAN_TARGET, "a plan"))
 }
 
-/// The same where no two lengths are alike, so that counting does not help.
+/// Work of which counting says little, because no two lengths are alike or counts are weights.
+fn hostile(args: &Args) -> Result<Contest> {
+    let n = args.lengths;
+    let options =
+        PlanOptions { lengths: Policy::fitted(args.buckets), ..PlanOptions::tokens(16_384) };
+    let steep = |nth: usize| 1 + nth + nth * nth / 64;
+    let weight = u64::MAX / n as u64;
+    let mut numbers = Random(5);
+    // As many numbers of rows as lengths, each with each.
+    let side = n.isqrt();
+    let requests = (0..n).map(|nth| Requests {
+        rows: 1 + nth % side,
+        length: 1 + nth / side,
+        count: 1 + numbers.below(100) as u64,
+    });
+    let works = [
+        ("all different", Work::Items((1..=n).collect())),
+        ("all different, growing faster and faster", Work::Items((0..n).map(steep).collect())),
+        (
+            "all different, counts as large as numbers are",
+            Work::Histogram((1..=n).map(|length| (length, weight)).collect()),
+        ),
+        ("requests, no two of a shape", Work::Requests(requests.collect())),
+    ];
+    let contenders = works.into_iter().map(|(name, work)| {
+        let workload = Workload { work, ..Workload::items("batch", "sequence", []) };
+        let options = &options;
+        Contender::new(name, move || {
+            Ok(timed(|| Ok(plan(&workload, options, &PRICES, &Stock::default())?))?.1)
+        })
+        .role(Role::Ours)
+    });
+    let title = format!("a routing plan for {n} lengths or shapes into {}", args.buckets);
+    let contest = Contest::run("hostile", title, args.rounds, contenders.collect())?;
+    let slowest = contest.contenders.iter().filter(|it| it.role == Role::Ours);
+    let slowest = slowest.map(|it| it.rounds.median).fold(0.0, f64::max);
+    Ok(with_goal(contest, "the slowest plan takes", PLAN_TARGET, slowest))
+}
+
+/// Lengths fitted where no two are alike.
 fn distinct(args: &Args) -> Result<Contest> {
     let items: Vec<usize> = (1..=args.lengths).collect();
     let histogram = Histogram::of(&items);
@@ -234,8 +273,12 @@ fn recording(args: &Args) -> Result<Contest> {
     Contest::run("record", format!("{N_ROUTED} requests counted by shape"), args.rounds, contenders)
 }
 
-fn with_target(mut contest: Contest, target: Duration, what: &str) -> Contest {
-    let what = format!("seconds that {what} takes");
-    contest.goals.push(Goal::at_most(what, target.as_secs_f64(), contest.ours()));
+fn with_target(contest: Contest, target: Duration, what: &str) -> Contest {
+    let ours = contest.ours();
+    with_goal(contest, &format!("{what} takes"), target, ours)
+}
+
+fn with_goal(mut contest: Contest, what: &str, target: Duration, found: f64) -> Contest {
+    contest.goals.push(Goal::at_most(format!("seconds that {what}"), target.as_secs_f64(), found));
     contest
 }

@@ -145,6 +145,10 @@ pub struct RunReport {
     pub sent: Sent,
     /// Where the time went.
     pub times: StageTimes,
+    /// Whether another backend ran for others meanwhile, or a program was compiled: then the time is not what the run
+    /// costs.
+    #[serde(default)]
+    pub disturbed: bool,
 }
 
 impl RunReport {
@@ -162,6 +166,7 @@ impl RunReport {
             n_padded_rows: 0,
             sent: Sent { n_copies: 0, n_bytes: 0 },
             times,
+            disturbed: false,
         }
     }
 }

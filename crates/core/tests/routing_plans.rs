@@ -82,6 +82,26 @@ fn shape(bucket: &Bucket) -> (usize, usize) {
     (bucket.get("batch").unwrap(), bucket.get("sequence").unwrap())
 }
 
+/// Every row of the work: of items the longest first, of requests those of most rows first, each whole.
+fn order(workload: &Workload) -> Vec<usize> {
+    let Work::Requests(requests) = &workload.work else {
+        let lengths = workload.lengths();
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+        return order;
+    };
+    let single = requests.iter().flat_map(|it| (0..it.count).map(|_| (it.rows, it.length)));
+    let mut first_row = 0;
+    let mut ranges: Vec<_> = single
+        .map(|(rows, length)| {
+            first_row += rows;
+            ((rows, length), first_row - rows..first_row)
+        })
+        .collect();
+    ranges.sort_by_key(|(shape, _)| std::cmp::Reverse(*shape));
+    ranges.into_iter().flat_map(|(_, rows)| rows).collect()
+}
+
 /// The rows of every batch, taken apart into its pieces: program and rows.
 fn pieces<'a>(plan: &'a RoutingPlan, workload: &Workload) -> Vec<(Option<&'a Bucket>, Vec<usize>)> {
     let mut pieces = Vec::new();
@@ -109,11 +129,7 @@ proptest! {
         let plan = plan(&workload, &options, &prices, &Stock::default()).unwrap();
         let pieces = pieces(&plan, &workload);
         let served: Vec<usize> = pieces.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut order: Vec<usize> = (0..lengths.len()).collect();
-        if !matches!(workload.work, Work::Requests(_)) {
-            order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
-        }
-        prop_assert_eq!(served, order);
+        prop_assert_eq!(served, order(&workload));
         for (bucket, rows) in pieces {
             if let Some((n_rows, length)) = bucket.map(shape) {
                 prop_assert!(rows.len() <= n_rows);
@@ -173,6 +189,57 @@ proptest! {
         prop_assert!((share - wanted).abs() <= slack + 1e-9);
         let json = serde_json::to_string(&plan).unwrap();
         prop_assert_eq!(serde_json::from_str::<RoutingPlan>(&json).unwrap().buckets.len(), plan.buckets.len());
+    }
+}
+
+/// More shapes than programs are chosen by.
+#[test]
+fn thousands_of_shapes_are_served_like_few() {
+    let shapes = (1..=90).flat_map(|rows| (1..=90).map(move |length| (rows, length)));
+    let requests: Vec<Requests> =
+        shapes.map(|(rows, length)| Requests { rows, length, count: 1 }).collect();
+    let workload = workload(Work::Requests(requests));
+    let padding = PaddingLimit { share: 0.3, tokens: 0 };
+    for padding in [PaddingLimit::NONE, padding] {
+        let options = PlanOptions { padding, ..PlanOptions::default() };
+        let plan = plan(&workload, &options, &FAST_DEVICE, &Stock::default()).unwrap();
+        let lengths = workload.lengths();
+        let pieces = pieces(&plan, &workload);
+        let served: Vec<usize> = pieces.iter().flat_map(|(_, rows)| rows.clone()).collect();
+        assert_eq!(served, order(&workload));
+        let mut n_on_device = 0;
+        for (bucket, rows) in &pieces {
+            if let Some((n_rows, length)) = bucket.map(shape) {
+                n_on_device += rows.len();
+                assert!(rows.len() <= n_rows);
+                let fits = |row: usize| {
+                    let is_allowed = padding.shortest(length) <= lengths[row];
+                    lengths[row] <= length && is_allowed
+                };
+                assert!(rows.iter().all(|&row| fits(row)), "{bucket:?}");
+            }
+        }
+        assert_eq!(plan.totals.n_rows, lengths.len() as u64);
+        assert!(n_on_device > lengths.len() / 2);
+        assert!(plan.totals.seconds < plan.totals.cpu_seconds);
+        assert!(plan.batches.len() < 90 * 16, "what is alike is told together");
+    }
+}
+
+#[test]
+fn work_without_end_is_counted_as_far_as_numbers_go() {
+    let most = u64::MAX;
+    let works = [
+        Work::Histogram(Histogram::from(vec![(1, most), (usize::MAX, most), (9, 1)])),
+        Work::Requests(vec![
+            Requests { rows: usize::MAX, length: usize::MAX, count: most },
+            Requests { rows: 3, length: usize::MAX, count: 2 },
+            Requests { rows: 1, length: 0, count: most },
+        ]),
+    ];
+    for work in works {
+        let plan = plan(&workload(work), &PlanOptions::default(), &FAST_DEVICE, &Stock::default());
+        assert_eq!(plan.unwrap().totals.n_rows, most);
     }
 }
 

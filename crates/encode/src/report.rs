@@ -71,9 +71,10 @@ impl Routes {
 pub(crate) struct Measured(Vec<Measurements>);
 
 impl Measured {
-    /// Adds a batch that one of the split's sessions ran.
+    /// Adds a batch that one of the split's sessions ran, unless its time says nothing about the price.
     pub(crate) fn add(&mut self, split: Split, (rows, length): (usize, usize), report: &RunReport) {
         let backend = match (report.route, &report.fallback) {
+            _ if report.disturbed => return,
             (Route::Exact, _) => &report.backend,
             (Route::Fallback, Some(fallback)) => &fallback.backend,
             // What ran then had other shapes, or took parts of the time in two places.
@@ -154,8 +155,8 @@ pub struct EncodeReport {
     pub times: EncodeTimes,
     /// Whether it was told to stop before all was done.
     pub interrupted: bool,
-    /// What batches took that ran in the shape that they came in, by the backend that ran them: prices can be
-    /// [refined](Measurements::refine) with it.
+    /// What batches took that ran in the shape that they came in, by the backend that ran them, while neither another
+    /// backend nor a compiler was at work: prices can be [refined](Measurements::refine) with it.
     #[serde(skip)]
     pub measured: Vec<Measurements>,
 }
@@ -176,4 +177,28 @@ impl EncodeReport {
 
 pub(crate) fn rate(n: usize, elapsed: Duration) -> f64 {
     n as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use shapeyard_core::Tier;
+
+    use super::*;
+
+    #[test]
+    fn what_ran_beside_others_is_no_price() {
+        const BACKEND: BackendId = BackendId::new("example");
+        let times = StageTimes { run: Duration::from_millis(8), ..StageTimes::default() };
+        let alone = RunReport::exact_on_host(BACKEND, Tier::Cached, times);
+        let disturbed = RunReport { disturbed: true, ..alone.clone() };
+        let split = Split { n_sessions: 2, n_threads: 1 };
+        let mut measured = Measured::default();
+        measured.add(split, (4, 16), &disturbed);
+        assert!(measured.clone().by_backend().is_empty());
+        measured.add(split, (4, 16), &alone);
+        measured.add(split, (4, 16), &disturbed);
+        let [of] = &mut measured.by_backend()[..] else { panic!("one backend ran") };
+        assert_eq!(of.of(split).runs.n_runs(), 1.0);
+        assert_eq!(of.of(split).runs.mean(), Some(4e-3));
+    }
 }

@@ -4,53 +4,96 @@
 //! thread they come, and spoils every capture for them (`g_allCapturingStreams` in its sources); CUDA's forbids
 //! them for the device of the stream. So captures and such calls exclude each other, in the whole process.
 
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-static GATE: RwLock<()> = RwLock::new(());
+static GATE: Mutex<Inside> = Mutex::new(Inside { n_captures: 0, n_held_off: 0 });
+static CHANGED: Condvar = Condvar::new();
+
+/// Who is inside, or waits for captures to end and lets no new ones in.
+struct Inside {
+    n_captures: usize,
+    n_held_off: usize,
+}
+
+fn inside() -> MutexGuard<'static, Inside> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// No stream is captured through this crate while this lives.
 #[derive(Debug)]
 #[must_use = "captures are held off only while this lives"]
-pub struct HeldOff {
-    _gate: RwLockReadGuard<'static, ()>,
-}
+pub struct HeldOff(());
 
 /// Waits for captures to end, and holds new ones off: for a call that waits for a whole device, as loading or
 /// destroying a program does. Not to be called by a thread that captures.
 pub fn hold_off_captures() -> HeldOff {
-    // A capture that panicked has ended.
-    HeldOff { _gate: GATE.read().unwrap_or_else(std::sync::PoisonError::into_inner) }
+    let mut inside = inside();
+    inside.n_held_off += 1;
+    let is_captured = |inside: &mut Inside| inside.n_captures > 0;
+    drop(CHANGED.wait_while(inside, is_captured));
+    HeldOff(())
 }
 
-/// For a capture; `None` while captures are held off, or another one is made.
-pub(crate) fn try_enter() -> Option<RwLockWriteGuard<'static, ()>> {
-    match GATE.try_write() {
-        Ok(gate) => Some(gate),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
+impl Drop for HeldOff {
+    fn drop(&mut self) {
+        inside().n_held_off -= 1;
+        CHANGED.notify_all();
     }
 }
 
-/// For a capture that somebody asks for by name, who waits his turn.
-pub(crate) fn enter() -> RwLockWriteGuard<'static, ()> {
-    GATE.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// A capture is made while this lives.
+#[derive(Debug)]
+pub(crate) struct Capturing(());
+
+/// For a capture that can as well be made later; `None` while captures are held off.
+pub(crate) fn try_capture() -> Option<Capturing> {
+    let mut inside = inside();
+    (inside.n_held_off == 0).then(|| {
+        inside.n_captures += 1;
+        Capturing(())
+    })
+}
+
+/// For a capture that waits until none are held off.
+pub(crate) fn capture() -> Capturing {
+    let is_held_off = |inside: &mut Inside| inside.n_held_off > 0;
+    let mut inside =
+        CHANGED.wait_while(inside(), is_held_off).unwrap_or_else(PoisonError::into_inner);
+    inside.n_captures += 1;
+    Capturing(())
+}
+
+impl Drop for Capturing {
+    fn drop(&mut self) {
+        inside().n_captures -= 1;
+        CHANGED.notify_all();
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn captures_and_waits_for_a_device_exclude_each_other() {
         let held = (hold_off_captures(), hold_off_captures());
-        assert!(try_enter().is_none());
+        assert!(try_capture().is_none());
+        let late = thread::spawn(|| drop(capture()));
+        thread::sleep(Duration::from_millis(20));
+        assert!(!late.is_finished());
         drop(held);
-        let capture = try_enter().unwrap();
-        assert!(try_enter().is_none(), "one at a time");
-        let waiting = std::thread::spawn(|| drop(hold_off_captures()));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(!waiting.is_finished());
-        drop(capture);
+        late.join().unwrap();
+        let captures = [try_capture().unwrap(), capture()];
+        let waiting = thread::spawn(|| drop(hold_off_captures()));
+        while try_capture().is_some() {
+            thread::yield_now();
+        }
+        assert!(!waiting.is_finished(), "it lets no new capture in, and waits for the old");
+        drop(captures);
         waiting.join().unwrap();
+        assert!(try_capture().is_some());
     }
 }

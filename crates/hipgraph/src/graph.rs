@@ -51,11 +51,11 @@ impl Stream {
         if self.is_capturing().is_ok_and(|is_capturing| is_capturing) {
             return Err(CaptureError::Nested);
         }
-        let _gate = gate::enter();
+        let _gate = gate::capture();
         self.capture_alone(record)
     }
 
-    /// As [`Self::capture`], for whoever has entered the gate.
+    /// As [`Self::capture`], for whoever passed the gate.
     pub(crate) fn capture_alone<T, E>(
         &self,
         record: impl FnOnce(&Self) -> Result<T, E>,
@@ -160,7 +160,7 @@ unsafe impl Sync for ExecutableGraph {}
 
 impl ExecutableGraph {
     /// What a node takes on the device at most, in bytes, to be accounted for; measured on CUDA 13.
-    pub const NODE_BYTES: usize = 2 << 10;
+    pub const NODE_BYTES: usize = 4 << 10;
 
     /// Nodes of the captured graph.
     #[must_use]

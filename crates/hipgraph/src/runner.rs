@@ -195,7 +195,7 @@ impl<K: Eq + Hash + Clone> Runner<K> {
     ) -> Result<Ran, RunError<W::Error>> {
         let mut gate = None;
         let (decision, useless) = self.cache.decide(request, || {
-            gate = gate::try_enter();
+            gate = gate::try_capture();
             gate.is_some()
         });
         // A graph waits for its last launch as it goes.

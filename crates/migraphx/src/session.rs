@@ -230,6 +230,7 @@ impl Session for MigraphxSession {
             n_padded_rows: way.n_padded_rows,
             sent: served.sent,
             times,
+            disturbed: false,
         })
     }
 }

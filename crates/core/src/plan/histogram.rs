@@ -1,7 +1,5 @@
 //! Lengths, counted.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// How many items there are of each length, shortest first. A count may also be a weight: only ratios
@@ -74,18 +72,22 @@ impl Histogram {
 
 impl FromIterator<(usize, u64)> for Histogram {
     fn from_iter<I: IntoIterator<Item = (usize, u64)>>(entries: I) -> Self {
-        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
-        for (length, count) in entries.into_iter().filter(|(_, count)| *count > 0) {
-            let sum = counts.entry(length).or_default();
-            *sum = sum.saturating_add(count);
-        }
-        Self { entries: counts.into_iter().collect() }
+        entries.into_iter().collect::<Vec<_>>().into()
     }
 }
 
 impl From<Vec<(usize, u64)>> for Histogram {
-    fn from(entries: Vec<(usize, u64)>) -> Self {
-        entries.into_iter().collect()
+    fn from(mut entries: Vec<(usize, u64)>) -> Self {
+        entries.retain(|(_, count)| *count > 0);
+        entries.sort_unstable_by_key(|(length, _)| *length);
+        entries.dedup_by(|next, kept| {
+            let is_alike = next.0 == kept.0;
+            if is_alike {
+                kept.1 = kept.1.saturating_add(next.1);
+            }
+            is_alike
+        });
+        Self { entries }
     }
 }
 

@@ -47,7 +47,7 @@ impl Tail {
         match self {
             _ if n == 0 => 0,
             Self::Full => full,
-            Self::PowerOfTwo => n.next_power_of_two().min(full),
+            Self::PowerOfTwo => n.checked_next_power_of_two().map_or(full, |rows| rows.min(full)),
             Self::Split => n,
         }
     }

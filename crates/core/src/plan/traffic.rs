@@ -7,54 +7,53 @@ use super::{Requests, Work, Workload};
 /// Shapes that are kept apart by default.
 const CAPACITY: usize = 4096;
 
-/// The widest step: no extent is larger.
-const WIDEST: usize = 1 << (usize::BITS - 2);
+/// No extent is counted as larger.
+const LARGEST: usize = 1 << (usize::BITS - 2);
 
 /// Counts requests by shape, in bounded memory.
 ///
-/// When there are more shapes than it keeps apart, rows and lengths are counted in steps twice as wide, and
-/// rounded up, so that every request would fit into the shape that it is counted as. One count is one look-up;
-/// who records from several threads gives each its own and [merges](Self::merge) them.
+/// When there are more shapes than it keeps apart, rows and lengths are rounded up to fewer binary digits, so that
+/// every request would fit into the shape that it is counted as, and few rows are told apart for longer than many.
+/// One count is one look-up; who records from several threads gives each its own and [merges](Self::merge) them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
     counts: BTreeMap<(usize, usize), u64>,
     capacity: usize,
-    step: usize,
+    rounding: Rounding,
 }
 
 impl Traffic {
     /// Keeps at most so many shapes apart; 0 counts as 1.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { counts: BTreeMap::new(), capacity: capacity.max(1), step: 1 }
+        Self { counts: BTreeMap::new(), capacity: capacity.max(1), rounding: Rounding(0) }
     }
 
     /// Counts a request of `rows` rows of `length` tokens.
     pub fn record(&mut self, rows: usize, length: usize) {
-        self.add(rows, length, 1);
+        self.add(Requests { rows, length, count: 1 });
     }
 
     /// Adds what another has counted.
     pub fn merge(&mut self, other: &Self) {
-        for (&(rows, length), &count) in &other.counts {
-            self.add(rows, length, count);
+        other.requests().for_each(|it| self.add(it));
+    }
+
+    pub(super) fn add(&mut self, Requests { rows, length, count }: Requests) {
+        let counted = self.counts.entry(self.counted_as(rows, length)).or_default();
+        *counted = counted.saturating_add(count);
+        while self.counts.len() > self.capacity && self.rounding < Rounding::MOST {
+            self.rounding.0 += 1;
+            for ((rows, length), count) in std::mem::take(&mut self.counts) {
+                self.add(Requests { rows, length, count });
+            }
         }
     }
 
-    fn add(&mut self, rows: usize, length: usize, count: u64) {
-        let shape = (rounded(rows, self.step), rounded(length, self.step));
-        let counted = self.counts.entry(shape).or_default();
-        *counted = counted.saturating_add(count);
-        while self.counts.len() > self.capacity && self.step < WIDEST {
-            self.step *= 2;
-            let step = self.step;
-            let mut wider: BTreeMap<_, u64> = BTreeMap::new();
-            for ((rows, length), count) in std::mem::take(&mut self.counts) {
-                let sum = wider.entry((rounded(rows, step), rounded(length, step))).or_default();
-                *sum = sum.saturating_add(count);
-            }
-            self.counts = wider;
-        }
+    /// The rows and the length that a request is counted as so far.
+    #[must_use]
+    pub fn counted_as(&self, rows: usize, length: usize) -> (usize, usize) {
+        (self.rounding.up(rows), self.rounding.up(length))
     }
 
     /// Shapes that are kept apart so far.
@@ -63,18 +62,15 @@ impl Traffic {
         self.counts.len()
     }
 
-    /// Rows and lengths are counted in steps of so many; 1 is exactly.
-    #[must_use]
-    pub const fn step(&self) -> usize {
-        self.step
+    /// What was counted.
+    pub(super) fn requests(&self) -> impl Iterator<Item = Requests> {
+        self.counts.iter().map(|(&(rows, length), &count)| Requests { rows, length, count })
     }
 
     /// What was counted, as a workload of requests along these symbols.
     #[must_use]
     pub fn workload(&self, rows: impl Into<String>, length: impl Into<String>) -> Workload {
-        let requests =
-            self.counts.iter().map(|(&(rows, length), &count)| Requests { rows, length, count });
-        let work = Work::Requests(requests.collect());
+        let work = Work::Requests(self.requests().collect());
         Workload { rows: rows.into(), length: length.into(), work }
     }
 }
@@ -85,9 +81,27 @@ impl Default for Traffic {
     }
 }
 
-/// The next multiple of `step`.
-fn rounded(extent: usize, step: usize) -> usize {
-    extent.clamp(1, WIDEST).next_multiple_of(step)
+/// How far extents are rounded: by so many binary digits fewer than a number has. Beyond the last digit exponents
+/// are rounded, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rounding(u32);
+
+impl Rounding {
+    /// All extents are alike.
+    const MOST: Self = Self(usize::BITS + 5);
+
+    fn up(self, extent: usize) -> usize {
+        let extent = extent.clamp(1, LARGEST);
+        let n_bits = usize::BITS - extent.leading_zeros();
+        match usize::BITS.checked_sub(self.0) {
+            Some(n_digits @ 1..) => extent.next_multiple_of(1 << n_bits.saturating_sub(n_digits)),
+            _ => {
+                let exponent = extent.next_power_of_two().trailing_zeros();
+                let step = 2 << (self.0 - usize::BITS);
+                1 << (exponent | (step - 1)).min(LARGEST.trailing_zeros())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,10 +131,23 @@ mod tests {
         assert_eq!(one.workload("", "").work.to_string(), "1x1 1\n2x3 2\n");
     }
 
+    #[test]
+    fn few_rows_stay_apart_where_lengths_are_many() {
+        let mut traffic = Traffic::default();
+        for rows in 1..=16 {
+            (1..=512).for_each(|length| traffic.record(rows, length));
+        }
+        assert!(traffic.n_shapes() <= 4096 && traffic.n_shapes() > 2048);
+        assert_eq!(traffic.counted_as(15, 127), (15, 127));
+        assert_eq!(traffic.counted_as(16, 509), (16, 512));
+    }
+
     proptest! {
         #[test]
         fn memory_is_bounded_and_no_request_is_lost_or_made_smaller(
-            shapes in proptest::collection::vec((1_usize..40, 1_usize..3000), 1..200),
+            shapes in proptest::collection::vec(
+                (1_usize..40, prop_oneof![1_usize..3000, 1_usize..LARGEST]), 1..200,
+            ),
             capacity in 1_usize..20,
         ) {
             let mut traffic = Traffic::new(capacity);
@@ -131,11 +158,9 @@ mod tests {
             prop_assert!(requests.len() <= capacity);
             prop_assert_eq!(requests.iter().map(|it| it.count).sum::<u64>(), shapes.len() as u64);
             for (rows, length) in shapes {
-                let held = requests.iter().any(|it| {
-                    it.rows >= rows && it.rows - rows < traffic.step()
-                        && it.length >= length && it.length - length < traffic.step()
-                });
-                prop_assert!(held);
+                let counted = traffic.counted_as(rows, length);
+                prop_assert!(counted.0 >= rows && counted.1 >= length);
+                prop_assert!(requests.iter().any(|it| (it.rows, it.length) == counted));
             }
         }
     }

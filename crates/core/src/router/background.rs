@@ -9,13 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::demand::{Demand, Progress};
+use super::demand::{Demand, Lack, Progress, Shapes};
 use super::event::{Event, Stage};
 use super::routes::Routes;
+use crate::Extents;
 use crate::backend::{Artifact, ArtifactSource, BackendError, Cancellation};
 use crate::plan::cover::cover;
 use crate::plan::{Bucket, Steps, steps};
-use crate::{Extents, FallbackReason};
 
 /// Events that wait for an observer; of one that does not look, further ones are lost.
 const MOST_EVENTS: usize = 1024;
@@ -30,8 +30,7 @@ pub struct BackgroundOptions {
     pub source: Arc<dyn ArtifactSource>,
     /// Which programs may be made.
     pub wanted: Wanted,
-    /// Programs that wait for their turn at most; 0 counts as 1. Those that least work waits for are given
-    /// up.
+    /// Programs that wait for their turn at most; 0 counts as 1. Those that save least are given up.
     pub capacity: usize,
     /// How long after a failure that may pass the same program is tried again. What is refused for good never
     /// is.
@@ -44,8 +43,9 @@ pub enum Wanted {
     /// Those of a plan, in the order of their worth. They are made whether or not a request comes; nothing
     /// else is.
     Planned(Vec<Bucket>),
-    /// For a request that no program holds, the next step along each symbol; without steps, the next power of
-    /// two.
+    /// For a request that would be answered at less cost, the next step along each symbol; without steps, the next
+    /// power of two. Each is made once it would have saved as much time as it takes to compile, by the prices;
+    /// where these do not say what a compile takes, at once.
     Steps(BTreeMap<String, Steps>),
 }
 
@@ -80,50 +80,61 @@ impl Background {
         }
     }
 
-    /// A request found no program; why that is, where more is known than that.
-    pub(super) fn missed(&self, routes: &Routes, request: &Extents) -> Option<FallbackReason> {
-        if self.is_stopping() {
-            return None;
+    /// Counts a request, and says how far the program is that it lacks.
+    pub(super) fn count(&self, routes: &Routes, request: &Extents) -> Progress {
+        let count = || {
+            self.with_demand(|demand| match self.is_stopping() {
+                // All was given up, and nobody would make it.
+                true => Some(Progress::Content),
+                false => demand.count(request, Instant::now()),
+            })
+        };
+        if let Some(progress) = count() {
+            return progress;
         }
-        let (_, n_tokens) = routes.n_rows_and_tokens(request);
-        let bucket_for =
-            |refused: &dyn Fn(&Bucket) -> bool| self.bucket_for(routes, request, refused);
-        let progress = self.with_demand(|demand| match self.is_stopping() {
-            // Since then all was given up, and nobody would make it.
-            true => Progress::None,
-            false => demand.missed(request, n_tokens as u64, Instant::now(), bucket_for),
-        });
-        match progress {
-            Progress::None => None,
-            Progress::OnItsWay => Some(FallbackReason::Compiling),
-            Progress::Failed => Some(FallbackReason::CompileFailed),
-        }
+        // A shape that is new: what it lacks is found out while others go on.
+        let refused = self.demand().refused();
+        let lack = self.lack(routes, request, &refused);
+        self.demand().learn(request, lack);
+        count().unwrap_or(Progress::None)
     }
 
-    /// The program to make for a request; `None` where none may be made that would change anything.
-    fn bucket_for(
-        &self,
-        routes: &Routes,
-        request: &Extents,
-        refused: &dyn Fn(&Bucket) -> bool,
-    ) -> Option<Bucket> {
+    /// The program to make for a request; `None` where none may be made that would save it time.
+    fn lack(&self, routes: &Routes, request: &Extents, refused: &[Arc<Bucket>]) -> Option<Lack> {
         let ready = routes.ready()?;
         let (wanted, freedom) = (routes.bucket(request), ready.freedom());
         if wanted.iter().any(|(_, extent)| extent == 0) {
             return None;
         }
-        let is_new = |bucket: &Bucket| !ready.buckets.contains(bucket) && !refused(bucket);
+        let is_refused = |bucket: &Bucket| refused.iter().any(|it| **it == *bucket);
+        let is_ready = |bucket: &Bucket| ready.buckets.contains(bucket);
+        let now = routes.decide(request).1;
+        let lack = |bucket: &Bucket, seconds: f64, costs: f64| {
+            let (bucket, saves) = (Arc::new(bucket.clone()), now - seconds);
+            (saves > 0.0).then_some(Lack { bucket, saves, costs })
+        };
         match &self.options.wanted {
             Wanted::Planned(planned) => {
-                let new: Vec<Bucket> = planned.iter().filter(|it| is_new(it)).cloned().collect();
+                let is_new = |it: &&Bucket| !is_ready(it) && !is_refused(it);
+                let new: Vec<Bucket> = planned.iter().filter(is_new).cloned().collect();
                 let pieces = cover(&wanted, &new, &freedom)?;
-                pieces.first().map(|piece| new[piece.bucket].clone())
+                let bucket = &new[pieces.first()?.bucket];
+                // The plan knows what it is worth.
+                lack(bucket, routes.seconds_in(request, bucket)?, 0.0)
             }
             Wanted::Steps(steps) => {
                 let step = steps::bucket_for(&wanted, steps, &freedom);
-                // What a step makes may be refused where the very shape is not.
-                let exact = refused(&step).then_some(wanted);
-                Some(step).filter(is_new).or(exact.filter(is_new))
+                // What a step makes may be refused, or be padded too much, where the very shape is not.
+                for bucket in [step, wanted].iter().filter(|it| !is_refused(it)) {
+                    let Some(seconds) = routes.seconds_in(request, bucket) else { continue };
+                    if is_ready(bucket) {
+                        return None;
+                    }
+                    if let Some(lack) = lack(bucket, seconds, routes.compile_seconds(bucket)) {
+                        return Some(lack);
+                    }
+                }
+                None
             }
         }
     }
@@ -239,14 +250,23 @@ impl Background {
         outcome.map(|()| start.elapsed())
     }
 
-    /// Nothing is being compiled any more: looks anew at what requests lack.
+    /// Nothing is being compiled any more: looks anew at what requests lack, while they go on.
     fn settle(&self, shared: &Shared) {
         let routes = shared.routes();
-        self.with_demand(|demand| {
-            demand.ready(self.planned(), |request, refused| {
-                routes.lacks(request).then(|| self.bucket_for(&routes, request, refused))?
-            });
+        let (shapes, refused) = {
+            let mut demand = self.demand();
+            (demand.take_shapes(), demand.refused())
+        };
+        self.settle_with(shapes, |request| self.lack(&routes, request, &refused));
+    }
+
+    fn settle_with(&self, shapes: Shapes, lack: impl Fn(&Extents) -> Option<Lack>) {
+        let anew = shapes.into_iter().map(|(request, asked)| {
+            let asked = asked.lacking(lack(&request));
+            (request, asked)
         });
+        let shapes = anew.collect();
+        self.with_demand(|demand| demand.ready(self.planned(), shapes));
     }
 
     fn finished(&self, bucket: &Bucket, shared: &Shared, outcome: Result<Duration, BackendError>) {
@@ -286,11 +306,13 @@ pub(super) fn work(shared: &Shared) {
             background.tell(&Event { bucket: (*bucket).clone(), stage: Stage::GivenUp });
             continue;
         }
-        let expected = match now.compile_time(&bucket) {
-            Some(expected) => Some(expected),
-            None => spent.checked_div(n_made),
+        let expected = match Duration::try_from_secs_f64(now.compile_seconds(&bucket)) {
+            Ok(expected) if !expected.is_zero() => Some(expected),
+            _ => spent.checked_div(n_made),
         };
+        let begun = shared.activity.compiles.begin();
         let outcome = background.make(&bucket, shared, expected);
+        drop(begun);
         if let Ok(took) = outcome {
             (n_made, spent) = (n_made + 1, spent + took);
         }
@@ -319,6 +341,21 @@ mod tests {
             let (backend, message) = (BackendId::new("none"), "nobody compiles".to_owned());
             Err(BackendError::Library { backend, what: "compile", message })
         }
+    }
+
+    #[test]
+    fn requests_are_counted_while_others_are_looked_at_anew() {
+        let background = Background::new(BackgroundOptions::new(Arc::new(NoCompiler)));
+        let request = Extents::default();
+        background.demand().learn(&request, None);
+        let shapes = background.demand().take_shapes();
+        let n_looked_at = std::cell::Cell::new(0);
+        background.settle_with(shapes, |_| {
+            n_looked_at.set(n_looked_at.get() + 1);
+            assert!(background.demand.try_lock().is_ok(), "a request would wait");
+            None
+        });
+        assert_eq!(n_looked_at.get(), 1);
     }
 
     #[test]

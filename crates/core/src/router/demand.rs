@@ -1,4 +1,4 @@
-//! Which programs requests lack, and which of them is made next.
+//! Which programs would save requests time, and which of them is made next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +9,17 @@ use crate::Extents;
 use crate::plan::Bucket;
 
 /// Shapes of requests that are remembered; a client that sends ever new ones must not fill the memory.
-const MOST_MISSED: usize = 4096;
+const MOST_SHAPES: usize = 4096;
 
-/// Programs that requests lack. A queue that is bounded: what most work waits for is made first, what least
-/// work waits for is given up first.
+/// Programs that requests lack. A queue that is bounded: what saves most is made first, what saves least is given
+/// up first.
 #[derive(Debug)]
 pub(super) struct Demand {
     capacity: usize,
-    /// Requests that found no program, by shape.
-    missed: HashMap<Extents, Missed>,
+    /// What requests lacked, by shape.
+    shapes: Shapes,
+    /// Seconds that the programs would have saved the requests that lacked them.
+    saved: HashMap<Arc<Bucket>, f64>,
     queue: Vec<Want>,
     compiling: Option<Arc<Bucket>>,
     failed: Vec<Failure>,
@@ -25,19 +27,48 @@ pub(super) struct Demand {
     events: Vec<Event>,
 }
 
-#[derive(Debug)]
-struct Missed {
-    /// The program that would hold them; `None` where none may be made.
-    bucket: Option<Arc<Bucket>>,
-    /// Tokens of all of them.
-    weight: u64,
+/// Requests by shape, with what they lacked.
+pub(super) type Shapes = HashMap<Extents, Asked>;
+
+/// Requests of one shape.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// The program that would have saved them time; `None` where none would.
+    lack: Option<Lack>,
+    n: u64,
+}
+
+/// A program that a request lacks.
+#[derive(Clone, Debug)]
+pub(super) struct Lack {
+    pub(super) bucket: Arc<Bucket>,
+    /// Seconds that it would save the request.
+    pub(super) saves: f64,
+    /// Seconds that it takes to compile, as far as that is known: what it saves in all has to be as much.
+    pub(super) costs: f64,
+}
+
+impl Asked {
+    /// The same requests, which lack something else by now.
+    pub(super) fn lacking(&self, lack: Option<Lack>) -> Self {
+        Self { lack, n: self.n }
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Want {
     bucket: Arc<Bucket>,
-    /// Tokens of the requests that lack it.
-    weight: u64,
+    /// Seconds that it would have saved so far.
+    saved: f64,
+    /// Its place in a plan, from the least worth; 0 where no plan wants it.
+    rank: usize,
+}
+
+impl Want {
+    /// Whether it is to be made rather than another.
+    fn is_before(&self, other: &Self) -> bool {
+        (self.saved, self.rank) > (other.saved, other.rank)
+    }
 }
 
 #[derive(Debug)]
@@ -50,7 +81,9 @@ struct Failure {
 /// How far the program is that a request lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Nobody makes it.
+    /// The request lacks none.
+    Content,
+    /// Nobody makes it, for now.
     None,
     /// It is queued or compiled.
     OnItsWay,
@@ -63,7 +96,8 @@ impl Demand {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),
-            missed: HashMap::new(),
+            shapes: HashMap::new(),
+            saved: HashMap::new(),
             queue: Vec::new(),
             compiling: None,
             failed: Vec::new(),
@@ -71,108 +105,117 @@ impl Demand {
         }
     }
 
-    /// Counts a request that found no program. `bucket_for` says which would hold it, given those that can
-    /// never be made; it is asked once a shape.
-    pub(super) fn missed(
-        &mut self,
-        request: &Extents,
-        n_tokens: u64,
-        now: Instant,
-        bucket_for: impl FnOnce(&dyn Fn(&Bucket) -> bool) -> Option<Bucket>,
-    ) -> Progress {
-        if !self.missed.contains_key(request) {
-            if self.missed.len() >= MOST_MISSED {
-                self.missed.clear();
-            }
-            let bucket = bucket_for(&|bucket| self.is_refused(bucket)).map(Arc::new);
-            self.missed.insert(request.clone(), Missed { bucket, weight: 0 });
-        }
-        let Some(missed) = self.missed.get_mut(request) else { return Progress::None };
-        missed.weight = missed.weight.saturating_add(n_tokens);
-        let weight = missed.weight;
-        match missed.bucket.clone() {
-            Some(bucket) => self.want(bucket, n_tokens, weight, now),
-            None => Progress::None,
-        }
+    /// Counts a request; `None` for a shape that nobody has looked at yet.
+    pub(super) fn count(&mut self, request: &Extents, now: Instant) -> Option<Progress> {
+        let asked = self.shapes.get_mut(request)?;
+        asked.n = asked.n.saturating_add(1);
+        let Some(lack) = asked.lack.clone() else { return Some(Progress::Content) };
+        let saved = self.saved.entry(Arc::clone(&lack.bucket)).or_default();
+        *saved += lack.saves;
+        let want = Want { saved: *saved, rank: 0, bucket: lack.bucket };
+        Some(self.want(want, lack.costs, now))
     }
 
-    /// Adds `more` to what waits for a program; one that is not queued yet is with `all`.
-    fn want(&mut self, bucket: Arc<Bucket>, more: u64, all: u64, now: Instant) -> Progress {
-        if self.compiling.as_ref() == Some(&bucket) {
+    /// Remembers what requests of a shape lack.
+    pub(super) fn learn(&mut self, request: &Extents, lack: Option<Lack>) {
+        if self.shapes.len() >= MOST_SHAPES {
+            self.shapes.clear();
+            self.saved.clear();
+        }
+        self.shapes.entry(request.clone()).or_insert(Asked { lack, n: 0 });
+    }
+
+    /// Queues a program where what it saves is worth what it costs.
+    fn want(&mut self, want: Want, costs: f64, now: Instant) -> Progress {
+        if self.compiling.as_ref() == Some(&want.bucket) {
             return Progress::OnItsWay;
         }
-        if let Some(at) = self.failed.iter().position(|it| it.bucket == bucket) {
+        if let Some(at) = self.failed.iter().position(|it| it.bucket == want.bucket) {
             if self.failed[at].until.is_none_or(|until| now < until) {
                 return Progress::Failed;
             }
             self.failed.swap_remove(at);
         }
-        if let Some(want) = self.queue.iter_mut().find(|want| want.bucket == bucket) {
-            want.weight = want.weight.saturating_add(more);
+        if let Some(queued) = self.queue.iter_mut().find(|it| it.bucket == want.bucket) {
+            queued.saved = want.saved;
             return Progress::OnItsWay;
         }
-        let least = self.queue.iter().enumerate().min_by_key(|(_, want)| want.weight);
-        if let Some((at, want)) = least.filter(|_| self.queue.len() >= self.capacity) {
-            if want.weight >= all {
-                return Progress::None;
-            }
-            let given_up = self.queue.remove(at);
-            self.tell(&given_up.bucket, Stage::GivenUp);
+        if want.saved < costs {
+            return Progress::None;
         }
-        self.tell(&bucket, Stage::Queued);
-        self.queue.push(Want { bucket, weight: all });
+        if self.queue.len() >= self.capacity {
+            let least = (0..self.queue.len())
+                .reduce(|a, b| if self.queue[a].is_before(&self.queue[b]) { b } else { a });
+            match least {
+                Some(at) if want.is_before(&self.queue[at]) => {
+                    let given_up = self.queue.remove(at);
+                    self.tell(&given_up.bucket, Stage::GivenUp);
+                }
+                _ => return Progress::None,
+            }
+        }
+        self.tell(&want.bucket, Stage::Queued);
+        self.queue.push(want);
         Progress::OnItsWay
     }
 
     /// Queues the programs of a plan, which says them in the order of their worth.
     pub(super) fn plan(&mut self, buckets: &[Bucket], now: Instant) {
-        for (rank, bucket) in buckets.iter().rev().enumerate() {
-            self.want(Arc::new(bucket.clone()), 0, worth(rank), now);
+        for (bucket, rank) in ranked(buckets) {
+            self.want(Want { bucket: Arc::new(bucket.clone()), saved: 0.0, rank }, 0.0, now);
         }
     }
 
-    /// Takes the program that most work waits for; it counts as being compiled from now on.
+    /// Takes the program that saves most; it counts as being compiled from now on.
     pub(super) fn next(&mut self) -> Option<Arc<Bucket>> {
         // Of equals the one that waits longest.
-        let most = self.queue.iter().enumerate().rev().max_by_key(|(_, want)| want.weight);
-        let at = most.map(|(at, _)| at)?;
-        let bucket = self.queue.remove(at).bucket;
+        let most = (0..self.queue.len())
+            .reduce(|a, b| if self.queue[b].is_before(&self.queue[a]) { b } else { a });
+        let bucket = self.queue.remove(most?).bucket;
         self.compiling = Some(Arc::clone(&bucket));
         Some(bucket)
     }
 
-    /// What was being compiled is ready. Requests that still find no program, as `bucket_for` says of each,
-    /// stay counted; what nobody lacks any more leaves the queue, unless a plan wants it.
-    pub(super) fn ready(
-        &mut self,
-        planned: &[Bucket],
-        bucket_for: impl Fn(&Extents, &dyn Fn(&Bucket) -> bool) -> Option<Bucket>,
-    ) {
+    /// Hands out what requests lacked, to be looked at anew; what comes meanwhile is counted by itself.
+    pub(super) fn take_shapes(&mut self) -> Shapes {
+        self.saved.clear();
+        std::mem::take(&mut self.shapes)
+    }
+
+    /// What was being compiled is ready, and requests of these shapes lack this by now. What nobody lacks any more
+    /// leaves the queue, unless a plan wants it.
+    pub(super) fn ready(&mut self, planned: &[Bucket], shapes: Shapes) {
         self.compiling = None;
-        let mut missed = std::mem::take(&mut self.missed);
-        missed.retain(|request, it| {
-            let bucket = bucket_for(request, &|bucket| self.is_refused(bucket));
-            it.bucket = bucket.map(Arc::new);
-            it.bucket.is_some()
-        });
+        for (request, asked) in std::mem::replace(&mut self.shapes, shapes) {
+            let kept = self.shapes.entry(request).or_insert(Asked { n: 0, ..asked.clone() });
+            kept.n = kept.n.saturating_add(asked.n);
+        }
+        self.saved.clear();
         let before = std::mem::take(&mut self.queue);
-        let of_plan = |want: &Want| {
-            let rank = planned.iter().rev().position(|it| *it == *want.bucket)?;
-            Some(Want { bucket: Arc::clone(&want.bucket), weight: worth(rank) })
-        };
-        let mut wants: Vec<Want> = before.iter().filter_map(of_plan).collect();
-        for it in missed.values() {
-            let Some(bucket) = it.bucket.as_ref().filter(|it| !self.has_failed(it)) else {
-                continue;
-            };
+        let mut wants: Vec<Want> = ranked(planned)
+            .filter_map(|(bucket, rank)| {
+                let want = before.iter().find(|want| *want.bucket == *bucket)?;
+                Some(Want { bucket: Arc::clone(&want.bucket), saved: 0.0, rank })
+            })
+            .collect();
+        let mut costs: HashMap<Arc<Bucket>, f64> = HashMap::new();
+        for asked in self.shapes.values() {
+            let Some(lack) = &asked.lack else { continue };
+            *self.saved.entry(Arc::clone(&lack.bucket)).or_default() += asked.n as f64 * lack.saves;
+            costs.insert(Arc::clone(&lack.bucket), lack.costs);
+        }
+        for (bucket, &saved) in &self.saved {
             match wants.iter_mut().find(|want| want.bucket == *bucket) {
-                Some(want) => want.weight = want.weight.saturating_add(it.weight),
-                None => wants.push(Want { bucket: Arc::clone(bucket), weight: it.weight }),
+                Some(want) => want.saved = saved,
+                None if saved >= costs[bucket] && !self.has_failed(bucket) => {
+                    wants.push(Want { bucket: Arc::clone(bucket), saved, rank: 0 });
+                }
+                None => {}
             }
         }
-        wants.sort_by_key(|want| std::cmp::Reverse(want.weight));
+        wants.sort_by(|a, b| b.saved.total_cmp(&a.saved).then(b.rank.cmp(&a.rank)));
         wants.truncate(self.capacity);
-        (self.queue, self.missed) = (wants, missed);
+        self.queue = wants;
         self.tell_changes(&before);
     }
 
@@ -190,11 +233,19 @@ impl Demand {
     pub(super) fn failed(&mut self, until: Option<Instant>) {
         let Some(bucket) = self.compiling.take() else { return };
         if until.is_none() {
-            // Another program may hold those requests.
-            self.missed.retain(|_, missed| missed.bucket.as_ref() != Some(&bucket));
+            // Another program may save those requests time.
+            let is_other = |lack: &Lack| lack.bucket != bucket;
+            self.shapes.retain(|_, asked| asked.lack.as_ref().is_none_or(is_other));
+            self.saved.remove(&bucket);
         }
         self.failed.retain(|failure| failure.bucket != bucket);
         self.failed.push(Failure { bucket, until });
+    }
+
+    /// Programs that can never be made.
+    pub(super) fn refused(&self) -> Vec<Arc<Bucket>> {
+        let never = self.failed.iter().filter(|it| it.until.is_none());
+        never.map(|it| Arc::clone(&it.bucket)).collect()
     }
 
     /// Gives up all that waits, and what is being compiled.
@@ -216,11 +267,6 @@ impl Demand {
         self.events.drain(..)
     }
 
-    /// Whether a program can never be made.
-    fn is_refused(&self, bucket: &Bucket) -> bool {
-        self.failed.iter().any(|it| it.until.is_none() && *it.bucket == *bucket)
-    }
-
     fn has_failed(&self, bucket: &Bucket) -> bool {
         self.failed.iter().any(|it| *it.bucket == *bucket)
     }
@@ -230,9 +276,9 @@ impl Demand {
     }
 }
 
-/// What a planned program counts before a request lacks it; the last of a plan has rank 0.
-fn worth(rank: usize) -> u64 {
-    1 + rank as u64
+/// The programs of a plan with their ranks; the last has rank 1.
+fn ranked(planned: &[Bucket]) -> impl Iterator<Item = (&Bucket, usize)> {
+    planned.iter().zip((1..=planned.len()).rev())
 }
 
 #[cfg(test)]
@@ -249,32 +295,78 @@ mod tests {
         Signature { symbols, ..Signature::default() }.extents(&batch(n))
     }
 
-    fn weights(demand: &Demand) -> Vec<(Bucket, u64)> {
-        demand.queue.iter().map(|want| ((*want.bucket).clone(), want.weight)).collect()
+    fn lack(program: usize, saves: f64) -> Option<Lack> {
+        Some(Lack { bucket: Arc::new(batch(program)), saves, costs: 0.0 })
+    }
+
+    /// A request of `n` rows that lacks a program.
+    fn ask(demand: &mut Demand, n: usize, lack: Option<Lack>) -> Progress {
+        demand.learn(&request(n), lack);
+        demand.count(&request(n), Instant::now()).unwrap()
+    }
+
+    fn queue(demand: &Demand) -> Vec<(Bucket, f64)> {
+        let mut queue: Vec<(Bucket, f64)> =
+            demand.queue.iter().map(|want| ((*want.bucket).clone(), want.saved)).collect();
+        queue.sort_by(|a, b| a.0.cmp(&b.0));
+        queue
     }
 
     #[test]
     fn a_program_counts_for_all_shapes_that_lack_it() {
-        let (mut demand, now) = (Demand::new(8), Instant::now());
-        for (n, tokens, program) in [(3, 60, 4), (4, 70, 4), (7, 100, 8)] {
-            demand.missed(&request(n), tokens, now, |_| Some(batch(program)));
+        let mut demand = Demand::new(8);
+        for (n, saves, program) in [(3, 60.0, 4), (4, 70.0, 4), (7, 100.0, 8)] {
+            assert_eq!(ask(&mut demand, n, lack(program, saves)), Progress::OnItsWay);
         }
-        let before = weights(&demand);
-        assert_eq!(before, [(batch(4), 130), (batch(8), 100)]);
-        demand.ready(&[], |it, _| Some(if *it == request(7) { batch(8) } else { batch(4) }));
-        assert_eq!(weights(&demand), before);
+        let before = queue(&demand);
+        assert_eq!(before, [(batch(4), 130.0), (batch(8), 100.0)]);
+        let shapes = demand.take_shapes();
+        demand.ready(&[], shapes);
+        assert_eq!(queue(&demand), before);
     }
 
     #[test]
-    fn a_planned_program_counts_its_rank_and_what_is_still_lacking() {
-        let (mut demand, now) = (Demand::new(8), Instant::now());
-        let planned = [batch(8), batch(4)];
-        demand.plan(&planned, now);
-        for (n, tokens) in [(3, 60), (4, 70)] {
-            demand.missed(&request(n), tokens, now, |_| Some(batch(4)));
+    fn what_a_plan_wants_is_made_in_its_order_after_what_requests_lack() {
+        let mut demand = Demand::new(8);
+        let planned = [batch(8), batch(4), batch(2)];
+        demand.plan(&planned, Instant::now());
+        ask(&mut demand, 2, lack(2, 1e-3));
+        for n in [2, 8, 4] {
+            assert_eq!(demand.next().as_deref(), Some(&batch(n)));
+            let shapes = demand.take_shapes();
+            let content = |(request, asked): (Extents, Asked)| (request, asked.lacking(None));
+            demand.ready(&planned, shapes.into_iter().map(content).collect());
         }
-        assert_eq!(weights(&demand), [(batch(4), 131), (batch(8), 2)]);
-        demand.ready(&planned, |it, _| (*it == request(3)).then(|| batch(4)));
-        assert_eq!(weights(&demand), [(batch(4), 61), (batch(8), 2)]);
+        assert_eq!(demand.next(), None);
+    }
+
+    #[test]
+    fn a_program_is_worth_its_compile_when_it_would_have_saved_as_much() {
+        let mut demand = Demand::new(8);
+        let lack = |saves| Some(Lack { costs: 1.0, ..lack(4, saves).unwrap() });
+        assert_eq!(ask(&mut demand, 3, lack(0.375)), Progress::None);
+        assert_eq!(ask(&mut demand, 4, lack(0.25)), Progress::None);
+        assert_eq!(demand.next(), None);
+        assert_eq!(ask(&mut demand, 3, None), Progress::OnItsWay, "what was learnt stays");
+        assert_eq!(queue(&demand), [(batch(4), 1.0)]);
+    }
+
+    #[test]
+    fn what_comes_while_shapes_are_looked_at_is_not_lost() {
+        let mut demand = Demand::new(8);
+        ask(&mut demand, 3, lack(4, 1.0));
+        let shapes = demand.take_shapes();
+        assert_eq!(demand.count(&request(3), Instant::now()), None, "nobody knows it now");
+        ask(&mut demand, 3, lack(4, 1.0));
+        ask(&mut demand, 7, lack(8, 5.0));
+        demand.ready(&[], shapes);
+        assert_eq!(queue(&demand), [(batch(4), 2.0), (batch(8), 5.0)]);
+    }
+
+    #[test]
+    fn a_request_that_lacks_nothing_is_content() {
+        let mut demand = Demand::new(8);
+        assert_eq!(ask(&mut demand, 3, None), Progress::Content);
+        assert_eq!(demand.next(), None);
     }
 }

@@ -7,12 +7,13 @@
 //!
 //! * A route is found by a look-up in a table, and remembered for the next request of the shape.
 //! * Where a fallback answers, the report says which, for how many rows, and why.
-//! * With [`BackgroundOptions`] the programs that requests lack are compiled meanwhile, one at a time, those
-//!   that most work waits for first. One that is ready is admitted, and the next request moves over. A
+//! * With [`BackgroundOptions`] the programs that would save requests time are compiled meanwhile, one at a time,
+//!   those that save most first. One that is ready is admitted, and the next request moves over. A
 //!   compile that fails is told once, and changes nothing else. [`Router::events`] tells how it goes.
 //!
 //! A backend that was forced never comes here: [`crate::registry`] alone pairs backends, under `auto`.
 
+mod activity;
 mod backend;
 mod background;
 mod demand;
@@ -31,6 +32,7 @@ pub use self::backend::RoutedBackend;
 pub use self::background::{BackgroundOptions, Wanted};
 pub use self::event::{Event, Stage};
 
+use self::activity::Activity;
 use self::background::Background;
 use self::routes::Routes;
 use self::session::RouterSession;
@@ -95,6 +97,7 @@ struct Shared {
     generation: AtomicU64,
     /// Held while routes are made, so that none are older than those that they replace.
     renewing: Mutex<()>,
+    activity: Activity,
     background: Option<Background>,
 }
 
@@ -127,6 +130,7 @@ impl Router {
             routes: RwLock::new(Arc::new(routes)),
             generation: AtomicU64::new(0),
             renewing: Mutex::new(()),
+            activity: Activity::default(),
             background,
         });
         let compiler = shared.background.is_some().then(|| start(&shared)).transpose()?;

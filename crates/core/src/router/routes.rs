@@ -1,7 +1,5 @@
 //! Where requests go, over what is ready at one moment.
 
-use std::time::Duration;
-
 use smallvec::SmallVec;
 
 use super::rows::RowLayout;
@@ -94,22 +92,24 @@ impl Routes {
 
     fn programs(&self, ready: ReadyShapes) -> Programs {
         let names: Vec<&str> = self.symbols.iter().map(|(_, name)| name.as_str()).collect();
-        let extent = |bucket: &Bucket, at: usize| bucket.get(names[at]).unwrap_or(1);
-        let run = |bucket: &Bucket| {
-            let extents: Values = (0..names.len()).map(|at| extent(bucket, at)).collect();
-            let (rows, length) = self.rows_and_length(&extents);
-            let tokens = rows as f64 * length as f64;
-            Run { seconds: self.prices.device.batch(rows, length), tokens }
-        };
-        let runs = ready.buckets.iter().map(run).collect();
-        let mut sizes: Vec<usize> = match self.rows {
-            Some(rows) => ready.buckets.iter().map(|bucket| extent(bucket, rows)).collect(),
-            None => Vec::new(),
-        };
+        let runs = ready.buckets.iter().map(|bucket| self.run_of(bucket)).collect();
+        let rows = |bucket: &Bucket| Some(self.extents(bucket)[self.rows?]);
+        let mut sizes: Vec<usize> = ready.buckets.iter().filter_map(rows).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.dedup();
         let table = RoutingTable::new(&names, &ready.buckets, &ready.freedom()).ok();
         Programs { table, runs, sizes, ready }
+    }
+
+    /// A symbol that a program does not name counts as 1.
+    fn extents(&self, bucket: &Bucket) -> Values {
+        self.symbols.iter().map(|(_, name)| bucket.get(name).unwrap_or(1)).collect()
+    }
+
+    fn run_of(&self, bucket: &Bucket) -> Run {
+        let (rows, length) = self.rows_and_length(&self.extents(bucket));
+        let tokens = rows as f64 * length as f64;
+        Run { seconds: self.prices.device.batch(rows, length), tokens }
     }
 
     /// Rows, and the length of each: the product of all other extents, in tokens.
@@ -123,10 +123,9 @@ impl Routes {
         self.symbols.iter().map(|(id, _)| extents.get(*id).unwrap_or(0)).collect()
     }
 
-    /// Rows of a request, and its tokens.
-    pub(super) fn n_rows_and_tokens(&self, extents: &Extents) -> (usize, usize) {
-        let (rows, length) = self.rows_and_length(&self.values(extents));
-        (rows, rows.saturating_mul(length))
+    /// Rows of a request.
+    pub(super) fn n_rows(&self, extents: &Extents) -> usize {
+        self.rows_and_length(&self.values(extents)).0
     }
 
     /// The shapes that are ready, where shapes count.
@@ -140,28 +139,33 @@ impl Routes {
         self.symbols.iter().filter_map(value).collect()
     }
 
-    /// Whether a request finds no program that may take it.
-    pub(super) fn lacks(&self, request: &Extents) -> bool {
-        match self.decide(request) {
-            Decision::Preferred => false,
-            Decision::Fallback(reason) | Decision::Hybrid { reason, .. } => {
-                reason != FallbackReason::Cheaper
-            }
-        }
+    /// Seconds that a program takes to compile, by the prices; 0 where they do not say.
+    pub(super) fn compile_seconds(&self, bucket: &Bucket) -> f64 {
+        let (rows, length) = self.rows_and_length(&self.extents(bucket));
+        self.prices.compile.of(rows, length)
     }
 
-    /// How long a program takes to compile, by the prices.
-    pub(super) fn compile_time(&self, bucket: &Bucket) -> Option<Duration> {
-        let extents: Values =
-            self.symbols.iter().map(|(_, name)| bucket.get(name).unwrap_or(1)).collect();
-        let (rows, length) = self.rows_and_length(&extents);
-        let seconds = self.prices.compile.of(rows, length);
-        Duration::try_from_secs_f64(seconds).ok().filter(|it| !it.is_zero())
+    /// Seconds that a request takes in one program, as often as it has to run; `None` where the program may not take
+    /// it.
+    pub(super) fn seconds_in(&self, request: &Extents, bucket: &Bucket) -> Option<f64> {
+        let (mut extents, program) = (self.values(request), self.extents(bucket));
+        let (n_rows, length) = self.rows_and_length(&extents);
+        let can_split = self.ready().is_some_and(|ready| ready.freedom().rows.is_some());
+        let n_taken = self.rows.filter(|_| can_split).map_or(n_rows, |rows| {
+            extents[rows] = n_rows.min(program[rows]);
+            extents[rows]
+        });
+        let run = self.run_of(bucket);
+        let is_held = extents.iter().zip(&program).all(|(wanted, has)| wanted <= has);
+        // What is left of larger requests goes the ways of smaller ones.
+        let is_allowed = self.padding.allows(n_taken as f64 * length as f64, run.tokens, n_taken);
+        let n_runs = n_rows as f64 / n_taken as f64;
+        (is_held && is_allowed && n_taken > 0).then_some(run.seconds * n_runs)
     }
 
-    /// Where a request goes: where it costs least, and of equals where most of it runs in programs. Allocates
-    /// nothing.
-    pub(super) fn decide(&self, request: &Extents) -> Decision {
+    /// Where a request goes: where it costs least, and of equals where most of it runs in programs; and the seconds
+    /// that it costs there. Allocates nothing.
+    pub(super) fn decide(&self, request: &Extents) -> (Decision, f64) {
         let mut extents = self.values(request);
         let (n_rows, length) = self.rows_and_length(&extents);
         let cpu = |rows: usize| match rows {
@@ -185,16 +189,19 @@ impl Routes {
                 best = Some((n_preferred, seconds));
             }
         }
-        let Some((n_preferred, seconds)) = best else { return Decision::Fallback(reason) };
-        if cpu(n_rows) < seconds {
-            return Decision::Fallback(FallbackReason::Cheaper);
+        let on_fallback = cpu(n_rows);
+        let Some((n_preferred, seconds)) = best else {
+            return (Decision::Fallback(reason), on_fallback);
+        };
+        if on_fallback < seconds {
+            return (Decision::Fallback(FallbackReason::Cheaper), on_fallback);
         }
         if n_preferred == n_rows {
-            return Decision::Preferred;
+            return (Decision::Preferred, seconds);
         }
         let reason =
             if reason == FallbackReason::Padding { reason } else { FallbackReason::Cheaper };
-        Decision::Hybrid { n_preferred, reason }
+        (Decision::Hybrid { n_preferred, reason }, seconds)
     }
 
     /// Numbers of rows that programs may take of a request: all, or as many as fill programs of one size.

@@ -12,22 +12,21 @@ use crate::{
 /// Inputs that most models have at most; more of them go to the heap.
 const FEW: usize = 8;
 
-/// Which inputs and outputs have the rows, all of them along their first axis.
+/// Which inputs have the rows, all of them along their first axis, as every output has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowLayout {
     rows: SymbolId,
     inputs: Vec<bool>,
-    outputs: Vec<bool>,
 }
 
 impl RowLayout {
-    /// `None` where rows stand along another axis, or where nobody knows which axis they are.
+    /// `None` where rows stand along another axis, where nobody knows which axis they are, or where an output has none:
+    /// it may be made of all rows, and no two backends would agree on it.
     pub(super) fn of(signature: &Signature, rows: SymbolId) -> Option<Self> {
-        let all = |specs: &[TensorSpec]| -> Option<Vec<bool>> {
-            specs.iter().map(|spec| has_rows(spec, rows)).collect()
-        };
-        let (inputs, outputs) = (all(&signature.inputs), all(&signature.outputs));
-        Some(Self { rows, inputs: inputs?, outputs: outputs? })
+        let inputs: Option<Vec<bool>> =
+            signature.inputs.iter().map(|spec| has_rows(spec, rows)).collect();
+        let all_have_rows = signature.outputs.iter().all(|it| has_rows(it, rows) == Some(true));
+        Some(Self { rows, inputs: inputs? }).filter(|_| all_have_rows)
     }
 
     /// Runs some rows of a request.
@@ -61,7 +60,7 @@ impl RowLayout {
         session.run(&Request::of_parts(signature, &views, extents), outputs)
     }
 
-    /// Puts the rows of two answers one after the other. Outputs without rows are those of the first.
+    /// Puts the rows of two answers one after the other.
     ///
     /// # Errors
     ///
@@ -74,11 +73,9 @@ impl RowLayout {
         outputs: &mut Outputs,
     ) -> Result<(), RunError> {
         let parts = first.tensors().iter().zip(then.tensors());
-        let slots = outputs.slots(self.outputs.len()).iter_mut().zip(&signature.outputs);
-        for (((slot, spec), (first, then)), has_rows) in slots.zip(parts).zip(&self.outputs) {
-            if !has_rows {
-                slot.assign(first.view());
-            } else if !append(first, then, slot) {
+        let slots = outputs.slots(signature.outputs.len()).iter_mut().zip(&signature.outputs);
+        for ((slot, spec), (first, then)) in slots.zip(parts) {
+            if !append(first, then, slot) {
                 let (name, first, then) = (&spec.name, first.shape(), then.shape());
                 let message =
                     format!("rows of output `{name}` do not fit together: {first:?}, {then:?}");

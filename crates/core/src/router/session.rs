@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::activity::{Activity, Quiet};
+use super::demand::Progress;
 use super::routes::{Decision, Routes};
 use crate::backend::{Outputs, Request, RunError, Session};
 use crate::{Extents, Fallback, FallbackReason, Route, RunReport};
@@ -13,9 +15,17 @@ pub(super) struct RouterSession {
     preferred: Box<dyn Session>,
     fallback: Box<dyn Session>,
     routes: Arc<Routes>,
-    last: Option<(Extents, Decision)>,
+    last: Option<Last>,
     /// Answers of the two, before they are put together.
     parts: [Outputs; 2],
+}
+
+/// The last request's shape, and what was found out about it.
+struct Last {
+    extents: Extents,
+    decision: Decision,
+    /// Whether no program would save it time.
+    is_content: bool,
 }
 
 impl RouterSession {
@@ -28,45 +38,51 @@ impl RouterSession {
         Self { shared, preferred, fallback, routes, last: None, parts: Default::default() }
     }
 
-    fn decide(&mut self, request: &Extents) -> Decision {
+    /// Where a request goes, and how far the program is that it lacks.
+    fn decide(&mut self, request: &Extents) -> (Decision, Progress) {
         if self.routes.generation != self.shared.generation() {
             self.routes = self.shared.routes();
             self.last = None;
         }
-        match &self.last {
-            Some((extents, decision)) if extents == request => *decision,
-            _ => {
-                let decision = self.routes.decide(request);
-                self.last = Some((request.clone(), decision));
-                decision
-            }
-        }
+        let known = self.last.take().filter(|last| last.extents == *request);
+        let mut last = known.unwrap_or_else(|| Last {
+            extents: request.clone(),
+            decision: self.routes.decide(request).0,
+            is_content: self.shared.background.is_none(),
+        });
+        let progress = match &self.shared.background {
+            Some(background) if !last.is_content => background.count(&self.routes, request),
+            _ => Progress::Content,
+        };
+        last.is_content = progress == Progress::Content;
+        (self.last.insert(last).decision, progress)
     }
 
-    /// Runs all of a request on the fallback, and has a program made for the next of its kind where one
-    /// was lacking.
+    /// Runs all of a request on the fallback.
     fn fall_back(
         &mut self,
         request: &Request<'_>,
         reason: FallbackReason,
         outputs: &mut Outputs,
     ) -> Result<RunReport, RunError> {
-        let reason = self.missed(request.extents(), reason);
         let request = request.bound_to(self.shared.fallback.signature());
+        let Activity { preferred, fallback, compiles } = &self.shared.activity;
+        let (quiet, _running) = (Quiet::of([preferred, compiles]), fallback.begin());
         let report = self.fallback.run(&request, outputs)?;
-        let (n_rows, _) = self.routes.n_rows_and_tokens(request.extents());
+        let n_rows = self.routes.n_rows(request.extents());
         let fallback = Some(Fallback { backend: report.backend.clone(), reason, n_rows });
-        Ok(RunReport { route: Route::Fallback, fallback, ..report })
+        Ok(RunReport { route: Route::Fallback, fallback, disturbed: !quiet.lasted(), ..report })
     }
 
-    /// Tells whoever compiles in the background that a program was lacking, and says how far that one is.
-    fn missed(&self, request: &Extents, reason: FallbackReason) -> FallbackReason {
-        match &self.shared.background {
-            Some(background) if reason != FallbackReason::Cheaper => {
-                background.missed(&self.routes, request).unwrap_or(reason)
-            }
-            _ => reason,
-        }
+    fn run_preferred(
+        &mut self,
+        request: &Request<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError> {
+        let Activity { preferred, fallback, compiles } = &self.shared.activity;
+        let (quiet, _running) = (Quiet::of([fallback, compiles]), preferred.begin());
+        let report = self.preferred.run(request, outputs)?;
+        Ok(RunReport { disturbed: !quiet.lasted(), ..report })
     }
 
     fn run_both(
@@ -75,18 +91,22 @@ impl RouterSession {
         (n_preferred, reason): (usize, FallbackReason),
         outputs: &mut Outputs,
     ) -> Result<RunReport, RunError> {
-        let reason = self.missed(request.extents(), reason);
         let Some(layout) = &self.routes.layout else {
             return self.fall_back(request, reason, outputs);
         };
-        let (n_rows, _) = self.routes.n_rows_and_tokens(request.extents());
+        let n_rows = self.routes.n_rows(request.extents());
         let [first, then] = &mut self.parts;
+        let Activity { preferred, fallback, .. } = &self.shared.activity;
         let signature = self.shared.preferred.signature();
+        let running = preferred.begin();
         let report =
             layout.run(self.preferred.as_mut(), signature, request, 0..n_preferred, first)?;
+        drop(running);
         let others = self.shared.fallback.signature();
+        let running = fallback.begin();
         let rest =
             layout.run(self.fallback.as_mut(), others, request, n_preferred..n_rows, then)?;
+        drop(running);
         let joining = Instant::now();
         layout.join(first, then, (signature, &report.backend), outputs)?;
         let (mut times, mut sent) = (report.times, report.sent);
@@ -102,20 +122,35 @@ impl RouterSession {
             n_padded_rows: report.n_padded_rows + rest.n_padded_rows,
             sent,
             times,
+            disturbed: true,
             ..report
         })
+    }
+}
+
+/// Why a program did not answer, where more is known by how far it is.
+fn explained(reason: FallbackReason, progress: Progress) -> FallbackReason {
+    match (reason, progress) {
+        // Those that are ready would answer, at more cost.
+        (FallbackReason::Cheaper, _) => reason,
+        (_, Progress::OnItsWay) => FallbackReason::Compiling,
+        (_, Progress::Failed) => FallbackReason::CompileFailed,
+        (_, Progress::Content | Progress::None) => reason,
     }
 }
 
 impl Session for RouterSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(self.shared.preferred.signature())?;
-        let answer = match self.decide(request.extents()) {
-            Decision::Preferred => self.preferred.run(request, outputs),
+        let (decision, progress) = self.decide(request.extents());
+        let answer = match decision {
+            Decision::Preferred => self.run_preferred(request, outputs),
             Decision::Hybrid { n_preferred, reason } => {
-                self.run_both(request, (n_preferred, reason), outputs)
+                self.run_both(request, (n_preferred, explained(reason, progress)), outputs)
             }
-            Decision::Fallback(reason) => return self.fall_back(request, reason, outputs),
+            Decision::Fallback(reason) => {
+                return self.fall_back(request, explained(reason, progress), outputs);
+            }
         };
         match answer {
             // A program went since the routes were made, to make room for others.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use shapeyard_core::backend::{Artifact, ArtifactSource, BackendError, Cancellation};
 use shapeyard_core::plan::prices::PerProgram;
-use shapeyard_core::plan::{Bucket, Prices};
+use shapeyard_core::plan::{Bucket, PaddingLimit, Prices};
 use shapeyard_core::router::{BackgroundOptions, Event, Router, RouterOptions, Stage, Wanted};
 use shapeyard_core::{FallbackReason, Route};
 
 use crate::double::{DYNAMIC, PROGRAMS, Programs, artifact, dynamic, run, session, shape};
+use crate::routing::PRICES;
 
 /// A compiler that says what it is asked for, and waits for the test to answer. Knows when it is told to stop.
 #[derive(Debug)]
@@ -48,15 +49,29 @@ struct Held {
 
 impl Held {
     fn with(options: impl FnOnce(BackgroundOptions) -> BackgroundOptions) -> Self {
+        Self::over(&[], RouterOptions::default(), options)
+    }
+
+    /// With programs that are ready.
+    fn over(
+        ready: &[Bucket],
+        mut options: RouterOptions,
+        background: impl FnOnce(BackgroundOptions) -> BackgroundOptions,
+    ) -> Self {
         let ((asks, asked), (answer, answers)) = (channel(), channel());
         let (asks, answers) = (Mutex::new(asks), Mutex::new(answers));
         let source = Arc::new(HeldCompiler { asked: asks, answers });
-        let background = Some(options(BackgroundOptions::new(source)));
-        let options = RouterOptions { background, ..RouterOptions::default() };
-        let programs = Arc::new(Programs::of(Vec::new(), true));
+        options.background = Some(background(BackgroundOptions::new(source)));
+        let programs = Arc::new(Programs::of(ready.to_vec(), true));
         let router = Router::new(programs, dynamic(), options).unwrap();
         let events = router.events();
         Self { router, events, asked, answer }
+    }
+
+    /// The next program that is asked for.
+    #[track_caller]
+    fn wanted(&self) -> Bucket {
+        self.asked.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
     fn new() -> Self {
@@ -135,16 +150,86 @@ fn what_most_work_waits_for_is_made_first() {
     for (batch, width, times) in [(2, 2, 1), (2, 60, 1), (7, 7, 9)] {
         (0..times).for_each(|_| assert!(reason(&held.router, batch, width).is_some()));
     }
-    // 441 tokens, and 120; the four of the first are held by what was made by then.
-    for wanted in [shape(8, 8), shape(2, 64)] {
+    // 441 tokens, 120, and of four the padding by then.
+    for wanted in [shape(8, 8), shape(2, 64), shape(2, 2)] {
         held.answer.send(Ok(())).unwrap();
-        assert_eq!(held.asked.recv().unwrap(), wanted);
+        assert_eq!(held.wanted(), wanted);
     }
     held.answer.send(Ok(())).unwrap();
     while reason(&held.router, 2, 60).is_some() {}
     assert_eq!(reason(&held.router, 2, 2), None);
     held.router.stop_compiling();
     assert!(held.asked.try_recv().is_err());
+}
+
+#[test]
+fn a_program_that_holds_everything_does_not_end_what_smaller_requests_lack() {
+    let held = Held::over(&[shape(64, 64)], RouterOptions::default(), |it| it);
+    let mut lane = session(&held.router);
+    assert_eq!(run(lane.as_mut(), 3, 5).route, Route::Padded);
+    assert_eq!(held.wanted(), shape(4, 8));
+    held.answer.send(Ok(())).unwrap();
+    held.ended();
+    let report = run(lane.as_mut(), 3, 5);
+    assert_eq!((report.route, report.n_padded_rows), (Route::Padded, 1));
+    // Nothing smaller is made for what has its step.
+    for (batch, width) in [(4, 8), (3, 6), (3, 5), (64, 64), (33, 60)] {
+        run(lane.as_mut(), batch, width);
+    }
+    held.router.stop_compiling();
+    assert!(held.asked.try_recv().is_err());
+}
+
+#[test]
+fn what_the_cpu_answers_because_programs_are_too_large_gets_its_own() {
+    let options = RouterOptions { prices: Some(PRICES), ..RouterOptions::default() };
+    let held = Held::over(&[shape(64, 64)], options, |it| it);
+    // 240 µs on the CPU, 4,116 in the program, and 52 in one of its own.
+    assert_eq!(reason(&held.router, 3, 8), Some(FallbackReason::Cheaper));
+    assert_eq!(held.wanted(), shape(4, 8));
+    // 10 µs on the CPU, 21 in a program of one row of one token.
+    assert_eq!(reason(&held.router, 1, 1), Some(FallbackReason::Cheaper));
+    held.router.stop_compiling();
+    assert!(held.asked.try_recv().is_err());
+}
+
+#[test]
+fn what_would_be_padded_over_the_limit_gets_the_very_shape() {
+    let padding = PaddingLimit { share: 0.1, tokens: 0 };
+    let options = RouterOptions { padding, ..RouterOptions::default() };
+    let held = Held::over(&[], options, |it| it);
+    reason(&held.router, 5, 5);
+    assert_eq!(held.wanted(), shape(5, 5));
+}
+
+#[test]
+fn a_program_is_made_when_it_would_have_saved_its_compile() {
+    let compile = PerProgram { fixed: 500e-6, token: 0.0 };
+    let prices = Some(Prices { compile, ..PRICES });
+    let options = RouterOptions { prices, ..RouterOptions::default() };
+    let held = Held::over(&[], options, |it| it);
+    // 188 µs a request: 240 on the CPU, 52 in a program.
+    for _ in 0..2 {
+        assert_eq!(reason(&held.router, 3, 8), Some(FallbackReason::NotReady));
+    }
+    assert!(held.events.try_recv().is_err());
+    assert_eq!(reason(&held.router, 3, 8), Some(FallbackReason::Compiling));
+    assert_eq!(held.wanted(), shape(4, 8));
+}
+
+#[test]
+fn who_runs_while_something_is_compiled_is_disturbed() {
+    let held = Held::new();
+    let mut lane = session(&held.router);
+    run(lane.as_mut(), 3, 5);
+    held.wanted();
+    assert!(run(lane.as_mut(), 3, 5).disturbed);
+    held.answer.send(Ok(())).unwrap();
+    held.ended();
+    assert!(!run(lane.as_mut(), 3, 5).disturbed);
+    held.router.stop_compiling();
+    let alone = run(lane.as_mut(), 30, 50);
+    assert_eq!((alone.route, alone.disturbed), (Route::Fallback, false));
 }
 
 #[test]

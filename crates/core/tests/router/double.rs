@@ -20,18 +20,29 @@ pub(crate) const DYNAMIC: BackendId = BackendId::new("dynamic");
 
 /// `x` and `y` are `[batch, width]`; `scale` is `[1]` and has no rows.
 pub(crate) fn signature() -> Arc<Signature> {
+    Arc::new(with_outputs(&["y"]))
+}
+
+/// The same with `sum`, `[width]`, which adds the rows up.
+fn signature_with_sum() -> Arc<Signature> {
+    Arc::new(with_outputs(&["y", "sum"]))
+}
+
+fn with_outputs(names: &[&str]) -> Signature {
     let spec = |name: &str, shape: Vec<Dim>| TensorSpec {
         name: name.to_owned(),
         dtype: DataType::F32,
         shape: Some(shape),
         index_limit: None,
     };
+    let outputs =
+        BTreeMap::from([("y", vec![Dim::Unnamed, Dim::Unnamed]), ("sum", vec![Dim::Unnamed])]);
     let mut signature = Signature {
         inputs: vec![
             spec("x", vec![Dim::Unnamed, Dim::Unnamed]),
             spec("scale", vec![Dim::Fixed(1)]),
         ],
-        outputs: vec![spec("y", vec![Dim::Unnamed, Dim::Unnamed])],
+        outputs: names.iter().map(|name| spec(name, outputs[*name].clone())).collect(),
         symbols: Vec::new(),
     };
     let axis = |tensor: &str, axis, symbol: &str| shapeyard_core::AxisSymbol {
@@ -39,14 +50,17 @@ pub(crate) fn signature() -> Arc<Signature> {
         axis,
         symbol: symbol.to_owned(),
     };
-    let axes = [
+    let mut axes = vec![
         axis("x", 0, "batch"),
         axis("x", 1, "width"),
         axis("y", 0, "batch"),
         axis("y", 1, "width"),
     ];
+    if names.contains(&"sum") {
+        axes.push(axis("sum", 0, "width"));
+    }
     signature.declare(&axes).unwrap();
-    Arc::new(signature)
+    signature
 }
 
 pub(crate) fn shape(batch: usize, width: usize) -> Bucket {
@@ -65,6 +79,11 @@ impl Programs {
         let ready =
             ReadyShapes { buckets, rows: Some("batch".to_owned()), can_split, rigid: Vec::new() };
         Self { signature: signature(), ready: Arc::new(RwLock::new(ready)) }
+    }
+
+    /// The same, of a model whose rows are added up too.
+    pub(crate) fn with_sum(self) -> Self {
+        Self { signature: signature_with_sum(), ..self }
     }
 
     /// As a device does that needs the memory for something else.
@@ -111,7 +130,7 @@ impl Session for ProgramSession {
             1 => Route::Padded,
             _ => Route::Split,
         };
-        let report = compute(PROGRAMS, request, outputs);
+        let report = compute(PROGRAMS, &self.0.signature, request, outputs);
         let binding = BindingMode::Staged;
         Ok(RunReport { route, n_pieces: pieces.len(), n_padded_rows, binding, ..report })
     }
@@ -123,6 +142,11 @@ struct Dynamic(Arc<Signature>);
 
 pub(crate) fn dynamic() -> Arc<dyn Executable> {
     Arc::new(Dynamic(signature()))
+}
+
+/// The same, of a model whose rows are added up too.
+pub(crate) fn dynamic_with_sum() -> Arc<dyn Executable> {
+    Arc::new(Dynamic(signature_with_sum()))
 }
 
 #[derive(Debug)]
@@ -149,17 +173,32 @@ impl Executable for Dynamic {
 impl Session for DynamicSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(&self.0)?;
-        Ok(compute(DYNAMIC, request, outputs))
+        Ok(compute(DYNAMIC, &self.0, request, outputs))
     }
 }
 
-fn compute(backend: BackendId, request: &Request<'_>, outputs: &mut Outputs) -> RunReport {
+fn compute(
+    backend: BackendId,
+    signature: &Signature,
+    request: &Request<'_>,
+    outputs: &mut Outputs,
+) -> RunReport {
     let [x, scale] = request.inputs() else { panic!("two inputs are bound") };
     let scale = scale.as_slice::<f32>().unwrap()[0];
-    let slot = &mut outputs.slots(1)[0];
+    let [slot, rest @ ..] = outputs.slots(signature.outputs.len()) else {
+        panic!("there is an output")
+    };
     slot.reset(DataType::F32, x.shape()).unwrap();
     let values = x.as_slice::<f32>().unwrap().iter().map(|x| scale * x + 1.0);
     slot.as_mut_slice::<f32>().unwrap().iter_mut().zip(values).for_each(|(y, value)| *y = value);
+    if let [sum] = rest {
+        let width = x.shape()[1];
+        sum.reset(DataType::F32, &[width]).unwrap();
+        let sums = sum.as_mut_slice::<f32>().unwrap();
+        sums.fill(0.0);
+        let y = slot.as_slice::<f32>().unwrap();
+        y.iter().enumerate().for_each(|(at, y)| sums[at % width] += y);
+    }
     RunReport::exact_on_host(backend, Tier::Cached, StageTimes::default())
 }
 
@@ -174,15 +213,35 @@ pub(crate) fn inputs(batch: usize, width: usize) -> [Tensor; 2] {
 pub(crate) fn run(session: &mut dyn Session, batch: usize, width: usize) -> RunReport {
     let inputs = inputs(batch, width);
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
-    let signature = signature();
-    let request = Request::bind(&signature, &views).unwrap();
+    run_bound(session, &signature(), (batch, width), &views).0
+}
+
+/// As [`run`], for a model whose rows are added up too; gives that sum as well.
+pub(crate) fn run_with_sum(
+    session: &mut dyn Session,
+    batch: usize,
+    width: usize,
+) -> (RunReport, Vec<f32>) {
+    let inputs = inputs(batch, width);
+    let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let (report, outputs) = run_bound(session, &signature_with_sum(), (batch, width), &views);
+    (report, outputs.tensors()[1].as_slice::<f32>().unwrap().to_vec())
+}
+
+fn run_bound(
+    session: &mut dyn Session,
+    signature: &Signature,
+    (batch, width): (usize, usize),
+    views: &[TensorView<'_>],
+) -> (RunReport, Outputs) {
+    let request = Request::bind(signature, views).unwrap();
     let mut outputs = Outputs::new();
     let report = session.run(&request, &mut outputs).unwrap();
     let y = &outputs.tensors()[0];
     assert_eq!(y.shape(), [batch, width]);
     let wanted = (0..batch * width).map(|at| 2.0 * at as f32 + 1.0);
     assert!(y.as_slice::<f32>().unwrap().iter().copied().eq(wanted), "{report:?}");
-    report
+    (report, outputs)
 }
 
 pub(crate) fn session(executable: &dyn Executable) -> Box<dyn Session> {

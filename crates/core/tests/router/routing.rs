@@ -8,7 +8,9 @@ use shapeyard_core::plan::{PaddingLimit, Prices};
 use shapeyard_core::router::{Router, RouterError, RouterOptions};
 use shapeyard_core::{FallbackReason, Route, RunReport};
 
-use crate::double::{DYNAMIC, PROGRAMS, Programs, dynamic, run, session, shape};
+use crate::double::{
+    DYNAMIC, PROGRAMS, Programs, dynamic, dynamic_with_sum, run, run_with_sum, session, shape,
+};
 
 /// A token costs ten times as much on the CPU, and a program takes as long to start as 20 of its tokens.
 pub(crate) const PRICES: Prices = Prices {
@@ -60,6 +62,17 @@ fn the_last_rows_go_where_they_cost_least() {
     assert_eq!((fallback.backend, fallback.n_rows), (DYNAMIC, 1));
     assert_eq!(fallback.reason, FallbackReason::Cheaper);
     assert_eq!(routed(&router, 40, 8).route, Route::Split);
+}
+
+#[test]
+fn what_is_made_of_all_rows_is_not_put_together_of_parts() {
+    let programs = Programs::of(vec![shape(32, 8)], true).with_sum();
+    let options = priced(PaddingLimit::NONE);
+    let router = Router::new(Arc::new(programs), dynamic_with_sum(), options).unwrap();
+    let (report, sum) = run_with_sum(session(&router).as_mut(), 33, 8);
+    assert_ne!(report.route, Route::Hybrid);
+    let column = |at: usize| (0..33).map(|row| 2.0 * (8 * row + at) as f32 + 1.0).sum::<f32>();
+    assert_eq!(sum, (0..8).map(column).collect::<Vec<_>>());
 }
 
 #[test]

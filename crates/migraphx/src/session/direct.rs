@@ -161,6 +161,7 @@ impl MigraphxSession {
             n_padded_rows: 0,
             sent: served.sent,
             times,
+            disturbed: false,
         })
     }
 }

@@ -191,3 +191,37 @@ fn pitfall_76_a_result_stays_when_the_next_run_starts() {
         assert_same(kept, &run(&pair.host, host.as_mut(), inputs).unwrap().1, "kept");
     }
 }
+
+/// What MIGraphX itself asks for is not seen here: it has an allocator of its own.
+#[test]
+fn a_lane_that_has_its_graphs_asks_for_no_memory() {
+    let boxed = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(boxed.count_total, 1, "it counts");
+    let _double = Double::with("");
+    let Some(backend) = gpu("allocations", DeviceOptions::default()) else { return };
+    let buckets: Vec<_> = [1, 4, 16].map(|n| shape([("batch", n)])).into();
+    for name in ["dense.onnx", "many_inputs.onnx", "many_outputs.onnx"] {
+        let pair = Pair::load(&backend, name, &buckets);
+        let [mut device, _] = pair.sessions();
+        // Exact, padded, and split over all programs; each alone and then in turn.
+        let all: Vec<_> = [4, 3, 37].map(|n| inputs(&pair.gpu, &shape([("batch", n)]), n)).into();
+        let views: Vec<Vec<TensorView<'_>>> = all
+            .iter()
+            .map(|inputs| inputs.iter().map(shapeyard_core::Tensor::view).collect())
+            .collect();
+        let requests: Vec<Request<'_>> =
+            views.iter().map(|views| Request::bind(pair.gpu.signature(), views).unwrap()).collect();
+        let mut outputs = Outputs::new();
+        for request in requests.iter().chain(&requests).cycle().take(24) {
+            device.run(request, &mut outputs).unwrap();
+        }
+        for request in requests.iter().cycle().take(9) {
+            let counted = allocation_counter::measure(|| {
+                let report = device.run(request, &mut outputs).unwrap();
+                assert!(report.replayed);
+            });
+            let rows = request.inputs()[0].shape()[0];
+            assert_eq!(counted.count_total, 0, "{name}, {rows} rows");
+        }
+    }
+}

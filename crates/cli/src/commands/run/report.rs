@@ -84,8 +84,8 @@ pub(super) struct Finished<'a> {
     replayed: bool,
     n_pieces: usize,
     n_padded_rows: usize,
-    session: SessionOptions,
     sent: Sent,
+    session: SessionOptions,
     /// What was compiled before and is loaded.
     programs: &'a [Program],
     inputs: Vec<Port>,

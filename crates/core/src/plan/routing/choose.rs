@@ -1,9 +1,7 @@
 //! Which programs stay: those that save more than they cost, within what may be spent.
 
-use super::Stock;
-use super::classes::{Candidates, Program};
-use super::route::{Routed, route};
-use crate::plan::{PlanOptions, Prices};
+use super::classes::{Candidates, Given, Program};
+use super::route::{Routed, Ways};
 
 /// What was chosen.
 #[derive(Clone, Debug, Default)]
@@ -43,27 +41,27 @@ pub(super) enum Why {
 
 struct Search<'a> {
     found: &'a Candidates,
-    options: &'a PlanOptions,
-    prices: &'a Prices,
+    given: &'a Given<'a>,
     cpu_load: f64,
-    allowed: Vec<bool>,
+    ways: Ways<'a>,
     routed: Vec<Routed>,
     dropped: Vec<Dropped>,
 }
 
+/// Chooses among the programs that are `allowed`; `dropped` are those that were taken out before.
 pub(super) fn choose(
     found: &Candidates,
-    options: &PlanOptions,
-    prices: &Prices,
-    stock: &Stock,
+    given: &Given<'_>,
+    allowed: Vec<bool>,
     dropped: Vec<Dropped>,
 ) -> Chosen {
-    let cpu_load = if stock.cpu_is_loaded { 0.0 } else { prices.cpu.load };
-    let allowed = vec![true; found.programs.len()];
-    let routed = found.classes.iter().map(|it| route(it, found, &allowed, options, prices));
-    let routed = routed.collect();
-    let mut search = Search { found, options, prices, cpu_load, allowed, routed, dropped };
+    let cpu_load = if given.stock.cpu_is_loaded { 0.0 } else { given.prices.cpu.load };
+    let ways = Ways::new(found, given, allowed);
+    let routed = ways.route_all();
+    let mut search = Search { found, given, cpu_load, ways, routed, dropped };
     search.prune();
+    // A way that stayed the cheapest may have had others to choose from.
+    search.routed = search.ways.route_all();
     let seconds = search.total();
     let on_cpu = search.on_cpu();
     let routed = std::mem::replace(&mut search.routed, on_cpu);
@@ -75,11 +73,17 @@ pub(super) fn choose(
 }
 
 impl Chosen {
-    /// Whether a batch runs in a program of that length.
-    pub(super) fn uses_length(&self, found: &Candidates, length: usize) -> bool {
-        let pieces = self.routed.iter().flat_map(|it| &it.way.pieces);
-        pieces.into_iter().any(|&(program, _)| found.programs[program].length == length)
+    /// Of each of so many programs, whether batches run in it.
+    pub(super) fn used(&self, n_programs: usize) -> Vec<bool> {
+        used(&self.routed, n_programs)
     }
+}
+
+fn used(routed: &[Routed], n_programs: usize) -> Vec<bool> {
+    let mut is_used = vec![false; n_programs];
+    let pieces = routed.iter().flat_map(|it| &it.way.pieces);
+    pieces.for_each(|&(program, _)| is_used[program] = true);
+    is_used
 }
 
 impl Search<'_> {
@@ -88,7 +92,7 @@ impl Search<'_> {
     /// What a program is worth grows as others go, so what was computed before is a lower bound, and most
     /// need not be computed again.
     fn prune(&mut self) {
-        let mut worths = vec![f64::NEG_INFINITY; self.allowed.len()];
+        let mut worths = vec![f64::NEG_INFINITY; self.found.programs.len()];
         let mut cpu_was_used = self.cpu_is_used();
         loop {
             let over = self.over();
@@ -130,12 +134,11 @@ impl Search<'_> {
 
     /// Seconds that the plan would cost more without a program.
     fn worth(&self, program: usize) -> f64 {
-        let mut allowed = self.allowed.clone();
-        allowed[program] = false;
+        let without = self.ways.without(program);
         let (mut more, mut needs_cpu) = (0.0, false);
         for (class, now) in self.found.classes.iter().zip(&self.routed) {
             if uses(now, program) {
-                let then = route(class, self.found, &allowed, self.options, self.prices);
+                let then = without.route(class);
                 more += (then.way.seconds - now.way.seconds) * class.n_batches as f64;
                 needs_cpu |= then.way.cpu_rows > 0;
             }
@@ -145,10 +148,10 @@ impl Search<'_> {
     }
 
     fn drop(&mut self, program: usize, why: Why, lost_seconds: f64) {
-        self.allowed[program] = false;
+        self.ways = self.ways.without(program);
         for (class, now) in self.found.classes.iter().zip(&mut self.routed) {
             if uses(now, program) {
-                *now = route(class, self.found, &self.allowed, self.options, self.prices);
+                *now = self.ways.route(class);
             }
         }
         let program = self.found.programs[program].clone();
@@ -157,11 +160,8 @@ impl Search<'_> {
 
     /// Positions of the programs that batches run in.
     fn used(&self) -> impl Iterator<Item = usize> {
-        let n_programs = self.found.programs.len();
-        let mut is_used = vec![false; n_programs];
-        let pieces = self.routed.iter().flat_map(|it| &it.way.pieces);
-        pieces.for_each(|&(program, _)| is_used[program] = true);
-        (0..n_programs).filter(move |&program| is_used[program])
+        let is_used = used(&self.routed, self.found.programs.len());
+        is_used.into_iter().enumerate().filter_map(|(program, is_used)| is_used.then_some(program))
     }
 
     fn programs(&self) -> impl Iterator<Item = &Program> {
@@ -173,9 +173,15 @@ impl Search<'_> {
         let compile: f64 = self.programs().map(|it| it.compile).sum();
         let n_bytes: u64 = self.programs().map(|it| it.n_bytes).fold(0, u64::saturating_add);
         let over = [
-            (self.options.max_buckets.is_some_and(|most| self.used().count() > most), Why::TooMany),
-            (self.options.compile_seconds.is_some_and(|most| compile > most), Why::CompilesTooLong),
-            (self.options.device_bytes.is_some_and(|most| n_bytes > most), Why::TooLarge),
+            (
+                self.given.options.max_buckets.is_some_and(|most| self.used().count() > most),
+                Why::TooMany,
+            ),
+            (
+                self.given.options.compile_seconds.is_some_and(|most| compile > most),
+                Why::CompilesTooLong,
+            ),
+            (self.given.options.device_bytes.is_some_and(|most| n_bytes > most), Why::TooLarge),
         ];
         over.into_iter().find_map(|(is_over, why)| is_over.then_some(why))
     }
@@ -183,7 +189,7 @@ impl Search<'_> {
     /// Seconds that a program costs however often it runs.
     fn fixed(&self, program: usize) -> f64 {
         let Program { load, compile, .. } = self.found.programs[program];
-        load + self.options.n_runs.map_or(0.0, |n_runs| compile / n_runs.max(1) as f64)
+        load + self.given.options.n_runs.map_or(0.0, |n_runs| compile / n_runs.max(1) as f64)
     }
 
     fn costs_to_have(&self, program: usize) -> bool {
@@ -203,13 +209,9 @@ impl Search<'_> {
     }
 
     fn on_cpu(&self) -> Vec<Routed> {
-        let none = vec![false; self.allowed.len()];
-        let route = |class| route(class, self.found, &none, self.options, self.prices);
-        let mut routed: Vec<Routed> = self.found.classes.iter().map(route).collect();
-        for (cpu, now) in routed.iter_mut().zip(&self.routed) {
-            cpu.device = now.device;
-        }
-        routed
+        let none = Ways::new(self.found, self.given, vec![false; self.found.programs.len()]);
+        let pairs = none.route_all().into_iter().zip(&self.routed);
+        pairs.map(|(cpu, now)| Routed { device: now.device, ..cpu }).collect()
     }
 }
 

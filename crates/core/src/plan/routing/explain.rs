@@ -3,19 +3,15 @@
 use std::fmt;
 
 use super::choose::{Chosen, Dropped, Why};
-use super::classes::{Candidates, Class};
+use super::classes::{Candidates, Class, Given};
 use super::route::{Cpu, Routed};
 use super::{PlannedBatches, PlannedBucket, PlannedPiece, RoutingPlan, RoutingTotals};
 use crate::Route;
 use crate::plan::{PlanOptions, Prices, prices::break_even};
 
 /// The plan of what was chosen.
-pub(super) fn written(
-    found: &Candidates,
-    chosen: &Chosen,
-    options: &PlanOptions,
-    prices: &Prices,
-) -> RoutingPlan {
+pub(super) fn written(found: &Candidates, chosen: &Chosen, given: &Given<'_>) -> RoutingPlan {
+    let (options, prices) = (given.options, given.prices);
     let mut used: Vec<usize> = chosen.routed.iter().flat_map(programs).collect();
     used.sort_unstable();
     used.dedup();
@@ -23,7 +19,7 @@ pub(super) fn written(
     let left_out = chosen.dropped.iter().map(|it| it.program.length).max().unwrap_or(0);
     let written = |(class, routed)| batches(class, routed, &used, left_out);
     let batches: Vec<PlannedBatches> = pairs().map(written).collect();
-    let n_tokens = found.classes.iter().map(|class| class.n_tokens).sum();
+    let n_tokens = sum(found.classes.iter().map(|class| class.n_tokens));
     let buckets: Vec<PlannedBucket> =
         used.iter().map(|&program| bucket(program, found, chosen, prices, n_tokens)).collect();
     let totals = totals(found, chosen, prices, &batches, &buckets);
@@ -109,7 +105,7 @@ fn bucket(
         let cpu = Cpu::of(class, prices);
         for &(_, n_rows) in routed.way.pieces.iter().filter(|(used, _)| *used == program) {
             let n_batches = class.n_batches as f64;
-            n_runs += class.n_batches;
+            n_runs = class.n_batches.saturating_add(n_runs);
             real += n_batches * n_rows as f64 * class.row_tokens();
             // Of a batch in pieces, each has its share of what the batch costs on the CPU.
             let share = n_rows as f64 / class.n_rows as f64;
@@ -161,30 +157,40 @@ fn totals(
     buckets: &[PlannedBucket],
 ) -> RoutingTotals {
     let cpu_is_used = chosen.routed.iter().any(|it| it.way.cpu_rows > 0);
-    let runs: f64 = batches.iter().map(|it| it.seconds).sum();
-    let loads: f64 = buckets.iter().map(|it| it.load_seconds).sum();
+    let runs = seconds(batches.iter().map(|it| it.seconds));
+    let loads = seconds(buckets.iter().map(|it| it.load_seconds));
     let on_cpu =
         |class: &Class| class.n_batches as f64 * Cpu::of(class, prices).seconds(class.n_rows);
     let cpu_seconds = match found.classes.len() {
         0 => 0.0,
-        _ => chosen.cpu_load + found.classes.iter().map(on_cpu).sum::<f64>(),
+        _ => chosen.cpu_load + seconds(found.classes.iter().map(on_cpu)),
     };
-    let seconds = runs + loads + if cpu_is_used { chosen.cpu_load } else { 0.0 };
-    let compile_seconds = buckets.iter().map(|it| it.compile_seconds).sum();
-    let n_real_tokens = batches.iter().map(|it| it.n_real_tokens).sum();
-    let on_device: u64 = buckets.iter().map(|it| it.n_real_tokens).sum();
+    let all_seconds = runs + loads + if cpu_is_used { chosen.cpu_load } else { 0.0 };
+    let compile_seconds = seconds(buckets.iter().map(|it| it.compile_seconds));
+    let n_real_tokens = sum(batches.iter().map(|it| it.n_real_tokens));
+    let on_device = sum(buckets.iter().map(|it| it.n_real_tokens));
     RoutingTotals {
-        n_rows: found.classes.iter().map(Class::rows_in_all).sum(),
-        n_batches: batches.iter().map(|it| it.n_batches).sum(),
+        n_rows: sum(found.classes.iter().map(Class::rows_in_all)),
+        n_batches: sum(batches.iter().map(|it| it.n_batches)),
         n_real_tokens,
-        n_padded_tokens: batches.iter().map(|it| it.n_padded_tokens).sum(),
+        n_padded_tokens: sum(batches.iter().map(|it| it.n_padded_tokens)),
         n_cpu_tokens: n_real_tokens.saturating_sub(on_device),
-        seconds,
+        seconds: all_seconds,
         cpu_seconds,
         compile_seconds,
-        n_bytes: buckets.iter().map(|it| it.n_bytes).sum(),
-        break_even_runs: break_even(compile_seconds, cpu_seconds - seconds),
+        n_bytes: sum(buckets.iter().map(|it| it.n_bytes)),
+        break_even_runs: break_even(compile_seconds, cpu_seconds - all_seconds),
     }
+}
+
+/// As large as a number can be, where there is more.
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Not below zero, as the sum of no floats is.
+fn seconds(parts: impl Iterator<Item = f64>) -> f64 {
+    parts.fold(0.0, std::ops::Add::add)
 }
 
 fn reasons(

@@ -13,14 +13,19 @@
 mod choose;
 mod classes;
 mod explain;
+mod items;
+mod requests;
 mod route;
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use choose::Chosen;
-use classes::Candidates;
+use classes::{Candidates, Given};
 
-use super::{Bucket, InvalidSteps, PlanOptions, Prices, Workload};
+use super::{Bucket, InvalidSteps, PlanOptions, Prices, Work, Workload};
 use crate::Route;
 
 /// What is there before a plan is made.
@@ -40,8 +45,8 @@ pub struct Stock {
 pub struct RoutingPlan {
     /// Programs that batches run in, longest rows first.
     pub buckets: Vec<PlannedBucket>,
-    /// What runs, longest rows first. The rows of all batches, one after the other, are the workload's rows
-    /// from the longest to the shortest; of requests, the requests in their order.
+    /// What runs, longest rows first; of requests, those of most rows first, and of equally many the longest. The
+    /// rows of all batches, one after the other, are the workload's rows in this order.
     pub batches: Vec<PlannedBatches>,
     /// Sums over the batches.
     pub totals: RoutingTotals,
@@ -158,16 +163,18 @@ pub fn plan(
     prices: &Prices,
     stock: &Stock,
 ) -> Result<RoutingPlan, InvalidSteps> {
+    let given = Given::new(workload, options, prices, stock);
     let mut best: Option<(Candidates, Chosen)> = None;
     let mut tried = Vec::new();
-    for mut lengths in classes::proposals(workload, options, prices)? {
+    for mut lengths in given.proposals()? {
         let (mut n_lengths, mut dropped) = (usize::MAX, Vec::new());
         tried.push((lengths.len(), f64::INFINITY));
         while lengths.len() < n_lengths {
-            let found = classes::classes(workload, &lengths, options, prices, stock)?;
-            let chosen = choose::choose(&found, options, prices, stock, dropped);
+            let found = given.candidates(&lengths)?;
+            let all = vec![true; found.programs.len()];
+            let chosen = choose::choose(&found, &given, all, dropped);
             n_lengths = lengths.len();
-            lengths.retain(|&length| chosen.uses_length(&found, length));
+            lengths = used_lengths(&found, &chosen, &lengths);
             dropped = chosen.dropped.clone();
             if let Some((_, least)) = tried.last_mut() {
                 *least = least.min(chosen.seconds);
@@ -180,12 +187,25 @@ pub fn plan(
             }
         }
     }
-    let (found, chosen) = best.unwrap_or_default();
-    let mut plan = explain::written(&found, &chosen, options, prices);
+    let (mut found, mut chosen) = best.unwrap_or_default();
+    if let Some(classes) = given.exactly(&found) {
+        let used = chosen.used(found.programs.len());
+        found = found.with_classes(classes);
+        chosen = choose::choose(&found, &given, used, chosen.dropped);
+    }
+    let mut plan = explain::written(&found, &chosen, &given);
     if !plan.buckets.is_empty() {
         plan.reasons.extend(explain::number_of_lengths(&tried));
     }
     Ok(plan)
+}
+
+/// Of these lengths, those of programs that batches run in.
+fn used_lengths(found: &Candidates, chosen: &Chosen, lengths: &[usize]) -> Vec<usize> {
+    let is_used = chosen.used(found.programs.len());
+    let used = found.programs.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+    let used: HashSet<usize> = used.map(|(program, _)| program.length).collect();
+    lengths.iter().copied().filter(|length| used.contains(length)).collect()
 }
 
 impl RoutingPlan {
@@ -193,10 +213,14 @@ impl RoutingPlan {
     #[must_use]
     pub fn rows(&self, workload: &Workload) -> Vec<(usize, Vec<usize>)> {
         let lengths = workload.lengths();
-        let mut order: Vec<usize> = (0..lengths.len()).collect();
-        if !matches!(workload.work, super::Work::Requests(_)) {
-            order.sort_by_key(|&item| std::cmp::Reverse(lengths[item]));
-        }
+        let order = match &workload.work {
+            Work::Requests(requests) => requests::order(requests),
+            _ => {
+                let mut order: Vec<usize> = (0..lengths.len()).collect();
+                order.sort_by_key(|&item| Reverse(lengths[item]));
+                order
+            }
+        };
         let mut rest = order.as_slice();
         let mut rows = Vec::new();
         for (nth, batches) in self.batches.iter().enumerate() {

@@ -4,20 +4,24 @@
 //! of length `x[j]` that serves the items above `x[i]` runs `x[j] × (N[j] - N[i])` tokens, so that the
 //! least cost of `k` programs up to `j` is
 //!
-//! `best[k][j] = x[j] × N[j] + min over i < j of (best[k-1][i] - x[j] × N[i])`
+//! `best[k][j] = min over i < j of (best[k-1][i] + x[j] × (N[j] - N[i]))`
 //!
-//! For a fixed `i` the term is a line in `x[j]`, of slope `-N[i]`. Slopes fall with `i` and `x[j]` grows with
-//! `j`, so the lower envelope of the lines is kept in a queue and read from its front: O(d) a program,
-//! after one sort. (The technique is known as the convex hull trick; Brucker, *Efficient algorithms for some
-//! path partitioning problems*, Discrete Applied Mathematics 62, 1995, has this recurrence.)
+//! For a fixed `i` the term is a line in `x[j]`, but for a part that all `i` have in common; its slope is `-N[i]`.
+//! Slopes fall with `i` and `x[j]` grows with `j`, so the lower envelope of the lines is kept in a queue and read from
+//! its front: O(d) a program, after one sort. (The technique is known as the convex hull trick; Brucker, *Efficient
+//! algorithms for some path partitioning problems*, Discrete Applied Mathematics 62, 1995, has this recurrence.)
 //!
 //! Under a token budget a program's rows are fixed as well and its last batch is only partly filled. Then
-//! the cost has steps, the lines are gone, and every pair `(i, j)` is tried.
+//! the cost has steps, the lines are gone, and every pair `(i, j)` is tried, of candidates where lengths are many.
+
+mod layers;
 
 use super::{Histogram, Tail};
 
+use self::layers::Point;
+
 /// More candidates for lengths are thinned out where every pair is tried: 16 programs over so many take
-/// some 60 ms, and the loss is below a part in a thousand.
+/// some 40 ms.
 const MOST_CANDIDATES: usize = 1024;
 
 /// How programs of one length take many rows.
@@ -44,14 +48,14 @@ impl Filling {
     pub fn padded_tokens(&self, n: u64, length: usize) -> u64 {
         let rows = self.rows(length) as u64;
         let tail_rows = self.tail.padded_rows(n % rows, rows);
-        ((n / rows).saturating_mul(rows) + tail_rows).saturating_mul(length as u64)
+        (n - n % rows).saturating_add(tail_rows).saturating_mul(length as u64)
     }
 
     /// [`Self::padded_tokens`] and the starts of the batches, in tokens.
     #[must_use]
     pub fn cost(&self, n: u64, length: usize) -> u64 {
         let rows = self.rows(length) as u64;
-        let launches = n / rows + self.tail.n_launches(n % rows);
+        let launches = (n / rows).saturating_add(self.tail.n_launches(n % rows));
         let launches = launches.saturating_mul(self.launch_tokens);
         self.padded_tokens(n, length).saturating_add(launches)
     }
@@ -62,9 +66,11 @@ impl Filling {
     pub fn padded_to(&self, histogram: &Histogram, lengths: &[usize]) -> Option<u64> {
         let mut n_items = vec![0_u64; lengths.len()];
         for &(length, count) in histogram.entries() {
-            *n_items.get_mut(lengths.partition_point(|&it| it < length))? += count;
+            let n = n_items.get_mut(lengths.partition_point(|&it| it < length))?;
+            *n = n.saturating_add(count);
         }
-        Some(n_items.iter().zip(lengths).map(|(&n, &length)| self.padded_tokens(n, length)).sum())
+        let padded = n_items.iter().zip(lengths).map(|(&n, &length)| self.padded_tokens(n, length));
+        Some(padded.fold(0, u64::saturating_add))
     }
 }
 
@@ -77,6 +83,10 @@ pub fn lengths(histogram: &Histogram, n_lengths: usize) -> Vec<usize> {
 
 /// As [`lengths`], for programs whose rows are fixed by a token budget too: partly filled batches and
 /// their starts count. Fewer lengths are given where more would cost more.
+///
+/// Of more than 1,024 distinct lengths not all are tried: those that [`lengths`] chooses for any number of
+/// programs, and others with about equally many items in between. Where starting a batch costs nothing, the result is
+/// within one batch for each length of the optimum.
 #[must_use]
 pub fn lengths_filled(histogram: &Histogram, n_lengths: usize, filling: &Filling) -> Vec<usize> {
     each(histogram, n_lengths, Some(filling)).pop().unwrap_or_default()
@@ -90,166 +100,61 @@ pub(super) fn each(
     filling: Option<&Filling>,
 ) -> Vec<Vec<usize>> {
     let all = points(histogram);
-    let points = if filling.is_some() { thinned(all) } else { all };
-    let last = points.len() - 1;
-    if n_lengths.min(last) == 0 {
-        return Vec::new();
-    }
-    let mut best: Vec<i128> = points.iter().map(|to| cost(&points[0], to, filling)).collect();
-    let mut choices: Vec<Vec<u32>> = Vec::with_capacity(n_lengths);
-    let mut found = vec![walk_back(&points, &choices, last)];
-    for _ in 1..n_lengths.min(last) {
-        let (next, choice) = match filling {
-            None => one_more(&points, &best),
-            Some(filling) => one_more_filled(&points, &best, filling),
-        };
-        choices.push(choice);
-        if next[last] < best[last] {
-            found.push(walk_back(&points, &choices, last));
+    let (points, found) = match filling {
+        None => {
+            let found = unfilled(&all, n_lengths);
+            (all, found)
         }
-        best = next;
-    }
-    found
-}
-
-/// What a program costs that holds the items above one point up to another.
-fn cost(from: &Point, to: &Point, filling: Option<&Filling>) -> i128 {
-    let n_items = to.n_items - from.n_items;
-    match filling {
-        None => to.length * i128::from(n_items),
-        Some(_) if n_items == 0 => 0,
         Some(filling) => {
-            filling.cost(n_items, usize::try_from(to.length).unwrap_or(usize::MAX)).into()
+            let points = candidates(all, n_lengths);
+            let cost = |from: &Point, to: &Point| match to.n_items - from.n_items {
+                0 => 0,
+                n_items => filling.cost(n_items, to.length),
+            };
+            let found = layers::by_pairs(&points, n_lengths, cost);
+            (points, found)
         }
+    };
+    let lengths = |chosen: Vec<usize>| chosen.into_iter().map(|at| points[at].length).collect();
+    found.into_iter().map(lengths).collect()
+}
+
+/// The best points for every number of them, each item a row.
+fn unfilled(points: &[Point], n_lengths: usize) -> Vec<Vec<usize>> {
+    let last = points.last().map_or((0, 0), |it| (it.length as u64, it.n_items));
+    match last.0.checked_mul(last.1) {
+        Some(_) => layers::by_envelope::<u64>(points, n_lengths),
+        None => layers::by_envelope::<u128>(points, n_lengths),
     }
 }
-
-/// As [`one_more`], by trying every pair.
-fn one_more_filled(points: &[Point], best: &[i128], filling: &Filling) -> (Vec<i128>, Vec<u32>) {
-    let (mut next, mut choice) = (best.to_vec(), vec![KEEP; points.len()]);
-    for to in 1..points.len() {
-        for from in 1..to {
-            if best[from] < next[to] {
-                let sum = best[from] + cost(&points[from], &points[to], Some(filling));
-                if sum < next[to] {
-                    (next[to], choice[to]) = (sum, from as u32);
-                }
-            }
-        }
-    }
-    (next, choice)
-}
-
-/// A distinct length, and how many items are no longer.
-#[derive(Clone, Copy, Debug)]
-struct Point {
-    length: i128,
-    n_items: u64,
-}
-
-/// No other program below: the same lengths as with one program fewer.
-const KEEP: u32 = u32::MAX;
 
 /// The distinct lengths, after one for "nothing yet".
 fn points(histogram: &Histogram) -> Vec<Point> {
     let mut n_items = 0_u64;
     let counted = histogram.entries().iter().map(|&(length, count)| {
         n_items = n_items.saturating_add(count);
-        Point { length: length as i128, n_items }
+        Point { length, n_items }
     });
     std::iter::once(Point { length: 0, n_items: 0 }).chain(counted).collect()
 }
 
-/// At most [`MOST_CANDIDATES`] of the points, about equally many items between any two; the last stays.
-fn thinned(points: Vec<Point>) -> Vec<Point> {
-    let Some(last) = points.last().copied() else { return points };
+/// Few enough of the points to try every pair: those that are best where each item is a row, and others with about
+/// equally many items between any two.
+fn candidates(points: Vec<Point>, n_lengths: usize) -> Vec<Point> {
     if points.len() <= MOST_CANDIDATES {
         return points;
     }
-    let share = |point: &Point| {
-        u128::from(point.n_items) * (MOST_CANDIDATES as u128 - 2) / u128::from(last.n_items.max(1))
-    };
-    let mut kept: Vec<Point> = vec![points[0]];
-    let mut taken = 0;
+    let n_items = points.last().map_or(1, |last| last.n_items.max(1));
+    let share =
+        |point: &Point| u128::from(point.n_items) * MOST_CANDIDATES as u128 / u128::from(n_items);
     // Of each share the longest, which holds the others.
-    for pair in points.windows(2).skip(1) {
-        if share(&pair[1]) > taken {
-            taken = share(&pair[1]);
-            kept.push(pair[0]);
-        }
-    }
-    kept.push(last);
-    kept.dedup_by_key(|point| point.length);
-    kept
-}
-
-/// A line over lengths: what a program costs that starts above the point `from`.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    slope: i128,
-    offset: i128,
-    from: u32,
-}
-
-impl Line {
-    const fn at(&self, length: i128) -> i128 {
-        self.slope * length + self.offset
-    }
-}
-
-/// The least cost up to every point with one program more, and the point where the last one starts.
-fn one_more(points: &[Point], best: &[i128]) -> (Vec<i128>, Vec<u32>) {
-    let (mut next, mut choice) = (best.to_vec(), vec![KEEP; points.len()]);
-    let mut envelope: Vec<Line> = Vec::with_capacity(points.len());
-    let mut front = 0;
-    for to in 1..points.len() {
-        let Point { length, n_items } = points[to];
-        while front + 1 < envelope.len()
-            && envelope[front + 1].at(length) <= envelope[front].at(length)
-        {
-            front += 1;
-        }
-        if let Some(line) = envelope.get(front) {
-            let sum = length * i128::from(n_items) + line.at(length);
-            if sum < next[to] {
-                (next[to], choice[to]) = (sum, line.from);
-            }
-        }
-        push(
-            &mut envelope,
-            front,
-            Line { slope: -i128::from(n_items), offset: best[to], from: to as u32 },
-        );
-    }
-    (next, choice)
-}
-
-/// Adds a line that falls more steeply than all before, and drops those that are never least any more.
-fn push(envelope: &mut Vec<Line>, front: usize, line: Line) {
-    while envelope.len() >= front + 2 {
-        let [.., before, middle] = envelope.as_slice() else { break };
-        let meets_before = (line.offset - before.offset) * (before.slope - middle.slope);
-        let meets_middle = (middle.offset - before.offset) * (before.slope - line.slope);
-        if meets_before > meets_middle {
-            break;
-        }
-        envelope.pop();
-    }
-    envelope.push(line);
-}
-
-/// The lengths that the choices stand for, shortest first.
-fn walk_back(points: &[Point], choices: &[Vec<u32>], last: usize) -> Vec<usize> {
-    let length = |at: usize| usize::try_from(points[at].length).unwrap_or(usize::MAX);
-    let (mut at, mut found) = (last, vec![length(last)]);
-    for choice in choices.iter().rev() {
-        if choice[at] != KEEP {
-            at = choice[at] as usize;
-            found.push(length(at));
-        }
-    }
-    found.reverse();
-    found
+    let is_longest = |&at: &usize| share(&points[at]) < share(&points[at + 1]);
+    let spread = (1..points.len() - 1).filter(is_longest);
+    let mut kept: Vec<usize> = unfilled(&points, n_lengths).concat();
+    kept.extend(spread.chain([0]));
+    kept.sort_unstable();
+    kept.dedup();
+    kept.into_iter().map(|at| points[at]).collect()
 }
 
 #[cfg(test)]
@@ -313,13 +218,30 @@ mod tests {
     }
 
     #[test]
-    fn many_distinct_lengths_are_thinned_out_with_little_loss() {
-        let lengths: Vec<usize> = (0..40_000_usize).map(|n| 1 + n * n / 40_000).collect();
-        let histogram = Histogram::of(&lengths);
-        let filling = Filling { token_budget: 1, tail: Tail::Full, launch_tokens: 0 };
-        let thin = histogram.padded_to(&lengths_filled(&histogram, 8, &filling)).unwrap();
-        let exact = histogram.padded_to(&super::lengths(&histogram, 8)).unwrap();
-        assert!(thin >= exact && thin as f64 <= 1.001 * exact as f64, "{thin} {exact}");
+    fn counts_and_lengths_may_be_as_large_as_numbers_are() {
+        let (longest, most) = (usize::MAX, u64::MAX);
+        let histogram = Histogram::from(vec![(1, 1 << 62), (longest / 2, 1 << 63), (longest, 7)]);
+        assert_eq!(lengths(&histogram, 1), [longest]);
+        assert_eq!(lengths(&histogram, 2), [longest / 2, longest]);
+        // More items than a number holds: what is counted by then is what is fitted to.
+        let histogram = Histogram::from(vec![(1, most), (2, most), (3, 1), (longest, most)]);
+        assert_eq!(lengths(&histogram, 2).last(), Some(&longest));
+        let filling = Filling { token_budget: 9, tail: Tail::Split, launch_tokens: most };
+        assert_eq!(lengths_filled(&histogram, 3, &filling).last(), Some(&longest));
+    }
+
+    #[test]
+    fn of_many_distinct_lengths_those_that_are_best_without_a_budget_are_tried() {
+        let all: Vec<usize> = (0..40_000_usize).map(|n| 1 + n * n / 40_000).collect();
+        let histogram = Histogram::of(&all);
+        let exact = histogram.padded_to(&lengths(&histogram, 8)).unwrap();
+        for (token_budget, tail) in [(1, Tail::Full), (4096, Tail::PowerOfTwo)] {
+            let filling = Filling { token_budget, tail, launch_tokens: 0 };
+            let found = lengths_filled(&histogram, 8, &filling);
+            let padded = filling.padded_to(&histogram, &found).unwrap();
+            let most = exact + if token_budget == 1 { 0 } else { 8 * token_budget as u64 };
+            assert!((exact..=most).contains(&padded), "{token_budget}: {padded}, {exact}");
+        }
     }
 
     proptest! {
@@ -329,6 +251,25 @@ mod tests {
             prop_assert!(found.len() <= k && found.is_sorted());
             let padded = histogram.padded_to(&found).unwrap();
             prop_assert_eq!(padded, exhaustive(&histogram, k, &|it| histogram.padded_to(it)));
+        }
+
+        #[test]
+        fn the_envelope_is_as_good_as_trying_every_pair(
+            entries in proptest::collection::vec((0_usize..100_000, 1_u64..1_000_000), 1..200),
+            n in 1_usize..12,
+        ) {
+            let points = points(&Histogram::from(entries));
+            let cost = |from: &Point, to: &Point| to.length as u64 * (to.n_items - from.n_items);
+            let costs = |found: Vec<Vec<usize>>| -> Vec<u64> {
+                let of = |chosen: &Vec<usize>| -> u64 {
+                    let from = std::iter::once(0).chain(chosen.iter().copied());
+                    from.zip(chosen).map(|(from, &to)| cost(&points[from], &points[to])).sum()
+                };
+                found.iter().map(of).collect()
+            };
+            let wanted = costs(layers::by_pairs(&points, n, cost));
+            prop_assert_eq!(&costs(layers::by_envelope::<u64>(&points, n)), &wanted);
+            prop_assert_eq!(&costs(layers::by_envelope::<u128>(&points, n)), &wanted);
         }
 
         #[test]
