@@ -54,6 +54,20 @@ fn inspect_says_what_a_model_takes_and_gives() {
 }
 
 #[test]
+fn inspect_describes_what_cannot_be_served() {
+    // Operator set 17; a graph that takes a tensor of strings `text` and gives one of f32 `y`.
+    let model = b"\x42\x02\x10\x11\x3a\x19\x5a\x0c\x0a\x04text\x12\x04\x0a\x02\x08\x08\x62\x09\x0a\x01y\x12\x04\x0a\x02\x08\x01";
+    let folder = Folder::new();
+    let file = folder.write("strings.onnx", model);
+    let inspect = |more: &[&str]| run(shapeyard().arg("inspect").arg(&file).args(more)).done();
+    let text = inspect(&[]).stdout;
+    assert!(text.contains("text: a tensor of strings, which cannot be served"), "{text}");
+    assert_eq!(inspect(&["--format", "json"]).json()["foreign"][0]["is_input"], true);
+    let run_it = run(shapeyard().arg("run").arg(&file).args(["--out", "y.npy"]));
+    run_it.refused(2, &["`text` is a tensor of strings"]);
+}
+
+#[test]
 fn inspect_refuses_what_is_no_model() {
     let folder = Folder::new();
     for (name, content) in [("empty.onnx", &b""[..]), ("garbage.onnx", b"\xff\xff\xff\xff")] {

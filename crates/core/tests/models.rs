@@ -1,6 +1,6 @@
 //! Reading real ONNX files: what is found in them, and what happens when they are damaged.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::io::Cursor;
@@ -198,6 +198,34 @@ fn small_files_that_ask_for_much_work_are_read_at_once() {
     assert!(error.to_string().contains("too many axes"), "{error}");
     let error = onnx::read(Cursor::new(vec![0; 100])).unwrap_err();
     assert!(matches!(error, OnnxError::Malformed { .. }), "{error:?}");
+}
+
+#[test]
+fn values_that_cannot_be_served_are_described_and_refused() {
+    let value = |number, name: &str, kind: &[u8]| {
+        message(number, &[message(1, name.as_bytes()), message(2, kind)].concat())
+    };
+    let graph = [
+        value(11, "text", &message(1, &[8, 8])),
+        value(11, "x", &message(1, &[8, 1])),
+        value(12, "tags", &message(4, &[])),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("strings.onnx");
+    fs::write(&path, [message(8, &[16, 17]), message(7, &graph.concat())].concat()).unwrap();
+    let described = Model::describe(&path).unwrap();
+    let foreign: Vec<_> = described
+        .foreign
+        .iter()
+        .map(|it| (it.name.as_str(), it.kind.as_str(), it.is_input))
+        .collect();
+    assert_eq!(foreign, [("text", "a tensor of strings", true), ("tags", "a sequence", false)]);
+    assert_eq!(described.model.signature().inputs.len(), 1);
+    let error = Model::open(&path).unwrap_err();
+    let ModelError::Onnx { source: OnnxError::UnsupportedValue { name, .. }, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(name, "text");
 }
 
 #[test]

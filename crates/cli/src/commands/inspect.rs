@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::Serialize;
-use shapeyard_core::model::{Digest, ExternalFile};
+use shapeyard_core::model::onnx::ForeignValue;
+use shapeyard_core::model::{Described, Digest, ExternalFile};
 use shapeyard_core::{DataType, Dim, Model, Signature, TensorSpec};
 
 use crate::exit::Code;
@@ -30,8 +31,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Code> {
-    let model = Model::open(&args.model)?;
-    output.result(&Inspection::of(&model)?)?;
+    output.result(&Inspection::of(&Model::describe(&args.model)?)?)?;
     Ok(Code::Done)
 }
 
@@ -48,6 +48,9 @@ struct Inspection<'a> {
     producer: &'a str,
     inputs: Vec<Port<'a>>,
     outputs: Vec<Port<'a>>,
+    /// Inputs and outputs that keep the model from being served.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    foreign: &'a [ForeignValue],
     symbols: &'a [String],
     operators: &'a BTreeMap<String, usize>,
     n_parameter_bytes: u64,
@@ -78,7 +81,7 @@ enum Axis<'a> {
 }
 
 impl<'a> Inspection<'a> {
-    fn of(model: &'a Model) -> Result<Self> {
+    fn of(Described { model, foreign }: &'a Described) -> Result<Self> {
         let signature = model.signature();
         let ports =
             |specs: &'a [TensorSpec]| specs.iter().map(|spec| port(signature, spec)).collect();
@@ -92,6 +95,7 @@ impl<'a> Inspection<'a> {
             producer: model.producer(),
             inputs: ports(&signature.inputs),
             outputs: ports(&signature.outputs),
+            foreign,
             symbols: &signature.symbols,
             operators: model.operators(),
             n_parameter_bytes: model.n_parameter_bytes(),
@@ -139,6 +143,10 @@ impl Report for Inspection<'_> {
         writeln!(out, "symbols    {symbols}")?;
         self.inputs.iter().try_for_each(|port| port.line("input", out))?;
         self.outputs.iter().try_for_each(|port| port.line("output", out))?;
+        for ForeignValue { name, kind, is_input, .. } in self.foreign {
+            let side = if *is_input { "input" } else { "output" };
+            writeln!(out, "{side:<10} {name}: {kind}, which cannot be served")?;
+        }
         if self.operators.is_empty() {
             return Ok(());
         }

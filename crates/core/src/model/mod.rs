@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use digest::{Digest, NotADigest};
 use gguf::{EncoderSizes, GgufError, GgufFile};
-use onnx::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
+use onnx::{ForeignValue, OnnxDim, OnnxError, OnnxFile, OnnxValue};
 
 use crate::signature::{AxisSymbol, DeclareError, Dim, Signature, SymbolId, TensorSpec};
 
@@ -115,6 +115,15 @@ pub struct Model {
     digest: OnceLock<Digest>,
 }
 
+/// A model file as it is, whether or not it can be served.
+#[derive(Debug)]
+pub struct Described {
+    /// What is known about the file; its signature lacks the values that cannot be served.
+    pub model: Model,
+    /// Those values; where there are some the model is good for looking at only.
+    pub foreign: Vec<ForeignValue>,
+}
+
 impl Model {
     /// Opens an ONNX file, or a GGUF file that holds an encoder. Reads names, types and nodes; weights are
     /// passed over.
@@ -123,6 +132,20 @@ impl Model {
     ///
     /// [`ModelError`]: no content makes it panic.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ModelError> {
+        let Described { model, foreign } = Self::describe(path)?;
+        let Some(ForeignValue { name, kind, .. }) = foreign.into_iter().next() else {
+            return Ok(model);
+        };
+        let source = OnnxError::UnsupportedValue { name, kind };
+        Err(ModelError::Onnx { path: model.path, source })
+    }
+
+    /// Opens a model to look at it: one that has inputs or outputs that cannot be served is no error here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`] otherwise.
+    pub fn describe(path: impl Into<PathBuf>) -> Result<Described, ModelError> {
         let path = path.into();
         let unreadable = |source| ModelError::Unreadable { path: path.clone(), source };
         // Asked of the path first: opening a pipe would wait for its writer.
@@ -135,14 +158,16 @@ impl Model {
         }
         let mut file = File::open(&path).map_err(unreadable)?;
         if is_gguf(&mut file).map_err(unreadable)? {
-            return Self::from_gguf(path, metadata.len(), file);
+            let model = Self::from_gguf(path, metadata.len(), file)?;
+            return Ok(Described { model, foreign: Vec::new() });
         }
         let onnx = onnx::read(file).map_err(|source| match source {
             OnnxError::Read(source) => unreadable(source),
             source => ModelError::Onnx { path: path.clone(), source },
         })?;
         let external_files = external_files(&path, &onnx)?;
-        Ok(Self {
+        let foreign = onnx.foreign;
+        let model = Self {
             n_bytes: metadata.len(),
             signature: signature(onnx.inputs, onnx.outputs),
             ir_version: onnx.ir_version,
@@ -154,7 +179,8 @@ impl Model {
             gguf: None,
             digest: OnceLock::new(),
             path,
-        })
+        };
+        Ok(Described { model, foreign })
     }
 
     fn from_gguf(path: PathBuf, n_bytes: u64, file: File) -> Result<Self, ModelError> {

@@ -8,6 +8,8 @@ mod wire;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek};
 
+use serde::Serialize;
+
 use crate::DataType;
 
 /// Why bytes are no ONNX model that can be served.
@@ -94,6 +96,18 @@ pub struct OnnxValue {
     pub index_limit: Option<usize>,
 }
 
+/// An input or output that is no tensor of numbers or booleans, and so cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ForeignValue {
+    /// Its name.
+    pub name: String,
+    /// What it is, such as `a tensor of strings` or `a sequence`.
+    pub kind: String,
+    /// Whether it is an input, and no output.
+    pub is_input: bool,
+}
+
 /// What an ONNX file says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,6 +122,8 @@ pub struct OnnxFile {
     pub inputs: Vec<OnnxValue>,
     /// Outputs.
     pub outputs: Vec<OnnxValue>,
+    /// Inputs and outputs that cannot be served; a model that has one is only described.
+    pub foreign: Vec<ForeignValue>,
     /// Nodes by operator, subgraphs and functions included; `domain.Operator` outside the standard one.
     pub operators: BTreeMap<String, usize>,
     /// Bytes of constants, external ones included.

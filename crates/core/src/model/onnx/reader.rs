@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::sync::Arc;
 
 use super::wire::{Field, Span, Value, Wire};
-use super::{OnnxDim, OnnxError, OnnxFile, OnnxValue};
+use super::{ForeignValue, OnnxDim, OnnxError, OnnxFile, OnnxValue};
 use crate::DataType;
 
 /// Deeper nesting of subgraphs than any exporter makes, and shallow enough for every stack.
@@ -112,14 +112,20 @@ impl Reader {
                         self.initializers.insert(tensor.name, tensor.dims);
                     }
                 }
-                11 if main => {
-                    let input = value_info(wire, field.value.span("an input")?)?;
-                    self.file.inputs.extend(input);
-                }
-                12 if main => {
-                    let output = value_info(wire, field.value.span("an output")?)?;
-                    self.file.outputs.extend(output);
-                }
+                11 if main => match value_info(wire, field.value.span("an input")?)? {
+                    ValueInfo::Tensor(input) => self.file.inputs.push(input),
+                    ValueInfo::Foreign { name, kind } => {
+                        self.file.foreign.push(ForeignValue { name, kind, is_input: true });
+                    }
+                    ValueInfo::Untyped => {}
+                },
+                12 if main => match value_info(wire, field.value.span("an output")?)? {
+                    ValueInfo::Tensor(output) => self.file.outputs.push(output),
+                    ValueInfo::Foreign { name, kind } => {
+                        self.file.foreign.push(ForeignValue { name, kind, is_input: false });
+                    }
+                    ValueInfo::Untyped => {}
+                },
                 15 => {
                     let name = self.sparse(wire, field.value.span("a sparse initializer")?)?;
                     if main {
@@ -327,7 +333,7 @@ impl Reader {
         if self.file.opsets.is_empty() {
             return Err(OnnxError::NotAModel { missing: "operator set" });
         }
-        if self.file.outputs.is_empty() {
+        if self.file.outputs.is_empty() && self.file.foreign.iter().all(|it| it.is_input) {
             return Err(OnnxError::NotAModel { missing: "output" });
         }
         // Before IR version 4 every initializer is an input as well; it has a value, so no request gives it.
@@ -416,11 +422,18 @@ fn external_entry<R: Read + Seek>(
     Ok(())
 }
 
-/// An input or output; `None` for one without a type, which a runtime can only refuse when it is used.
-fn value_info<R: Read + Seek>(
-    wire: &mut Wire<R>,
-    span: Span,
-) -> Result<Option<OnnxValue>, OnnxError> {
+/// An input or output as it is read.
+enum ValueInfo {
+    Tensor(OnnxValue),
+    Foreign {
+        name: String,
+        kind: String,
+    },
+    /// One without a type, which a runtime can only refuse when it is used.
+    Untyped,
+}
+
+fn value_info<R: Read + Seek>(wire: &mut Wire<R>, span: Span) -> Result<ValueInfo, OnnxError> {
     let mut name = String::new();
     let mut kind = None;
     wire.fields(span, |wire, field| {
@@ -431,14 +444,14 @@ fn value_info<R: Read + Seek>(
         }
         Ok(())
     })?;
-    match kind {
-        None => Ok(None),
+    Ok(match kind {
+        None => ValueInfo::Untyped,
         Some(Kind::Tensor { data_type: number, shape }) => match data_type(number) {
-            Ok(dtype) => Ok(Some(OnnxValue { name, dtype, shape, index_limit: None })),
-            Err(kind) => Err(OnnxError::UnsupportedValue { name, kind }),
+            Ok(dtype) => ValueInfo::Tensor(OnnxValue { name, dtype, shape, index_limit: None }),
+            Err(kind) => ValueInfo::Foreign { name, kind },
         },
-        Some(Kind::Other(kind)) => Err(OnnxError::UnsupportedValue { name, kind: kind.to_owned() }),
-    }
+        Some(Kind::Other(kind)) => ValueInfo::Foreign { name, kind: kind.to_owned() },
+    })
 }
 
 enum Kind {
