@@ -1,7 +1,7 @@
 //! The same texts by one backend, by the other, and by both as planned: from nothing loaded to the last vector.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shapeyard_core::Model;
@@ -13,7 +13,9 @@ use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Unobserved};
 
+use super::Clock;
 use super::fixed::{FixedShapes, Planned};
+use shapeyard_core::measure::Watch as _;
 
 /// A backend, and how it was found to run the work best.
 pub(super) struct Engine {
@@ -27,11 +29,12 @@ pub(super) struct Job<'a> {
     pub(super) texts: &'a [Tokens],
     pub(super) lengths: &'a [usize],
     pub(super) token_budget: usize,
+    pub(super) clock: Clock,
 }
 
 /// What a way took.
 pub(super) struct Ran {
-    pub(super) wall: Duration,
+    pub(super) took: Duration,
     /// A row a text, in the texts' order.
     pub(super) vectors: Vec<Vec<f32>>,
     pub(super) n_padded_tokens: usize,
@@ -51,11 +54,11 @@ impl Engine {
 
     /// Runs everything, in batches of any shape.
     pub(super) fn alone(&self, job: &Job<'_>) -> Result<Ran> {
-        let started = Instant::now();
+        let elapsed = job.clock.stopwatch();
         let all: Vec<usize> = (0..job.texts.len()).collect();
         let mut ran = Ran::nothing(job);
         self.any_shape(job, &all, &mut ran)?;
-        ran.finished(started)
+        ran.finished(elapsed())
     }
 
     fn any_shape(&self, job: &Job<'_>, items: &[usize], ran: &mut Ran) -> Result<()> {
@@ -148,7 +151,7 @@ pub(super) fn routed(
     let shares = Shares::of(plan, workload);
     let n_items = shares.device.len() + shares.fallback.len();
     ensure!(n_items == job.texts.len(), "a plan leaves out {n_items} of {}", job.texts.len());
-    let started = Instant::now();
+    let elapsed = job.clock.stopwatch();
     let mut ran = Ran::nothing(job);
     if !shares.device.is_empty() {
         let programs = FixedShapes::load(
@@ -162,19 +165,18 @@ pub(super) fn routed(
     if !shares.fallback.is_empty() {
         fallback.any_shape(job, &shares.fallback, &mut ran)?;
     }
-    ran.finished(started)
+    ran.finished(elapsed())
 }
 
 impl Ran {
     fn nothing(job: &Job<'_>) -> Self {
         let vectors = vec![Vec::new(); job.texts.len()];
-        Self { wall: Duration::ZERO, vectors, n_padded_tokens: 0 }
+        Self { took: Duration::ZERO, vectors, n_padded_tokens: 0 }
     }
 
-    fn finished(mut self, started: Instant) -> Result<Self> {
-        self.wall = started.elapsed();
+    fn finished(self, took: Duration) -> Result<Self> {
         ensure!(self.vectors.iter().all(|it| !it.is_empty()), "a text has no vector");
-        Ok(self)
+        Ok(Self { took, ..self })
     }
 
     /// The least cosine between its vectors and another way's.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Histogram;
 
-pub use fit::{Fit, fit};
+pub use fit::{Fit, fit, fit_for};
 pub use measured::{Choice, Measurements, OfSplit};
 pub use samples::{Sample, Samples};
 

@@ -85,7 +85,7 @@ fn rough(all: &[Requests]) -> Vec<Requests> {
         length: it.length.min(longest),
         ..it
     };
-    traffic.requests().map(cut).collect()
+    traffic.requests().into_iter().map(cut).collect()
 }
 
 /// Requests that are alike; `held` is the length of the programs that were made for them.
