@@ -40,8 +40,7 @@ fn batches(class: &Class, routed: &Routed, used: &[usize], left_out: usize) -> P
         n_rows,
     });
     let cpu = (way.cpu_rows > 0).then_some(PlannedPiece { bucket: None, n_rows: way.cpu_rows });
-    // A batch on the CPU runs what is real of it.
-    let on_cpu = class.row_tokens() * way.cpu_rows as f64;
+    let on_cpu = class.cpu_row().tokens * way.cpu_rows as f64;
     let n_padded_tokens = ((way.device_tokens + on_cpu) * n_batches).round() as u64;
     let route = match (way.pieces.len(), way.cpu_rows) {
         (0, _) => Route::Fallback,
