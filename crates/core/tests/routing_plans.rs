@@ -188,6 +188,12 @@ proptest! {
         let wanted = on_device as f64 / plan.totals.n_real_tokens.max(1) as f64;
         let slack = plan.buckets.len() as f64 / plan.totals.n_real_tokens.max(1) as f64;
         prop_assert!((share - wanted).abs() <= slack + 1e-9);
+        let saved: f64 = plan.buckets.iter().map(|it| it.saved_seconds).sum();
+        let runs_on_cpu = plan.batches.iter().flat_map(|it| &it.pieces).any(|it| it.bucket.is_none());
+        if !runs_on_cpu && plan.totals.n_real_tokens > 0 {
+            let wanted = plan.totals.cpu_seconds - plan.totals.seconds;
+            prop_assert!((saved - wanted).abs() <= 1e-6 * (1.0 + wanted.abs()), "{saved} {wanted}");
+        }
         let json = serde_json::to_string(&plan).unwrap();
         prop_assert_eq!(serde_json::from_str::<RoutingPlan>(&json).unwrap().buckets.len(), plan.buckets.len());
     }

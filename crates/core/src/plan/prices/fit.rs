@@ -119,13 +119,14 @@ impl Problem {
 
     /// Of the solutions for every subset of the allowed terms, the best without a negative price, which is the
     /// non-negative least-squares solution (Lawson and Hanson, *Solving Least Squares Problems*, 1974, chapter 23;
-    /// three terms have only seven subsets).
+    /// three terms have only eight subsets). `None` without a sample.
     fn solve(&self, allowed: usize) -> Option<[f64; N_TERMS]> {
+        self.0.first()?;
         let residual = |prices: &[f64; N_TERMS]| -> f64 {
             let error = |row: &Row| row.weight * (dot(&row.terms, prices) - row.target).powi(2);
             self.0.iter().map(error).sum()
         };
-        let subsets = (1..=allowed).filter(|subset| subset & allowed == *subset);
+        let subsets = (0..=allowed).filter(|subset| subset & allowed == *subset);
         let solutions = subsets.filter_map(|subset| self.solve_with(subset));
         let valid = solutions.filter(|prices| prices.iter().all(|it| it.is_finite() && *it >= 0.0));
         valid.min_by(|a, b| residual(a).total_cmp(&residual(b)))
@@ -240,6 +241,18 @@ mod tests {
         let exact: Vec<Sample> = samples(&RUNTIME, |_| 1.0);
         let found = fit_for(&exact, 100.0).unwrap().price;
         assert!((found.batch(7, 99) / RUNTIME.batch(7, 99) - 1.0).abs() < 1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn where_starting_a_batch_explains_all_tokens_are_free() {
+        let run = |(nth, rows): (usize, usize)| {
+            Sample::run(rows, 16, 30e-6 * if nth.is_multiple_of(2) { 1.02 } else { 0.98 })
+        };
+        let samples: Vec<Sample> = [1, 4, 16, 64].into_iter().enumerate().map(run).collect();
+        for batch_tokens in [1.0, 16.0, 1024.0] {
+            let price = fit_for(&samples, batch_tokens).unwrap().price;
+            assert!((price.batch(8, 16) / 30e-6 - 1.0).abs() < 0.05, "{price:?}");
+        }
     }
 
     #[test]
