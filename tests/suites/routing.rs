@@ -6,7 +6,7 @@
 use shapeyard_core::plan::prices::{PerProgram, Price};
 use shapeyard_core::plan::{
     Bucket, Histogram, Objective, PaddingLimit, PlanOptions, Policy, Prices, Requests, Stock, Tail,
-    Work, Workload, plan,
+    Traffic, Work, Workload, plan,
 };
 
 /// A device that is ten times as fast a token, and slow to start: a program takes 0.3 s to load and 8 s to
@@ -120,11 +120,22 @@ fn an_index_of_code() {
     insta::assert_snapshot!(plan);
 }
 
-/// Sixteen threads that search a game tree hand in what they have: 1 to 16 positions of one size.
+/// Sixteen threads that search a game tree hand in what they have, 1 to 16 positions of one size; each counted its own.
 fn game_search() -> Workload {
-    let count = |rows: usize| Requests { rows, length: 1, count: 100 + (rows as u64 * 37) % 50 };
-    let work = Work::Requests((1..=16).map(count).collect());
-    Workload { rows: "batch".to_owned(), length: String::new(), work }
+    let mut all = Traffic::default();
+    for thread in 1..=16_u64 {
+        let (mut traffic, mut state) =
+            (Traffic::default(), thread.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for _ in 0..128 {
+            // Xorshift; Marsaglia, Journal of Statistical Software 8(14), 2003.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            traffic.record(1 + usize::try_from(state % 16).unwrap(), 1);
+        }
+        all.merge(&traffic);
+    }
+    all.workload("batch", "")
 }
 
 /// A position costs 2 ms on the CPU and 0.1 ms on the device.

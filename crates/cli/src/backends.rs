@@ -16,6 +16,7 @@ use crate::cache_args::CacheArgs;
 use crate::cli::Global;
 use crate::exit::BadInput;
 use crate::migraphx_args::MigraphxArgs;
+use crate::padding_args::PaddingArgs;
 
 /// What a command that runs a model takes.
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,8 @@ pub(crate) struct BackendArgs {
     #[arg(long, value_name = "FILE.json", requires = "compile_background")]
     pub(crate) plan: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) padding: PaddingArgs,
+    #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) migraphx: MigraphxArgs,
@@ -59,6 +62,10 @@ impl BackendArgs {
             Choice::Forced(id) if self.compile_background => Err(BadInput::new(format!(
                 "--compile-background lets others answer meanwhile, and {id} was asked for alone; use \
                  --backend auto, or --compile-missing to wait"
+            ))),
+            Choice::Forced(id) if self.padding.is_given() => Err(BadInput::new(format!(
+                "--max-padding lets another backend answer what would be padded more, and {id} was asked for \
+                 alone; use --backend auto"
             ))),
             choice => Ok(choice),
         }

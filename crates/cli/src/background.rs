@@ -45,14 +45,14 @@ impl Watched {
     /// Watches from now on: a line beside the bar says what is at work.
     pub(crate) fn start(
         router: &Arc<Router>,
-        progress: Option<Progress>,
+        progress: Progress,
         output: Output,
     ) -> std::io::Result<Self> {
         let (router, events) = (Arc::clone(router), router.events());
         let thread = thread::Builder::new().name("compiles".to_owned());
         let watcher = thread.spawn(move || {
             let mut compiled = Compiled::default();
-            events.iter().for_each(|event| compiled.hear(event, progress.as_ref(), &output));
+            events.iter().for_each(|event| compiled.hear(event, &progress, &output));
             compiled
         })?;
         Ok(Self { router, watcher })
@@ -67,18 +67,13 @@ impl Watched {
 }
 
 impl Compiled {
-    fn hear(&mut self, event: Event, progress: Option<&Progress>, output: &Output) {
+    fn hear(&mut self, event: Event, progress: &Progress, output: &Output) {
         let words = event.to_string();
-        let say = |words: String| progress.into_iter().for_each(|it| it.say(words.clone()));
-        let note = || match progress {
-            Some(progress) => progress.aside(|| output.note(&words)),
-            None => output.note(&words),
-        };
         match &event.stage {
-            Stage::Compiling { .. } => say(words),
+            Stage::Compiling { .. } => progress.say(words),
             Stage::Ready { .. } | Stage::Failed { .. } => {
-                say(String::new());
-                note();
+                progress.say("");
+                progress.aside(|| output.note(&words));
             }
             _ => {}
         }

@@ -25,6 +25,7 @@ use crate::interrupt::Interrupt;
 use crate::need::{Cold, Command, Need};
 use crate::output::Output;
 use crate::planned;
+use crate::prices;
 use crate::routing;
 
 /// A model that was loaded.
@@ -95,7 +96,7 @@ impl Loading<'_> {
         let ready = offer.artifacts.iter().map(|artifact| artifact.bucket.clone()).collect();
         let planning = Arc::new(configured.with_ready(ready));
         let registry = backends::registry(self.global, planning);
-        let is_routed = self.is_routed(need, &offer);
+        let is_routed = self.is_routed(need, &offer, (migraphx.as_ref(), store.as_deref()))?;
         let mut artifacts = std::mem::take(&mut offer.artifacts);
         if artifacts.is_empty() || is_routed {
             for backend in registry.backends() {
@@ -110,7 +111,8 @@ impl Loading<'_> {
         let job = LoadJob::of(self.model).for_sessions(sessions);
         let job = LoadJob { artifacts: &artifacts, on_demand: on_demand.as_ref(), ..job };
         let mut opened = if is_routed {
-            registry.open_routed(&job, routing::options(background, wanted))?
+            let options = routing::options(args.padding.limit(), background, wanted);
+            registry.open_routed(&job, options)?
         } else {
             registry.open(&self.choice, &job)?
         };
@@ -124,12 +126,25 @@ impl Loading<'_> {
     }
 
     /// Whether two backends share the work: programs that are ready, or will be meanwhile, and somebody for
-    /// what they do not answer. One request that a program holds needs nobody else.
-    fn is_routed(&self, need: &Need, offer: &Offer) -> bool {
-        let some_are_ready = need.is_planned() && !offer.artifacts.is_empty();
+    /// what they do not answer. One request that a program holds may be cheaper elsewhere, where that is known, or be
+    /// padded too much.
+    fn is_routed(
+        &self,
+        need: &Need,
+        offer: &Offer,
+        (device, store): (&dyn Backend, Option<&Store>),
+    ) -> Result<bool> {
         let is_lacking = offer.cold.is_some() || self.args.plan.is_some();
-        let some_will_be = self.args.compile_background && offer.source.is_some() && is_lacking;
-        self.choice == Choice::Auto && (some_are_ready || some_will_be)
+        if self.choice != Choice::Auto {
+            return Ok(false);
+        }
+        if self.args.compile_background && offer.source.is_some() && is_lacking {
+            return Ok(true);
+        }
+        let (Some(store), false) = (store, offer.artifacts.is_empty()) else { return Ok(false) };
+        let is_weighed = need.is_planned() || self.args.padding.is_given();
+        let work = (&need.lengths(), routing::TOKEN_BUDGET);
+        Ok(is_weighed || prices::measured(store, self.model, device, work)?.is_some())
     }
 
     /// The programs of the plan that was named, what saves most first.

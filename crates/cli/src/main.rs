@@ -15,6 +15,7 @@ mod loading;
 mod migraphx_args;
 mod need;
 mod output;
+mod padding_args;
 mod planned;
 mod prices;
 mod progress;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use shapeyard_cache::{CachedArtifacts, Store};
 use shapeyard_core::BackendId;
 use shapeyard_core::backend::ArtifactSource;
-use shapeyard_core::plan::Prices;
+use shapeyard_core::plan::{PaddingLimit, Prices};
 use shapeyard_core::registry::Registry;
 use shapeyard_core::router::{BackgroundOptions, Router, RouterOptions, Wanted};
 
@@ -16,7 +16,7 @@ use crate::need::{Cold, Need};
 use crate::prices::{self, Measured};
 
 /// Tokens of a batch that prices are compared by.
-const TOKEN_BUDGET: usize = 512;
+pub(crate) const TOKEN_BUDGET: usize = 512;
 
 impl Loading<'_> {
     /// What was measured of the two here, if both were.
@@ -53,6 +53,7 @@ impl Loading<'_> {
 
 /// How requests are routed; what they lack is made by `background`, of what is `wanted` where that was said.
 pub(crate) fn options(
+    padding: PaddingLimit,
     background: Option<Arc<CachedArtifacts>>,
     wanted: Option<Wanted>,
 ) -> RouterOptions {
@@ -64,5 +65,5 @@ pub(crate) fn options(
         }
         options.wanted = wanted;
     }
-    RouterOptions { background, ..RouterOptions::default() }
+    RouterOptions { prices: None, padding, background }
 }

@@ -20,12 +20,12 @@ const LENGTHS: &str = "# items\n10 4000\n12 1000\n100 700\n";
 fn a_plan_names_programs_and_reasons() {
     let folder = Folder::new();
     let workload = folder.write("lengths.txt", LENGTHS);
-    let ran = plan("encoder.onnx", &workload, &["--policy", "fitted:2", "--explain"]).done();
+    let ran = plan("encoder.onnx", &workload, &["--buckets", "auto:2", "--explain"]).done();
     assert!(ran.stderr.contains("prices are assumed"), "{ran:?}");
     for part in ["batch=40,sequence=100", "exact", "padded", "programs: assumed", "\n- "] {
         assert!(ran.stdout.contains(part), "{part:?} not in {}", ran.stdout);
     }
-    let brief = plan("encoder.onnx", &workload, &["--policy", "fitted:2"]).done().stdout;
+    let brief = plan("encoder.onnx", &workload, &["--buckets", "auto:2"]).done().stdout;
     assert!(brief.contains("--explain") && !brief.contains("exact"), "{brief}");
 }
 
@@ -36,7 +36,7 @@ fn json_has_the_whole_plan() {
     let prices =
         folder.write("prices.json", r#"{"device": {"token": 1e-6}, "cpu": {"token": 1e-5}}"#);
     let prices = prices.to_str().unwrap();
-    let options = ["--policy", "16,128", "--prices", prices, "--format", "json"];
+    let options = ["--buckets", "16,128", "--prices", prices, "--format", "json"];
     let ran = plan("encoder.onnx", &workload, &options).done();
     assert_eq!(ran.stderr, "");
     let json = ran.json();
@@ -78,8 +78,10 @@ fn what_is_wrong_is_named() {
     };
     refused(&nonsense, &[], "line 2, `long`");
     refused(&folder.path("missing"), &[], "cannot be read");
-    refused(&lengths, &["--policy", "1..100000:1"], "more than 4096 extents");
+    refused(&lengths, &["--buckets", "1..100000:1"], "more than 4096 extents");
+    refused(&lengths, &["--buckets", "fitted"], "write `auto:8` for the 8 that suit best");
     refused(&lengths, &["--max-padding", "101"], "percentage");
+    refused(&lengths, &["--max-padding-tokens", "2"], "--max-padding");
     refused(
         &lengths,
         &["--length-symbol", "width"],
@@ -117,8 +119,9 @@ fn prices_that_were_measured_here_are_used_and_named() {
     let cpu = &planned["prices_from"]["cpu"];
     assert_eq!((&cpu["from"], &cpu["backend"]), (&"measured".into(), &"rten".into()));
     let choice = &measured["backends"][0]["choices"][0];
-    assert_eq!(cpu["median_error"], choice["median_error"]);
-    assert_eq!(planned["prices"]["cpu"], choice["price"]);
+    // Fitted to batches like the work's.
+    assert_eq!(cpu["price"]["load"], choice["price"]["load"]);
+    assert_eq!(planned["prices"]["cpu"], cpu["price"]);
     let text = plan("encoder.onnx", &workload, &cache).done();
     assert!(text.stderr.contains("the prices of programs are assumed"), "{text:?}");
     assert!(text.stdout.contains("cpu: rten, 1 session of 1 thread, measured "), "{text:?}");

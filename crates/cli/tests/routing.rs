@@ -149,6 +149,32 @@ fn who_is_asked_for_alone_is_not_helped_in_the_background() {
 }
 
 #[test]
+fn one_request_runs_elsewhere_where_that_is_cheaper_or_less_padded() {
+    here!("one_request_runs_elsewhere_where_that_is_cheaper_or_less_padded");
+    let scene = Scene::new();
+    scene.warm("add_one.onnx", &["--buckets", "batch=16"]).done();
+    assert_eq!(run_auto(&scene, 2, &[]).done().json()["backend"], "migraphx");
+    let limited = ["--max-padding", "50"];
+    let json = run_auto(&scene, 2, &limited).done().json();
+    assert_eq!(
+        (&json["route"], &json["fallback"]["reason"]),
+        (&json!("fallback"), &json!("padding"))
+    );
+    assert_eq!(run_auto(&scene, 9, &limited).done().json()["backend"], "migraphx");
+    run_auto(&scene, 2, &["--backend", "migraphx", "--max-padding", "50"])
+        .refused(2, &["--max-padding lets another backend answer"]);
+
+    // Measured, so much padding takes longer on any machine.
+    let scene = Scene::new();
+    scene.warm("add_one.onnx", &["--buckets", "batch=4096"]).done();
+    let measure = ["--target", "ref", "--rounds", "1", "--threads", "1"];
+    let measured = run(&mut scene.command("calibrate", "add_one.onnx", &measure));
+    assert!(measured.stdout.contains("migraphx"), "{measured:?}");
+    let json = run_auto(&scene, 1, &[]).done().json();
+    assert_eq!(json["fallback"]["reason"], "cheaper", "{json}");
+}
+
+#[test]
 fn the_programs_of_a_plan_are_made_in_the_background_and_no_others() {
     here!("the_programs_of_a_plan_are_made_in_the_background_and_no_others");
     let scene = Scene::new();

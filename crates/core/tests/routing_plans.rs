@@ -161,15 +161,16 @@ proptest! {
         prop_assert!(options.compile_seconds.is_none_or(|most| totals.compile_seconds <= most));
         prop_assert!(options.device_bytes.is_none_or(|most| totals.n_bytes <= most));
         for batches in plan.batches.iter().filter(|it| it.route != Route::Fallback) {
-            // The CPU's part is not padded, so that the limit is on what is left.
-            let device_rows = batches.pieces.iter().filter(|it| it.bucket.is_some());
-            let device_rows: usize = device_rows.map(|it| it.n_rows).sum();
-            let on_cpu = batches.n_rows - device_rows;
+            let on_device = batches.pieces.iter().filter_map(|it| Some((it.bucket?, it.n_rows)));
+            let device_rows: usize = on_device.clone().map(|(_, n_rows)| n_rows).sum();
+            let tokens = |(nth, _): (usize, usize)| {
+                let (rows, length) = shape(&plan.buckets[nth].bucket);
+                (rows * length) as f64
+            };
+            let padded: f64 = on_device.map(tokens).sum();
             let row = batches.n_real_tokens as f64 / batches.n_batches as f64 / batches.n_rows as f64;
-            let padded =
-                batches.n_padded_tokens as f64 / batches.n_batches as f64 - row * on_cpu as f64;
             let real = row * device_rows as f64;
-            // Padded tokens are whole ones.
+            // Real tokens are whole ones.
             let allowed = options.padding.allows(real + 1.0, padded, device_rows);
             prop_assert!(allowed, "{real} {padded} {batches:?}");
         }
@@ -187,6 +188,12 @@ proptest! {
         let wanted = on_device as f64 / plan.totals.n_real_tokens.max(1) as f64;
         let slack = plan.buckets.len() as f64 / plan.totals.n_real_tokens.max(1) as f64;
         prop_assert!((share - wanted).abs() <= slack + 1e-9);
+        let saved: f64 = plan.buckets.iter().map(|it| it.saved_seconds).sum();
+        let runs_on_cpu = plan.batches.iter().flat_map(|it| &it.pieces).any(|it| it.bucket.is_none());
+        if !runs_on_cpu && plan.totals.n_real_tokens > 0 {
+            let wanted = plan.totals.cpu_seconds - plan.totals.seconds;
+            prop_assert!((saved - wanted).abs() <= 1e-6 * (1.0 + wanted.abs()), "{saved} {wanted}");
+        }
         let json = serde_json::to_string(&plan).unwrap();
         prop_assert_eq!(serde_json::from_str::<RoutingPlan>(&json).unwrap().buckets.len(), plan.buckets.len());
     }

@@ -1,7 +1,5 @@
 //! All that there is to measure of a model on one backend.
 
-use std::time::Instant;
-
 use super::{Lanes, MeasureError, Shape, Watch};
 use crate::backend::{Artifact, Backend, LoadJob, SessionOptions};
 use crate::plan::calibrate::Split;
@@ -24,10 +22,16 @@ pub fn any_shape(
     drop(backend.load(job)?);
     for &split in splits {
         let job = job.for_sessions(SessionOptions::threads(split.n_threads));
-        let (lanes, seconds) = started(backend, &job, split)?;
-        let of = all.of(split);
-        of.loads.record(1, 1, seconds);
-        of.runs = lanes.runs(shapes, n_rounds, watch)?;
+        let (mut lanes, seconds) = started(backend, &job, split, watch)?;
+        all.of(split).loads.record(1, 1, seconds);
+        for _ in 1..n_rounds {
+            // Two at a time would share the memory that one has.
+            drop(lanes);
+            let seconds;
+            (lanes, seconds) = started(backend, &job, split, watch)?;
+            all.of(split).loads.record(1, 1, seconds);
+        }
+        all.of(split).runs = lanes.runs(shapes, n_rounds, watch)?;
     }
     Ok(all)
 }
@@ -51,7 +55,7 @@ pub fn programs(
         let job = LoadJob { artifacts, sessions: SessionOptions::threads(split.n_threads), ..*job };
         // As above: from memory, like the loads that follow in production.
         drop(backend.load(&job)?);
-        let (lanes, seconds) = started(backend, &job, split)?;
+        let (lanes, seconds) = started(backend, &job, split, watch)?;
         let of = all.of(split);
         of.loads.record(shape.rows, shape.length, seconds);
         of.runs.refine(&lanes.runs(std::slice::from_ref(shape), n_rounds, watch)?);
@@ -68,8 +72,9 @@ fn started(
     backend: &dyn Backend,
     job: &LoadJob<'_>,
     split: Split,
+    watch: &dyn Watch,
 ) -> Result<(Lanes, f64), MeasureError> {
-    let started = Instant::now();
+    let elapsed = watch.stopwatch();
     let lanes = Lanes::start(&backend.load(job)?, split)?;
-    Ok((lanes, started.elapsed().as_secs_f64()))
+    Ok((lanes, elapsed().as_secs_f64()))
 }

@@ -62,6 +62,12 @@ pub trait Watch {
     fn stop(&self) -> bool {
         false
     }
+
+    /// A stopwatch that starts now; it reads the clock on the wall, unless the caller has another.
+    fn stopwatch(&self) -> Box<dyn Fn() -> Duration> {
+        let started = Instant::now();
+        Box::new(move || started.elapsed())
+    }
 }
 
 /// A caller that neither looks nor stops.
@@ -123,7 +129,7 @@ impl Lanes {
                 if watch.stop() {
                     return Err(MeasureError::Stopped);
                 }
-                let took = self.batches(&shape.bucket, n_batches[at])?;
+                let took = self.batches(&shape.bucket, n_batches[at], watch)?;
                 match round {
                     0 => n_batches[at] = n_sessions * enough(took),
                     _ => seconds[at].push(took.as_secs_f64() / n_batches[at] as f64),
@@ -141,7 +147,12 @@ impl Lanes {
     }
 
     /// How long so many batches take, with no session idle but at the end.
-    fn batches(&self, bucket: &Bucket, n: usize) -> Result<Duration, MeasureError> {
+    fn batches(
+        &self,
+        bucket: &Bucket,
+        n: usize,
+        watch: &dyn Watch,
+    ) -> Result<Duration, MeasureError> {
         let n_in_flight = 2 * self.split.n_sessions.max(1);
         let mut spare = Vec::with_capacity(n_in_flight);
         while spare.len() < n_in_flight.min(n) {
@@ -149,8 +160,8 @@ impl Lanes {
             spare.push(InferRequest { inputs, ..InferRequest::default() });
         }
         let failed = |source| MeasureError::Run { bucket: bucket.clone(), source };
-        let started = Instant::now();
         let mut in_flight: VecDeque<Ticket> = VecDeque::with_capacity(n_in_flight);
+        let elapsed = watch.stopwatch();
         for _ in 0..n {
             if spare.is_empty() {
                 take(&mut in_flight, &mut spare).map_err(|it| failed(it.error))?;
@@ -162,7 +173,7 @@ impl Lanes {
         while !in_flight.is_empty() {
             take(&mut in_flight, &mut spare).map_err(|it| failed(it.error))?;
         }
-        Ok(started.elapsed())
+        Ok(elapsed())
     }
 }
 

@@ -27,14 +27,16 @@ impl Extent {
     }
 }
 
-/// Batches of rows and lengths in steps of four times, of at most `most_tokens` tokens but for single rows.
+/// Batches of rows and lengths in steps of four times, of at most `most_tokens` tokens but for single rows; of each
+/// length also as many rows as that allows, because most work runs in such batches.
 #[must_use]
 pub fn shapes(rows: &Extent, length: &Extent, most_tokens: usize) -> Vec<Shape> {
     const SHORTEST: usize = 16;
     let mut shapes = Vec::new();
     for length_steps in length.steps(SHORTEST.min(length.most)) {
-        let fits = |&it: &usize| it == 1 || it.saturating_mul(length_steps) <= most_tokens;
-        for n_rows in rows.steps(1).into_iter().filter(fits) {
+        let full = (most_tokens / length_steps.max(1)).max(1);
+        let rows = Extent { most: rows.most.min(full), ..rows.clone() };
+        for n_rows in rows.steps(1) {
             let named = [(&rows.symbol, n_rows), (&length.symbol, length_steps)];
             let named = named.into_iter().filter(|(symbol, _)| !symbol.is_empty());
             let bucket: Bucket = named.map(|(symbol, n)| (symbol.clone(), n)).collect();
@@ -61,6 +63,10 @@ mod tests {
         let found = shapes(&extent("batch", 16), &extent("sequence", 256), 1024);
         let wanted = [(1, 16), (4, 16), (16, 16), (1, 64), (4, 64), (16, 64), (1, 256), (4, 256)];
         assert_eq!(pairs(&found), wanted);
+        let full = shapes(&extent("batch", 64), &extent("sequence", 96), 1000);
+        let of = |length| full.iter().filter(|it| it.length == length).map(|it| it.rows).collect();
+        let rows: [Vec<usize>; 3] = [16, 64, 96].map(of);
+        assert_eq!(rows, [vec![1, 4, 16, 62], vec![1, 4, 15], vec![1, 4, 10]]);
         assert_eq!(found[4].bucket.to_string(), "batch=4,sequence=64");
     }
 

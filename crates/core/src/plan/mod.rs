@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use bucket::Bucket;
 pub use histogram::Histogram;
 pub use options::{Objective, PaddingLimit, PlanOptions};
-pub use policy::{Policy, Tail};
+pub use policy::{InvalidPolicy, Policy, Tail};
 pub use prices::Prices;
 pub use ready::{OverReady, ReadyBatch, over_ready};
 pub use routing::{RoutingPlan, Stock, plan};

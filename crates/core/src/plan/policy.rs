@@ -10,14 +10,16 @@ use super::{Histogram, InvalidSteps, Steps};
 
 /// Which extents of a symbol get programs.
 ///
-/// As text: `fitted:8` is the 8 that suit the workload best, `fitted:8..512` the same with 512 as the
-/// longest whatever was observed; all else is a set of [`Steps`], such as `..512`.
+/// As text: `auto:8` is the 8 that suit the workload best, `auto:8..512` the same with 512 as the longest whatever was
+/// observed, `pow2` powers of two up to the longest observed; all else is a set of [`Steps`], such as `..512`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Policy {
     /// These, whatever the workload is: a list, powers of two, or equal steps.
     Steps(Steps),
+    /// Powers of two and the largest that was observed.
+    PowersOfTwo,
     /// Those that are optimal for the workload.
     Fitted {
         /// How many at most.
@@ -90,6 +92,11 @@ impl Policy {
     ) -> Result<Vec<Vec<usize>>, InvalidSteps> {
         let (n, max) = match self {
             Self::Steps(steps) => return Ok(vec![steps.extents()?]),
+            Self::PowersOfTwo if observed.longest() == 0 => return Ok(Vec::new()),
+            Self::PowersOfTwo => {
+                let steps = Steps::PowersOfTwo { max: observed.longest() };
+                return Ok(vec![steps.extents()?]);
+            }
             Self::Fitted { n, max } => (*n, *max),
         };
         let mut proposals = fitted::each(observed, n, filling);
@@ -121,25 +128,28 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Steps(steps) => steps.fmt(f),
-            Self::Fitted { n, max: None } => write!(f, "fitted:{n}"),
-            Self::Fitted { n, max: Some(max) } => write!(f, "fitted:{n}..{max}"),
+            Self::PowersOfTwo => f.write_str("pow2"),
+            Self::Fitted { n, max: None } => write!(f, "auto:{n}"),
+            Self::Fitted { n, max: Some(max) } => write!(f, "auto:{n}..{max}"),
         }
     }
 }
 
 impl FromStr for Policy {
-    type Err = InvalidSteps;
+    type Err = InvalidPolicy;
 
-    fn from_str(text: &str) -> Result<Self, InvalidSteps> {
-        let Some(fitted) = text.trim().strip_prefix("fitted:") else {
-            return text.parse().map(Self::Steps);
+    fn from_str(text: &str) -> Result<Self, InvalidPolicy> {
+        let refuse = |reason: String| InvalidPolicy { text: text.to_owned(), reason };
+        if text.trim() == "pow2" {
+            return Ok(Self::PowersOfTwo);
+        }
+        let Some(fitted) = text.trim().strip_prefix("auto:") else {
+            let steps = text.parse::<Steps>().map_err(|error| refuse(error.reason))?;
+            return Ok(Self::Steps(steps));
         };
         let number = |part: &str| match part.trim().parse::<usize>() {
             Ok(number) if number > 0 => Ok(number),
-            _ => Err(InvalidSteps {
-                text: text.to_owned(),
-                reason: format!("`{}` is no number from 1", part.trim()),
-            }),
+            _ => Err(refuse(format!("`{}` is no number from 1", part.trim()))),
         };
         Ok(match fitted.split_once("..") {
             None => Self::fitted(number(fitted)?),
@@ -148,16 +158,29 @@ impl FromStr for Policy {
     }
 }
 
+/// A text that is no policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` names no extents: {reason}; write `auto:8` for the 8 that suit best, `pow2` or `..64` for powers of \
+     two, `16..128:16` for steps, or `1,4,16`"
+)]
+pub struct InvalidPolicy {
+    /// What was given.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn policies_are_read_as_they_are_written() {
-        for text in ["fitted:8", "fitted:8..512", "..512", "16..512:16", "16,32,64"] {
+        for text in ["auto:8", "auto:8..512", "pow2", "..512", "16..512:16", "16,32,64"] {
             assert_eq!(text.parse::<Policy>().unwrap().to_string(), text);
         }
-        for text in ["fitted:0", "fitted:", "fitted:x", "fitted:4..", "fitted"] {
+        for text in ["auto:0", "auto:", "auto:x", "auto:4..", "auto", "pow3"] {
             text.parse::<Policy>().unwrap_err();
         }
     }
@@ -167,9 +190,12 @@ mod tests {
         let observed = Histogram::of(&[0, 3, 9, 9]);
         let extents =
             |text: &str| text.parse::<Policy>().unwrap().extents(&observed, None).unwrap();
-        assert_eq!(extents("fitted:4"), [3, 9]);
-        assert_eq!(extents("fitted:4..512"), [3, 512]);
-        assert_eq!(extents("fitted:4..5"), [3, 9]);
+        assert_eq!(extents("auto:4"), [3, 9]);
+        assert_eq!(extents("auto:4..512"), [3, 512]);
+        assert_eq!(extents("auto:4..5"), [3, 9]);
         assert_eq!(extents("4,16"), [4, 16]);
+        assert_eq!(extents("pow2"), [1, 2, 4, 8, 9]);
+        let none = Policy::PowersOfTwo.extents(&Histogram::default(), None).unwrap();
+        assert_eq!(none, [0; 0]);
     }
 }

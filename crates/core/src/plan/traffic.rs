@@ -1,6 +1,6 @@
 //! Counts of the shapes that were served, to plan the next programs by.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::{Requests, Work, Workload};
 
@@ -17,7 +17,7 @@ const LARGEST: usize = 1 << (usize::BITS - 2);
 /// One count is one look-up; who records from several threads gives each its own and [merges](Self::merge) them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    counts: BTreeMap<(usize, usize), u64>,
+    counts: HashMap<(usize, usize), u64>,
     capacity: usize,
     rounding: Rounding,
 }
@@ -26,7 +26,7 @@ impl Traffic {
     /// Keeps at most so many shapes apart; 0 counts as 1.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { counts: BTreeMap::new(), capacity: capacity.max(1), rounding: Rounding(0) }
+        Self { counts: HashMap::new(), capacity: capacity.max(1), rounding: Rounding(0) }
     }
 
     /// Counts a request of `rows` rows of `length` tokens.
@@ -36,7 +36,7 @@ impl Traffic {
 
     /// Adds what another has counted.
     pub fn merge(&mut self, other: &Self) {
-        other.requests().for_each(|it| self.add(it));
+        other.requests().into_iter().for_each(|it| self.add(it));
     }
 
     pub(super) fn add(&mut self, Requests { rows, length, count }: Requests) {
@@ -62,15 +62,19 @@ impl Traffic {
         self.counts.len()
     }
 
-    /// What was counted.
-    pub(super) fn requests(&self) -> impl Iterator<Item = Requests> {
-        self.counts.iter().map(|(&(rows, length), &count)| Requests { rows, length, count })
+    /// What was counted, by rows and length.
+    pub(super) fn requests(&self) -> Vec<Requests> {
+        let counted =
+            self.counts.iter().map(|(&(rows, length), &count)| Requests { rows, length, count });
+        let mut requests: Vec<Requests> = counted.collect();
+        requests.sort_unstable();
+        requests
     }
 
     /// What was counted, as a workload of requests along these symbols.
     #[must_use]
     pub fn workload(&self, rows: impl Into<String>, length: impl Into<String>) -> Workload {
-        let work = Work::Requests(self.requests().collect());
+        let work = Work::Requests(self.requests());
         Workload { rows: rows.into(), length: length.into(), work }
     }
 }

@@ -146,7 +146,7 @@ fn watched(
     output: &Output,
 ) -> Result<Option<Watched>> {
     let router = loaded.router.as_ref().filter(|_| args.backend.compile_background);
-    let start = |router| Watched::start(router, Some(progress.clone()), *output);
+    let start = |router| Watched::start(router, progress.clone(), *output);
     Ok(router.map(start).transpose()?)
 }
 

@@ -16,8 +16,7 @@ use serde::Serialize;
 use shapeyard_core::Signature;
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::{
-    self, InvalidSteps, Objective, PaddingLimit, PlanOptions, Policy, Prices, RoutingPlan, Work,
-    Workload,
+    self, InvalidSteps, Objective, PlanOptions, Policy, Prices, RoutingPlan, Work, Workload,
 };
 
 use self::ground::{Ground, Sources};
@@ -30,14 +29,15 @@ use crate::cli::Global;
 use crate::exit::{BadInput, Code};
 use crate::migraphx_args::MigraphxArgs;
 use crate::output::{self, Output};
+use crate::padding_args::PaddingArgs;
 use crate::quantity::{Size, Span};
 use crate::work_symbols::WorkSymbolArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
   shapeyard plan model.onnx --workload lengths.txt
-  shapeyard plan model.onnx --workload lengths.txt --policy fitted:4 --plot lengths.svg
-  shapeyard plan model.onnx --workload traffic.txt --policy ..512 --row-counts 1,4,16
+  shapeyard plan model.onnx --workload lengths.txt --buckets auto:4 --plot lengths.svg
+  shapeyard plan model.onnx --workload traffic.txt --buckets pow2 --row-counts 1,4,16
   shapeyard plan model.onnx --workload lengths.txt --prices prices.json --passes 100 --explain
   shapeyard plan model.onnx --from-traffic served.txt --present batch=1,8 sequence=64,512
   shapeyard plan model.onnx --workload lengths.txt --max-programs 8 --max-compile 10min --out plan.json
@@ -46,8 +46,10 @@ Examples:
 A workload is a text file with one entry a line: `48` is an item of 48 tokens, `48 12` twelve of them, and \
 `4x48 12` twelve requests of four rows of 48 tokens; what follows `#` is a comment.
 
-A policy says which lengths get programs: `fitted:8` those 8 that suit the workload best, `fitted:8..512` \
-the same with 512 as the longest, `..512` powers of two, `16..512:16` steps of 16, `16,32,64` these.
+--buckets says which lengths get programs: `auto:8` those 8 that suit the workload best, or fewer \
+where these cost less; `auto:8..512` the same with 512 as the longest; `pow2` powers of two up to \
+the longest there is; `..512` up to 512; `16..512:16` steps of 16; `16,32,64` these. How many rows \
+a program has follows from --token-budget, and from --row-counts where the workload is requests.
 
 Prices are those that `shapeyard calibrate` has measured of this model on this machine; the report says of \
 which backend, when, and how far they were off. --prices gives others, in seconds, each of them 0 where it is \
@@ -76,11 +78,11 @@ pub(crate) struct Args {
     /// The programs there are, such as batch=1,8 sequence=128 [default: those in the cache]
     #[arg(long, value_name = "SYMBOL=N,...", num_args = 1..)]
     present: Vec<Axis>,
-    /// Which lengths get programs: fitted:N, ..MAX, FIRST..MAX:STEP or a list
-    #[arg(long, value_name = "POLICY", default_value_t = Policy::default())]
-    policy: Policy,
-    /// Which numbers of rows get programs, where the workload is requests; written like a policy
-    #[arg(long, value_name = "POLICY", default_value_t = PlanOptions::default().rows)]
+    /// Which lengths get programs: auto:N, pow2, ..MAX, FIRST..MAX:STEP or a list
+    #[arg(long, value_name = "WHICH", default_value_t = Policy::default())]
+    buckets: Policy,
+    /// Which numbers of rows get programs, where the workload is requests; written like --buckets
+    #[arg(long, value_name = "WHICH", default_value_t = PlanOptions::default().rows)]
     row_counts: Policy,
     /// Tokens a batch may have, padding counted, where the workload is items
     #[arg(long, value_name = "N", default_value_t = PlanOptions::default().token_budget)]
@@ -100,9 +102,8 @@ pub(crate) struct Args {
     /// How much device memory programs may take in all, such as 4GiB
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<Size>,
-    /// The most of a batch that may be padding, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
-    max_padding: f64,
+    #[command(flatten)]
+    padding: PaddingArgs,
     /// How often the workload will run; each program has to pay for its compilation by then
     #[arg(long, value_name = "N")]
     passes: Option<u64>,
@@ -150,7 +151,7 @@ struct Planned {
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code> {
     let model = Arc::new(args.axes.open(&args.model)?);
     let workload = workload(args, model.signature())?;
-    let options = args.options()?;
+    let options = args.options();
     let Ground { prices, sources, stock } = Ground::of(args, global, (&model, &workload), output)?;
     if let Some(warning) = sources.warning() {
         output.note(warning);
@@ -206,24 +207,21 @@ impl Args {
         file.unwrap_or_else(|| Path::new(""))
     }
 
-    fn options(&self) -> Result<PlanOptions, BadInput> {
-        if !(0.0..=100.0).contains(&self.max_padding) {
-            return Err(BadInput::new("--max-padding is a percentage, from 0 to 100"));
-        }
+    fn options(&self) -> PlanOptions {
         let objective = if self.latency { Objective::Latency } else { Objective::Throughput };
         let seconds = |Span(time): Span| Duration::as_secs_f64(&time);
-        Ok(PlanOptions {
+        PlanOptions {
             token_budget: self.token_budget,
-            lengths: self.policy.clone(),
+            lengths: self.buckets.clone(),
             rows: self.row_counts.clone(),
             max_buckets: self.max_programs,
             compile_seconds: self.max_compile.map(seconds),
             device_bytes: self.max_memory.map(|Size(n_bytes)| n_bytes),
-            padding: PaddingLimit { share: self.max_padding / 100.0, tokens: 0 },
+            padding: self.padding.limit(),
             objective,
             n_runs: self.passes,
             ..PlanOptions::default()
-        })
+        }
     }
 }
 

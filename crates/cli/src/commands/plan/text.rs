@@ -130,7 +130,7 @@ impl Planned {
         writeln!(out, "present    {n}, {used} of them used: {seconds} a pass")?;
         let compile = time(self.plan.totals.compile_seconds);
         let saves = saved(present.saved_seconds);
-        match present.break_even_runs {
+        match present.break_even_runs.filter(|_| present.saved_seconds > 1e-9) {
             Some(0) => writeln!(out, "saves      {saves} a pass beside them, without a compile"),
             Some(n) => writeln!(
                 out,
@@ -145,7 +145,8 @@ impl Planned {
         let totals = &self.plan.totals;
         let n_rows = totals.n_rows;
         writeln!(out)?;
-        writeln!(out, "rows       {n_rows} in {} batches", totals.n_batches)?;
+        let batches = if totals.n_batches == 1 { "batch" } else { "batches" };
+        writeln!(out, "rows       {n_rows} in {} {batches}", totals.n_batches)?;
         writeln!(
             out,
             "tokens     {} real, {} run: {:.3} for each real one",

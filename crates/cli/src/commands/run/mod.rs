@@ -27,6 +27,7 @@ use crate::interrupt::Interrupt;
 use crate::loading::Loading;
 use crate::need::Need;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::traffic::TrafficArgs;
 use crate::work_symbols::{WorkSymbolArgs, WorkSymbols};
 
@@ -114,10 +115,14 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
 
     let mut session = loaded.executable.session(&loaded.sessions)?;
     let mut outputs = Outputs::new();
+    let progress = Progress::of(output, args.repeat as usize, "runs");
     let watched = loaded.router.as_ref().filter(|_| args.backend.compile_background);
-    let watched = watched.map(|router| Watched::start(router, None, *output)).transpose()?;
-    let repeated = repeat(session.as_mut(), &request, &mut outputs, args.repeat, &interrupt);
+    let start = |router| Watched::start(router, progress.clone(), *output);
+    let watched = watched.map(start).transpose()?;
+    let watch = Watch { progress: &progress, interrupt: &interrupt };
+    let repeated = repeat(session.as_mut(), &request, &mut outputs, args.repeat, &watch);
     let compiled = watched.map(Watched::finish);
+    progress.finish();
     let (run_report, repeats) = repeated.map_err(|error| explain(error, &loading))?;
 
     let results: Vec<(&str, TensorView<'_>)> = signature
@@ -153,20 +158,27 @@ fn explain(error: Error, loading: &Loading<'_>) -> Error {
     }
 }
 
+/// Whoever waits for the runs.
+struct Watch<'a> {
+    progress: &'a Progress,
+    interrupt: &'a Interrupt,
+}
+
 /// Runs a request again and again; gives the last report and all times.
 fn repeat(
     session: &mut dyn Session,
     request: &Request<'_>,
     outputs: &mut Outputs,
     n: u32,
-    interrupt: &Interrupt,
+    watch: &Watch<'_>,
 ) -> Result<(RunReport, Repeats)> {
     let mut times: Vec<Duration> = Vec::new();
     loop {
         let started = Instant::now();
         let report = session.run(request, outputs)?;
         times.push(started.elapsed());
-        interrupt.check("nothing was written")?;
+        watch.progress.advance(1);
+        watch.interrupt.check("nothing was written")?;
         if times.len() >= n as usize {
             return Ok((report, Repeats::of(times)));
         }

@@ -148,6 +148,9 @@ impl Report for Warmed {
     const COMMAND: &'static str = "warm";
 
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.shapes.is_empty() {
+            return writeln!(out, "there was nothing to compile");
+        }
         let mut table = Table::new(["SHAPE", "STATE", "TIME", "SIZE"]);
         for shape in &self.shapes {
             let time = Duration::from_secs_f64(shape.seconds);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fit, PerProgram, Price, Samples, fit};
+use super::{Fit, PerProgram, Price, Samples, fit, fit_for};
 use crate::BackendId;
 use crate::plan::Histogram;
 use crate::plan::calibrate::Split;
@@ -81,7 +81,8 @@ impl Measurements {
     /// `None` where of no split both a load and a run were measured.
     #[must_use]
     pub fn cheapest(&self, lengths: &Histogram, token_budget: usize) -> Option<Choice> {
-        let choices = self.splits.iter().filter_map(OfSplit::choice);
+        let batch_tokens = usual_batch(lengths, token_budget);
+        let choices = self.splits.iter().filter_map(|it| it.choice_for(batch_tokens));
         let seconds = |it: &Choice| it.fit.price.work(lengths, token_budget);
         choices.min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
     }
@@ -103,10 +104,33 @@ impl OfSplit {
     /// Its prices; `None` without a load, which is not free where nobody measured it, or without a run.
     #[must_use]
     pub fn choice(&self) -> Option<Choice> {
-        let (fit, load) = (fit(&self.runs.sums())?, self.loads.mean()?);
-        let price = Price { load, ..fit.price };
+        self.choice_of(fit(&self.runs.sums())?)
+    }
+
+    /// Its prices for work in batches of so many tokens; `None` as above.
+    #[must_use]
+    pub fn choice_for(&self, batch_tokens: f64) -> Option<Choice> {
+        self.choice_of(fit_for(&self.runs.sums(), batch_tokens)?)
+    }
+
+    fn choice_of(&self, fit: Fit) -> Option<Choice> {
+        let price = Price { load: self.loads.mean()?, ..fit.price };
         Some(Choice { split: self.split, fit: Fit { price, ..fit } })
     }
+}
+
+/// Tokens of the batches that most tokens of the work run in; 1 for no work.
+fn usual_batch(lengths: &Histogram, token_budget: usize) -> f64 {
+    let n_items = lengths.n_items();
+    let in_batch = |&(length, n): &(usize, u64)| {
+        let n_rows = (token_budget / length.max(1)).max(1) as u64;
+        let batch = n_rows.min(n_items) as f64 * length as f64;
+        (n as f64 * length as f64, batch)
+    };
+    let all = || lengths.entries().iter().map(in_batch);
+    let n_tokens: f64 = all().map(|(tokens, _)| tokens).sum();
+    let mean = all().map(|(tokens, batch)| tokens * batch).sum::<f64>() / n_tokens;
+    if mean.is_finite() { mean.max(1.0) } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -140,6 +164,16 @@ mod tests {
         assert_eq!(chosen(10_000).split, split(2));
         assert!((chosen(10_000).fit.price.load - 0.3).abs() < 1e-12);
         assert_eq!(Measurements::new(BACKEND).cheapest(&Histogram::default(), 512), None);
+    }
+
+    #[test]
+    fn batches_of_the_work_fill_the_budget_as_far_as_there_are_rows() {
+        let of = |entries: &[(usize, u64)]| usual_batch(&Histogram::from(entries.to_vec()), 512);
+        assert_eq!(of(&[(100, 1000)]), 500.0);
+        assert_eq!(of(&[(100, 2)]), 200.0);
+        assert_eq!(of(&[(600, 5)]), 600.0);
+        assert_eq!(of(&[(64, 8), (600, 1)]), (512.0 * 512.0 + 600.0 * 600.0) / 1112.0);
+        assert_eq!([of(&[]), of(&[(0, 3)])], [1.0, 1.0]);
     }
 
     #[test]

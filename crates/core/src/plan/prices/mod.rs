@@ -3,6 +3,9 @@
 //! * device = load, if the program is not resident, + launch + padded tokens × token
 //! * CPU = load, if the model is not, + launch + real tokens × token
 //!
+//! Where rows of different lengths are stacked for the CPU, those of the longest of the batch count as real for all of
+//! it: a program's padding is taken off before, but a batch is a rectangle.
+//!
 //! To each token's cost, attention adds one that grows with the length of its row. [`crate::measure`] runs
 //! what there is to measure; [`Samples`] keeps it in bounded memory, and [`fit`] finds the prices that
 //! explain it best.
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Histogram;
 
-pub use fit::{Fit, fit};
+pub use fit::{Fit, fit, fit_for};
 pub use measured::{Choice, Measurements, OfSplit};
 pub use samples::{Sample, Samples};
 

@@ -77,6 +77,15 @@ impl Chosen {
     pub(super) fn used(&self, n_programs: usize) -> Vec<bool> {
         used(&self.routed, n_programs)
     }
+
+    /// Whether anything runs on the CPU.
+    pub(super) fn uses_cpu(&self) -> bool {
+        uses_cpu(&self.routed)
+    }
+}
+
+fn uses_cpu(routed: &[Routed]) -> bool {
+    routed.iter().any(|it| it.way.cpu_rows > 0)
 }
 
 fn used(routed: &[Routed], n_programs: usize) -> Vec<bool> {
@@ -198,7 +207,7 @@ impl Search<'_> {
     }
 
     fn cpu_is_used(&self) -> bool {
-        self.routed.iter().any(|it| it.way.cpu_rows > 0)
+        uses_cpu(&self.routed)
     }
 
     fn total(&self) -> f64 {

@@ -19,10 +19,18 @@ pub(super) struct Class {
     pub(super) length: usize,
     /// Real tokens of all batches.
     pub(super) n_tokens: u64,
-    /// The sum of all rows' squared lengths.
-    pub(super) squares: f64,
+    /// What the CPU runs of them.
+    pub(super) cpu: CpuWork,
     /// Whether programs may take it: its rows are not padded beyond the limit.
     pub(super) may_pad: bool,
+}
+
+/// What a backend of any shape runs: every row as long as the longest of its batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CpuWork {
+    pub(super) tokens: f64,
+    /// The rows' squared lengths.
+    pub(super) squares: f64,
 }
 
 impl Class {
@@ -35,9 +43,10 @@ impl Class {
         self.n_tokens as f64 / (self.rows_in_all() as f64).max(1.0)
     }
 
-    /// The square of a row's length, on average.
-    pub(super) fn row_squares(&self) -> f64 {
-        self.squares / (self.rows_in_all() as f64).max(1.0)
+    /// What the CPU runs of a row, on average.
+    pub(super) fn cpu_row(&self) -> CpuWork {
+        let n_rows = (self.rows_in_all() as f64).max(1.0);
+        CpuWork { tokens: self.cpu.tokens / n_rows, squares: self.cpu.squares / n_rows }
     }
 }
 

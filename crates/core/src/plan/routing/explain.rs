@@ -40,8 +40,7 @@ fn batches(class: &Class, routed: &Routed, used: &[usize], left_out: usize) -> P
         n_rows,
     });
     let cpu = (way.cpu_rows > 0).then_some(PlannedPiece { bucket: None, n_rows: way.cpu_rows });
-    // A batch on the CPU runs what is real of it.
-    let on_cpu = class.row_tokens() * way.cpu_rows as f64;
+    let on_cpu = class.cpu_row().tokens * way.cpu_rows as f64;
     let n_padded_tokens = ((way.device_tokens + on_cpu) * n_batches).round() as u64;
     let route = match (way.pieces.len(), way.cpu_rows) {
         (0, _) => Route::Fallback,
@@ -112,10 +111,14 @@ fn bucket(
             cpu_seconds += n_batches * share * cpu.seconds(class.n_rows);
         }
     }
+    let share = real / (n_tokens as f64).max(1.0);
+    if !chosen.uses_cpu() {
+        // Nobody waits for the CPU's load, thanks to all of them.
+        cpu_seconds += share * chosen.cpu_load;
+    }
     let seconds = it.load + it.run * n_runs as f64;
     let saved_seconds = cpu_seconds - seconds;
     let break_even_runs = break_even(it.compile, saved_seconds);
-    let share = real / (n_tokens as f64).max(1.0);
     let shape = (it.rows as u64).saturating_mul(it.length as u64);
     PlannedBucket {
         bucket: it.bucket.clone(),
@@ -156,7 +159,6 @@ fn totals(
     batches: &[PlannedBatches],
     buckets: &[PlannedBucket],
 ) -> RoutingTotals {
-    let cpu_is_used = chosen.routed.iter().any(|it| it.way.cpu_rows > 0);
     let runs = seconds(batches.iter().map(|it| it.seconds));
     let loads = seconds(buckets.iter().map(|it| it.load_seconds));
     let on_cpu =
@@ -165,7 +167,7 @@ fn totals(
         0 => 0.0,
         _ => chosen.cpu_load + seconds(found.classes.iter().map(on_cpu)),
     };
-    let all_seconds = runs + loads + if cpu_is_used { chosen.cpu_load } else { 0.0 };
+    let all_seconds = runs + loads + if chosen.uses_cpu() { chosen.cpu_load } else { 0.0 };
     let compile_seconds = seconds(buckets.iter().map(|it| it.compile_seconds));
     let n_real_tokens = sum(batches.iter().map(|it| it.n_real_tokens));
     let on_device = sum(buckets.iter().map(|it| it.n_real_tokens));

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use super::classes::{Class, Shapes};
+use super::classes::{Class, CpuWork, Shapes};
 use crate::plan::fitted::Filling;
 use crate::plan::{Histogram, Objective, PaddingLimit, PlanOptions, Prices, Tail};
+
+/// Of more batches, what the CPU pads is not looked at one by one.
+const MOST_LOOKED_AT: u64 = 256;
 
 /// Items by rank, the shortest first: what any run of them holds is two look-ups.
 #[derive(Debug)]
@@ -66,6 +69,36 @@ impl Ranked {
     fn longest(&self, n: u64) -> usize {
         let at = self.upto.partition_point(|(_, sums)| sums.n_items < n);
         self.upto.get(at).map_or(0, |(length, _)| *length)
+    }
+}
+
+impl Ranked {
+    /// What the CPU runs of items that are stacked `n_rows` at a time.
+    fn on_cpu(&self, items: Range<u64>, n_rows: u64) -> CpuWork {
+        let (below, upto) = (self.shortest(items.start), self.shortest(items.end));
+        let (longest, shortest) = (self.longest(items.end), self.longest(items.start + 1));
+        let rows = n_rows as f64;
+        if n_rows > 1 && longest > shortest && (items.end - items.start) / n_rows <= MOST_LOOKED_AT
+        {
+            let ends = (0..).map(|nth| items.end - nth * n_rows).take_while(|it| *it > items.start);
+            return ends.fold(CpuWork::default(), |sum, end| {
+                let length = self.longest(end) as f64;
+                CpuWork {
+                    tokens: sum.tokens + rows * length,
+                    squares: sum.squares + rows * length.powi(2),
+                }
+            });
+        }
+        // Where one batch ends the next begins, so that all of them together are padded by less than the range of
+        // lengths a row, and by about half of it.
+        let padding = |power| {
+            let range = (longest as f64).powi(power) - (shortest as f64).powi(power);
+            if n_rows > 1 { rows * range / 2.0 } else { 0.0 }
+        };
+        CpuWork {
+            tokens: (upto.n_tokens - below.n_tokens) as f64 + padding(1),
+            squares: upto.squares - below.squares + padding(2),
+        }
     }
 }
 
@@ -190,8 +223,37 @@ impl Stack<'_> {
             n_rows: usize::try_from(n_rows).unwrap_or(usize::MAX),
             length: self.items.longest(items.end),
             n_tokens: upto.n_tokens - below.n_tokens,
-            squares: upto.squares - below.squares,
+            cpu: self.items.on_cpu(items, n_rows),
             may_pad,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_cpu_pads_every_row_to_the_longest_of_its_batch(
+            lengths in proptest::collection::vec(1_usize..200, 1..2000),
+            n_rows in 1_usize..40, first in 0_usize..20,
+        ) {
+            let mut sorted = lengths;
+            sorted.sort_unstable();
+            let n_batches = sorted.len().saturating_sub(first) / n_rows;
+            prop_assume!(n_batches > 0);
+            let last = first + n_batches * n_rows;
+            let items = Ranked::of(&Histogram::of(&sorted));
+            let found = items.on_cpu(first as u64..last as u64, n_rows as u64);
+            let batches = sorted[first..last].chunks(n_rows).map(|it| it[n_rows - 1]);
+            let tokens: usize = batches.clone().map(|longest| n_rows * longest).sum();
+            let squares: usize = batches.map(|longest| n_rows * longest * longest).sum();
+            let most = if n_batches as u64 > MOST_LOOKED_AT { 0.05 } else { 1e-9 };
+            prop_assert!((found.tokens / tokens as f64 - 1.0).abs() <= most, "{found:?} {tokens}");
+            prop_assert!((found.squares / squares as f64 - 1.0).abs() <= most, "{found:?} {squares}");
+        }
     }
 }

@@ -75,8 +75,8 @@ pub struct PlannedBucket {
     pub compile_seconds: f64,
     /// Bytes of device memory.
     pub n_bytes: u64,
-    /// Seconds that one pass over the workload saves by it beside the CPU; negative where others had to
-    /// be kept.
+    /// Seconds that one pass over the workload saves by it beside the CPU, whose load counts where it is saved;
+    /// negative where others had to be kept.
     pub saved_seconds: f64,
     /// After how many passes its compilation has paid; `None` is never.
     pub break_even_runs: Option<u64>,

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::classes::{Candidates, Class, Shapes};
+use super::classes::{Candidates, Class, CpuWork, Shapes};
 use crate::plan::{Histogram, InvalidSteps, PaddingLimit, PlanOptions, Requests, Traffic};
 
 /// Of more shapes, programs are chosen for so many that stand for them.
@@ -85,19 +85,23 @@ fn rough(all: &[Requests]) -> Vec<Requests> {
         length: it.length.min(longest),
         ..it
     };
-    traffic.requests().map(cut).collect()
+    traffic.requests().into_iter().map(cut).collect()
 }
 
 /// Requests that are alike; `held` is the length of the programs that were made for them.
 fn class(alike: &[Requests], held: Option<&usize>, padding: PaddingLimit) -> Class {
     let longest = alike.first().copied().unwrap_or(Requests { rows: 0, length: 0, count: 0 });
     let tokens = |it: &Requests| it.n_tokens().saturating_mul(it.count);
+    let cpu = alike.iter().fold(CpuWork::default(), |sum, it| CpuWork {
+        tokens: sum.tokens + tokens(it) as f64,
+        squares: sum.squares + tokens(it) as f64 * it.length as f64,
+    });
     Class {
         n_batches: alike.iter().map(|it| it.count).fold(0, u64::saturating_add),
         n_rows: longest.rows,
         length: longest.length,
         n_tokens: alike.iter().map(tokens).fold(0, u64::saturating_add),
-        squares: alike.iter().map(|it| tokens(it) as f64 * it.length as f64).sum(),
+        cpu,
         may_pad: held.is_none_or(|&held| longest.length >= padding.shortest(held)),
     }
 }

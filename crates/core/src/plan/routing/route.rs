@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::classes::{Candidates, Class, Given};
+use super::classes::{Candidates, Class, CpuWork, Given};
 use crate::plan::Prices;
 
 /// Of a larger batch, what is over this runs in the program that is cheapest a row.
@@ -43,7 +43,8 @@ pub(super) struct Cpu {
 
 impl Cpu {
     pub(super) fn of(class: &Class, prices: &Prices) -> Self {
-        let row = prices.cpu.tokens(class.row_tokens(), class.row_squares());
+        let CpuWork { tokens, squares } = class.cpu_row();
+        let row = prices.cpu.tokens(tokens, squares);
         Self { launch: prices.cpu.launch, row }
     }
 
