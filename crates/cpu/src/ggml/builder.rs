@@ -94,6 +94,11 @@ impl<'a> Builder<'a> {
         if a.is_contiguous() { Ok(a.clone()) } else { self.copy(a) }
     }
 
+    /// The same elements, neighbours along the last axis neighbours in memory.
+    pub(crate) fn whole_rows(&self, a: &Tensor) -> Made {
+        if a.has_whole_rows() { Ok(a.clone()) } else { self.copy(a) }
+    }
+
     /// The same elements in memory of their own.
     pub(crate) fn copy(&self, a: &Tensor) -> Made {
         // SAFETY: context and tensor are alive; the operator takes any tensor.
@@ -218,7 +223,7 @@ impl<'a> Builder<'a> {
     /// `a`.
     pub(crate) fn matmul_transposed(&self, a: &Tensor, b: &Tensor) -> Made {
         let a = self.contiguous(a)?;
-        let b = if b.has_whole_rows() { b.clone() } else { self.contiguous(b)? };
+        let b = self.whole_rows(b)?;
         let divides = |axis| a.inner_extent(axis).is_multiple_of(b.inner_extent(axis));
         if a.inner_extent(0) != b.inner_extent(0) || !(2..MAX_DIMS).all(divides) {
             return Err(Refusal::Here(format!(
@@ -285,7 +290,7 @@ impl<'a> Builder<'a> {
                 )
             })
         };
-        let whole = if a.has_whole_rows() { a.clone() } else { self.contiguous(a)? };
+        let whole = self.whole_rows(a)?;
         turn(&whole).or_else(|_| turn(&self.contiguous(a)?))
     }
 
@@ -379,7 +384,7 @@ impl<'a> Builder<'a> {
         if a.dtype != ggml_type::F32 {
             return Err(Refusal::Never("only floats are cut into parts".to_owned()));
         }
-        let a = if a.has_whole_rows() { a.clone() } else { self.contiguous(a)? };
+        let a = self.whole_rows(a)?;
         let end = start.checked_add(len);
         if axis >= a.shape.len() || end.is_none_or(|end| end > a.shape[axis]) {
             return Err(Refusal::Here(format!(

@@ -252,8 +252,8 @@ impl Builder<'_> {
             return Err(never());
         }
         let mask = self.contiguous(mask)?;
-        let query = if query.has_whole_rows() { query.clone() } else { self.contiguous(query)? };
-        let value = if value.has_whole_rows() { value.clone() } else { self.contiguous(value)? };
+        let [query, key, value] =
+            [self.whole_rows(query)?, self.whole_rows(&key)?, self.whole_rows(value)?];
         let mut over = [0, 0, 0, 1];
         let missing = over.len() - mask.shape.len();
         for (axis, (&extent, &step)) in

@@ -56,7 +56,7 @@ impl Builder<'_> {
 
     fn through_panels(&self, x: &Tensor, matrix: &Matrix, besides: Besides<'_>) -> Made {
         let &Matrix { n_inputs, n_outputs, .. } = matrix;
-        let x = if x.has_whole_rows() { x.clone() } else { self.contiguous(x)? };
+        let x = self.whole_rows(x)?;
         let &[n_rows, width] = &*x.shape else {
             return Err(Refusal::Never("rows are multiplied, [n, inputs]".to_owned()));
         };

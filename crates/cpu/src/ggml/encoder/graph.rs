@@ -165,10 +165,7 @@ impl Sketch<'_> {
                 self.builder.reshape(&rows, &hidden)
             }
             (Seen::Spans(spans), _) => {
-                let whole = |it: &Tensor| match it.has_whole_rows() {
-                    true => Ok(it.clone()),
-                    false => self.builder.contiguous(it),
-                };
+                let whole = |it| self.builder.whole_rows(it);
                 let [query, key, value] = [whole(query)?, whole(key)?, whole(value)?];
                 // Rows of texts that are packed: [rows, heads, width] without a batch.
                 let of = |it: &Tensor| steps(&[0, it.strides[1], it.strides[0], it.strides[2]]);

@@ -9,7 +9,7 @@ use rten_vecmath::Softmax;
 use super::{Block, Share, evenly};
 
 /// How far apart neighbours are along [batch, heads, length, width], in elements; 0 along an axis that a
-/// tensor is stretched over. The last step of a query and of a value is 1.
+/// tensor is stretched over. The last step of query, key and value is 1.
 pub(crate) type Steps = [usize; 4];
 
 /// `softmax(query · keyᵀ · scale + mask) · value`, for every text and head. The result is
@@ -130,14 +130,11 @@ impl Attention {
 
     /// A head's key as panels, in each of which neighbours are of neighbouring rows.
     fn pack_key(&self, from: &[f32], n_keys: usize, panel: usize, to: &mut [f32]) {
-        let [_, _, row_step, step] = self.key;
         for row in 0..n_keys {
-            let to = &mut to[row / panel * panel * self.width + row % panel..];
-            let from = &from[row * row_step..];
-            for (to, from) in
-                to.iter_mut().step_by(panel).zip(from.iter().step_by(step)).take(self.width)
-            {
-                *to = *from;
+            let from = &from[row * self.key[2]..][..self.width];
+            let to = &mut to[row / panel * panel * self.width..][..panel * self.width];
+            for (to, from) in to.chunks_exact_mut(panel).zip(from) {
+                to[row % panel] = *from;
             }
         }
     }

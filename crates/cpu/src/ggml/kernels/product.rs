@@ -12,7 +12,7 @@ use rten_simd::ops::{BitOps as _, NumOps as _};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp as _};
 use rten_vecmath::Gelu;
 
-use super::{Block, Share, evenly, load, store};
+use super::{Block, Share, evenly};
 
 /// Columns of a panel: one vector of AVX-512, two of AVX2, four of NEON.
 pub(crate) const PANEL: usize = 16;
@@ -150,9 +150,8 @@ impl Fill<'_, '_> {
                     let groups = block.clone().step_by(ROWS).zip(packed.chunks_exact(n * ROWS));
                     for (first, packed) in groups {
                         let sums = multiply::<I, ROWS, VECTORS>(isa, packed, panel);
-                        for (row, sums) in (first..block.end).zip(sums) {
-                            self.put(isa, sums, row, column, &depth);
-                        }
+                        let rows = first..(first + ROWS).min(block.end);
+                        self.put(isa, &sums, rows, column, &depth);
                     }
                 }
             }
@@ -160,44 +159,74 @@ impl Fill<'_, '_> {
         *self.scratch = scratch;
     }
 
-    /// Adds sums to those of the inputs before, and what a layer adds to those of all.
+    /// Adds the sums of a group to those of the inputs before, and what a layer adds to those of all.
     #[inline(always)]
     fn put<I: Isa, const VECTORS: usize>(
         &mut self,
         isa: I,
-        sums: [I::F32; VECTORS],
-        row: usize,
+        sums: &[[I::F32; VECTORS]],
+        rows: Range<usize>,
         column: usize,
         depth: &Depth,
     ) {
-        let ops = isa.f32();
         let n_outputs = self.shape.n_outputs;
         let end = (column + PANEL).min(n_outputs);
         let bias = self.sources.bias.filter(|_| depth.is_last).map(|bias| &bias[column..end]);
         let added = self.sources.added.filter(|_| depth.is_last);
-        let added = added.map(|added| &added[row * n_outputs..][column..end]);
         let start = column - self.to.columns.start;
-        let to = &mut self.to.row(row)[start..][..end - column];
-        let mut vectors = sums.into_iter();
-        for (nth, to) in to.chunks_mut(ops.len()).enumerate() {
-            let Some(mut sum) = vectors.next() else { return };
-            let at = nth * ops.len();
-            let n = to.len();
-            let of = |values: &[f32]| load(isa, &values[at..][..n]);
+        for (row, sums) in rows.zip(sums) {
+            let to = &mut self.to.row(row)[start..][..end - column];
+            let mut sums = *sums;
             if !depth.is_first {
-                sum = ops.add(sum, load(isa, to));
+                add(isa, &mut sums, to);
             }
             if let Some(bias) = bias {
-                sum = ops.add(sum, of(bias));
+                add(isa, &mut sums, bias);
             }
             if self.shape.gelu && depth.is_last {
-                sum = Gelu {}.eval(isa, sum);
+                for sum in &mut sums {
+                    *sum = Gelu {}.eval(isa, *sum);
+                }
             }
             if let Some(added) = added {
-                sum = ops.add(sum, of(added));
+                add(isa, &mut sums, &added[row * n_outputs..][column..end]);
             }
-            store(isa, sum, to);
+            put_down(isa, sums, to);
         }
+    }
+}
+
+// Vectors pass through no closure: what is not inlined would hand them over in memory.
+
+/// Adds a panel's part of a row, or as much of one as there is.
+#[inline(always)]
+fn add<I: Isa, const VECTORS: usize>(isa: I, sums: &mut [I::F32; VECTORS], terms: &[f32]) {
+    let ops = isa.f32();
+    let mut filled = [0.0; PANEL];
+    let terms = if let Some((whole, _)) = terms.split_first_chunk() {
+        whole
+    } else {
+        filled[..terms.len()].copy_from_slice(terms);
+        &filled
+    };
+    for nth in 0..VECTORS {
+        sums[nth] = ops.add(sums[nth], ops.load(&terms[nth * ops.len()..][..ops.len()]));
+    }
+}
+
+/// Stores a panel's part of a row, or as much of one as there is room for.
+#[inline(always)]
+fn put_down<I: Isa, const VECTORS: usize>(isa: I, sums: [I::F32; VECTORS], to: &mut [f32]) {
+    let ops = isa.f32();
+    let mut all = [0.0; PANEL];
+    let is_whole = to.len() == PANEL;
+    let place = if is_whole { &mut *to } else { &mut all };
+    for nth in 0..VECTORS {
+        ops.store(sums[nth], &mut place[nth * ops.len()..][..ops.len()]);
+    }
+    if !is_whole {
+        let n = to.len();
+        to.copy_from_slice(&all[..n]);
     }
 }
 
