@@ -46,8 +46,13 @@ pub(crate) struct Graph {
 /// Leaves besides those of a request: numbers of rows, and for each reach how far rows look.
 const MOST_CONSTANTS: usize = 4;
 
-/// Descriptions that a layer takes at most, by far.
-const PER_LAYER: usize = 100;
+/// Descriptions that a layer takes at most, by far; kernels of ours take fewer.
+const fn most_descriptions(form: Form) -> usize {
+    match form {
+        Form::Packed { .. } => 24,
+        Form::Rectangle { .. } => 100,
+    }
+}
 
 impl Graph {
     pub(crate) fn describe(
@@ -58,7 +63,7 @@ impl Graph {
     ) -> Result<Self, String> {
         let refused = |refusal: Refusal| refusal.to_string();
         let engine = stream.engine();
-        let n_tensors = PER_LAYER * (encoder.n_layers + 1);
+        let n_tensors = most_descriptions(form) * (encoder.n_layers + 1);
         let bytes = computation::graph_bytes(engine, 2 * n_tensors);
         let nodes = Context::new(engine, n_tensors, bytes)?;
         let leaves = Context::new(engine, 3 + MOST_CONSTANTS, 0)?;
