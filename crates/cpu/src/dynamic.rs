@@ -47,6 +47,23 @@ pub(crate) fn check_onnx(backend: &BackendId, model: &Model) -> Result<(), Backe
     }
 }
 
+/// Refuses a model of an operator set that is newer than the newest whose meaning the backend knows.
+pub(crate) fn check_opset(
+    backend: &BackendId,
+    model: &Model,
+    newest: i64,
+) -> Result<(), BackendError> {
+    match model.opsets().get("") {
+        Some(&opset) if opset > newest => {
+            let reason = format!(
+                "it needs operator set {opset}, and operator sets up to {newest} are known"
+            );
+            Err(refuse(backend, model, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a model with an input or output of a type that the backend does not take.
 pub(crate) fn check_types(
     backend: &BackendId,

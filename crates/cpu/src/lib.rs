@@ -29,7 +29,9 @@
 //! # }
 //! ```
 
+mod artifact;
 mod dynamic;
+mod found;
 mod ggml;
 mod onnxruntime;
 mod rten;

@@ -14,6 +14,17 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
 use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
 
+/// What a GGUF encoder says where one for ONNX says `outputs`: hidden tokens have no vector.
+fn without_hidden(outputs: &Outputs, mask: &Tensor) -> Outputs {
+    let mut shown = outputs.clone();
+    let tensor = &mut shown.slots(1)[0];
+    let width = *tensor.shape().last().unwrap();
+    let rows = tensor.as_mut_slice::<f32>().unwrap().chunks_exact_mut(width);
+    let hidden = rows.zip(mask.as_slice::<i64>().unwrap()).filter(|(_, mask)| **mask == 0);
+    hidden.for_each(|(row, _)| row.fill(0.0));
+    shown
+}
+
 #[test]
 fn the_gguf_encoder_is_the_onnx_encoder() {
     let test = "the_gguf_encoder_is_the_onnx_encoder";
@@ -29,6 +40,7 @@ fn the_gguf_encoder_is_the_onnx_encoder() {
             let (mut ours, mut wanted) = (Outputs::new(), Outputs::new());
             run(executable.as_ref(), session.as_mut(), &given[..2], &mut ours).unwrap();
             run(theirs.as_ref(), lane(theirs.as_ref(), 1).as_mut(), &given, &mut wanted).unwrap();
+            let wanted = without_hidden(&wanted, &given[1]);
             assert_close(&ours, &wanted, 1e-4, "GGUF beside ONNX");
         }
     }
@@ -64,8 +76,52 @@ fn local_attention_and_rotations_are_those_of_the_onnx_encoder() {
             };
             let wanted = outputs(theirs.as_ref());
             let what = format!("{batch} x {length} from");
-            assert_close(&outputs(executable.as_ref()), &wanted, 1e-4, &format!("{what} GGUF"));
             assert_close(&outputs(from_onnx.as_ref()), &wanted, 1e-4, &format!("{what} ONNX"));
+            let wanted = without_hidden(&wanted, &given[1]);
+            assert_close(&outputs(executable.as_ref()), &wanted, 1e-4, &format!("{what} GGUF"));
+        }
+    }
+}
+
+/// Texts of all lengths in one batch give what each gives alone, and so do batches that come after others.
+#[test]
+fn texts_that_are_packed_give_what_they_give_alone() {
+    let test = "texts_that_are_packed_give_what_they_give_alone";
+    let Some(backend) = ggml(test) else { return };
+    for file in ["encoder.gguf", "modern_encoder.gguf"] {
+        let executable = load(backend.as_ref(), &model(file)).unwrap();
+        for n_threads in [1, 3] {
+            let mut session = lane(executable.as_ref(), n_threads);
+            let mut vectors = |ids: &[i64], mask: &[i64], length: usize| {
+                let shape = [ids.len() / length, length];
+                let given = [ids, mask].map(|it| Tensor::from_slice(&shape, it).unwrap());
+                let mut outputs = Outputs::new();
+                run(executable.as_ref(), session.as_mut(), &given, &mut outputs).unwrap();
+                outputs.tensors()[0].as_slice::<f32>().unwrap().to_vec()
+            };
+            for (lengths, length) in
+                [(&[1, 60, 7, 0, 33][..], 64), (&[2, 2], 2), (&[0, 0], 3), (&[19, 3, 40], 40)]
+            {
+                let n = lengths.len() * length;
+                let ids: Vec<i64> = (0..n).map(|at| (at * 37 + 11) as i64 % 128).collect();
+                let mask: Vec<i64> =
+                    (0..n).map(|at| i64::from(at % length < lengths[at / length])).collect();
+                let together = vectors(&ids, &mask, length);
+                let width = together.len() / n;
+                for (text, rows) in together.chunks_exact(length * width).enumerate() {
+                    let n_tokens = lengths[text];
+                    let (shown, hidden) = rows.split_at(n_tokens * width);
+                    assert!(hidden.iter().all(|&x| x == 0.0), "hidden tokens have no vector");
+                    if n_tokens > 0 {
+                        let ids = &ids[text * length..][..n_tokens];
+                        let alone = vectors(ids, &vec![1; n_tokens], n_tokens);
+                        let largest = alone.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+                        let apart = alone.iter().zip(shown).map(|(a, b)| (a - b).abs());
+                        let farthest = apart.fold(0.0, f32::max);
+                        assert!(farthest <= 1e-6 * largest, "{file}: {farthest} of {largest}");
+                    }
+                }
+            }
         }
     }
 }

@@ -125,7 +125,10 @@ fn the_gguf_file_gives_the_vectors_of_the_onnx_file() {
     let mut session = lane(executable.as_ref(), 2);
     run(executable.as_ref(), session.as_mut(), &without_types(&gguf), &mut outputs).unwrap();
     let ours = outputs.tensors()[0].as_slice::<f32>().unwrap();
-    let farthest = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let tokens = ours.chunks_exact(384).zip(reference.chunks_exact(384)).enumerate();
+    let real = tokens.filter(|(n, _)| n % SEQUENCE < LENGTHS[n / SEQUENCE]);
+    let numbers = real.flat_map(|(_, (a, b))| a.iter().zip(b));
+    let farthest = numbers.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("GGUF: {farthest:e}");
     assert!(farthest < 1e-4, "{farthest}");
 }

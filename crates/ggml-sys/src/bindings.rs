@@ -28,6 +28,16 @@ impl ggml_type {
     pub const BF16: Self = Self(30);
 }
 
+/// What an operator's sums may be rounded to.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ggml_prec(pub c_int);
+
+impl ggml_prec {
+    /// IEEE 754 binary32.
+    pub const F32: Self = Self(10);
+}
+
 /// What a computation answers.
 #[must_use]
 #[repr(transparent)]
@@ -173,6 +183,7 @@ functions! {
     "ggml_silu" silu(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_gelu" gelu(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_gelu_erf" gelu_erf(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
+    "ggml_geglu_erf" geglu_erf(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_gelu_quick" gelu_quick(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_floor" floor(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_ceil" ceil(ctx: *mut ggml_context, a: *mut ggml_tensor) -> *mut ggml_tensor;
@@ -186,6 +197,7 @@ functions! {
     "ggml_mul" mul(ctx: *mut ggml_context, a: *mut ggml_tensor, b: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_div" div(ctx: *mut ggml_context, a: *mut ggml_tensor, b: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_mul_mat" mul_mat(ctx: *mut ggml_context, a: *mut ggml_tensor, b: *mut ggml_tensor) -> *mut ggml_tensor;
+    "ggml_prec_set_acc" prec_set_acc(a: *mut ggml_tensor, prec: ggml_prec) -> bool;
     "ggml_get_rows" get_rows(ctx: *mut ggml_context, a: *mut ggml_tensor, b: *mut ggml_tensor) -> *mut ggml_tensor;
     "ggml_scale_bias" scale_bias(ctx: *mut ggml_context, a: *mut ggml_tensor, s: f32, b: f32) -> *mut ggml_tensor;
     "ggml_clamp" clamp(ctx: *mut ggml_context, a: *mut ggml_tensor, min: f32, max: f32) -> *mut ggml_tensor;
@@ -220,6 +232,7 @@ functions! {
     "ggml_backend_load_all_from_path" backend_load_all_from_path(folder: *const c_char);
     "ggml_backend_free" backend_free(backend: *mut ggml_backend);
     "ggml_backend_get_default_buffer_type" backend_get_default_buffer_type(backend: *mut ggml_backend) -> *mut ggml_backend_buffer_type;
+    "ggml_backend_buft_get_max_size" backend_buft_get_max_size(type_: *mut ggml_backend_buffer_type) -> usize;
     "ggml_backend_alloc_ctx_tensors" backend_alloc_ctx_tensors(ctx: *mut ggml_context, backend: *mut ggml_backend) -> *mut ggml_backend_buffer;
     "ggml_backend_graph_compute" backend_graph_compute(backend: *mut ggml_backend, graph: *mut ggml_cgraph) -> ggml_status;
     "ggml_backend_buffer_free" backend_buffer_free(buffer: *mut ggml_backend_buffer);
@@ -230,6 +243,7 @@ functions! {
     "ggml_backend_tensor_get" backend_tensor_get(tensor: *const ggml_tensor, data: *mut c_void, offset: usize, size: usize);
     "ggml_gallocr_new" gallocr_new(type_: *mut ggml_backend_buffer_type) -> *mut ggml_gallocr;
     "ggml_gallocr_free" gallocr_free(allocator: *mut ggml_gallocr);
+    "ggml_gallocr_reserve" gallocr_reserve(allocator: *mut ggml_gallocr, graph: *mut ggml_cgraph) -> bool;
     "ggml_gallocr_alloc_graph" gallocr_alloc_graph(allocator: *mut ggml_gallocr, graph: *mut ggml_cgraph) -> bool;
     "ggml_gallocr_get_buffer_size" gallocr_get_buffer_size(allocator: *mut ggml_gallocr, index: c_int) -> usize;
     "ggml_backend_sched_new" backend_sched_new(backends: *mut *mut ggml_backend, types: *mut *mut ggml_backend_buffer_type, n_backends: c_int, graph_size: usize, parallel: bool, op_offload: bool) -> *mut ggml_backend_sched;

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use shapeyard_core::Model;
 use shapeyard_core::backend::{LoadJob, SessionOptions, Status, Waiting};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::{Batch, token_budget};
 use shapeyard_core::registry::{Choice, Registry};
+use shapeyard_core::{Backend, Model};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
 
+use super::arrival::Arrival;
 use super::openvino::{self, Precision};
 use super::{direct, llama, sentence_transformers};
 use crate::contest::slowed;
@@ -30,6 +31,8 @@ pub(super) enum Kind {
     Calibrate,
     /// Ours, with a setting.
     Ours { setting: Setting },
+    /// Ours, texts as they come: what padding costs it.
+    OursArrival { split: Split, n_rows: usize },
     /// ONNX Runtime through its own interface, texts as they come.
     DirectArrival { split: Split, n_rows: usize },
     /// ONNX Runtime through its own interface, with the batches that ours makes.
@@ -95,10 +98,15 @@ pub fn run(args: &Args) -> Result<()> {
     let kind: Kind = serde_json::from_str(&args.kind)?;
     let ids: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(&args.tokens)?)?;
     let measured = match &kind {
-        Kind::Calibrate => ours(args, ids, None)?,
-        Kind::Ours { setting } => ours(args, ids, Some(*setting))?,
+        Kind::Calibrate => ours(args, ids, None, None)?,
+        Kind::Ours { setting } => ours(args, ids, Some(*setting), None)?,
+        Kind::OursArrival { split, n_rows } => {
+            let setting = Setting { split: *split, token_budget: usize::MAX };
+            ours(args, ids, Some(setting), Some(*n_rows))?
+        }
         Kind::DirectArrival { split, n_rows } => {
-            direct::run(&args.model, &ids, *split, &direct::in_order(&ids, *n_rows))?
+            let batches = direct::in_order(&lengths(&ids), *n_rows);
+            direct::run(&args.model, &ids, *split, &batches)?
         }
         Kind::DirectSorted { setting } => {
             direct::run(&args.model, &ids, setting.split, &sorted(&ids, *setting))?
@@ -123,12 +131,21 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn sorted(ids: &[Vec<u32>], setting: Setting) -> Vec<Batch> {
-    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-    token_budget::pack(&lengths, setting.token_budget)
+fn lengths(ids: &[Vec<u32>]) -> Vec<usize> {
+    ids.iter().map(Vec::len).collect()
 }
 
-fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Measured> {
+fn sorted(ids: &[Vec<u32>], setting: Setting) -> Vec<Batch> {
+    token_budget::pack(&lengths(ids), setting.token_budget)
+}
+
+/// Ours, in batches of its own or of so many texts as they come.
+fn ours(
+    args: &Args,
+    ids: Vec<Vec<u32>>,
+    setting: Option<Setting>,
+    in_order: Option<usize>,
+) -> Result<Measured> {
     let texts: Vec<Tokens> = ids
         .into_iter()
         .map(|ids| Tokens { type_ids: vec![0; ids.len()], ids, truncated: false })
@@ -143,7 +160,11 @@ fn ours(args: &Args, ids: Vec<Vec<u32>>, setting: Option<Setting>) -> Result<Mea
         Status::Usable { version, .. } => version,
         Status::Unusable { reason, .. } => bail!("a backend that was opened is unusable: {reason}"),
     };
-    let encoder = Encoder::new(opened.backend, Arc::new(model), opened.executable)?;
+    let backend: Arc<dyn Backend> = match in_order {
+        Some(n_rows) => Arc::new(Arrival { backend: opened.backend, n_rows }),
+        None => opened.backend,
+    };
+    let encoder = Encoder::new(backend, Arc::new(model), opened.executable)?;
     let options = EncodeOptions {
         pooling: Pooling::Mean,
         normalise: true,

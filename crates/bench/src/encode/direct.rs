@@ -16,11 +16,11 @@ use crate::direct::{environment, session};
 use crate::measure::{cpu_time, peak_memory};
 
 /// Batches of `n_rows` texts as they come.
-pub(super) fn in_order(ids: &[Vec<u32>], n_rows: usize) -> Vec<Batch> {
-    let items: Vec<usize> = (0..ids.len()).collect();
+pub(super) fn in_order(lengths: &[usize], n_rows: usize) -> Vec<Batch> {
+    let items: Vec<usize> = (0..lengths.len()).collect();
     let batch = |items: &[usize]| Batch {
         items: items.to_vec(),
-        length: items.iter().map(|&item| ids[item].len()).max().unwrap_or(0),
+        length: items.iter().map(|&item| lengths[item]).max().unwrap_or(0),
     };
     items.chunks(n_rows).map(batch).collect()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use shapeyard_core::plan::calibrate::{Setting, Split, splits};
+use shapeyard_core::plan::calibrate::{Setting, Split};
 
 use super::contender::Kind;
 
@@ -17,15 +17,23 @@ pub(super) fn is_there() -> bool {
 }
 
 /// What it is measured with: what its own tools do (one context, flash attention, batches of 512 tokens, in
-/// which it attends over all texts at once), and what a user can get out of it by trying.
+/// which it attends over all texts at once), and what a user can get out of it by trying. A context for each
+/// thread is its best, since its threads wait for each other by spinning; with those, small batches and none come
+/// out alike, and flash attention ahead of plain.
 pub(super) fn kinds(n_threads: usize) -> Vec<Kind> {
     let whole = Split { n_sessions: 1, n_threads };
+    let alone = Split { n_sessions: n_threads, n_threads: 1 };
     let kind = |split, token_budget, flash| {
         let setting = Setting { split, token_budget };
         Kind::Llama { setting, flash }
     };
-    let alone = splits(n_threads).into_iter().map(|split| kind(split, 1, true));
-    [kind(whole, 512, true), kind(whole, 1, false)].into_iter().chain(alone).collect()
+    let mut kinds = vec![kind(whole, 512, true)];
+    kinds.extend([1, 128, 256].map(|budget| kind(alone, budget, true)));
+    kinds.push(kind(alone, 1, false));
+    if whole != alone {
+        kinds.push(kind(whole, 1, true));
+    }
+    kinds
 }
 
 /// Puts the program in the place of this one, whose output it gives.

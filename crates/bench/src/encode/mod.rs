@@ -1,6 +1,7 @@
 //! The `encode` suite: the same texts, model and threads, by ours and by what is driven directly: ONNX Runtime
 //! for an ONNX file; for a GGUF file llama.cpp, and ONNX Runtime with the ONNX file of the same name beside.
 
+mod arrival;
 pub mod contender;
 mod direct;
 mod llama;
@@ -263,14 +264,15 @@ fn twin(model: &Path) -> PathBuf {
     model.with_extension("onnx")
 }
 
-/// Ours, and its rivals: for ONNX files ONNX Runtime in arrival order and with our batches in every split.
+/// Ours, and its rivals: for GGUF files ours and llama.cpp, for ONNX files ONNX Runtime, in arrival order and others,
+/// and ONNX Runtime with our batches in every split.
 fn kinds(model: &Path, setting: Setting, n_threads: usize) -> Vec<Kind> {
     let whole = Split { n_sessions: 1, n_threads };
     let mut kinds = vec![Kind::Ours { setting }];
-    if is_gguf(model) && llama::is_there() {
-        kinds.extend(llama::kinds(n_threads));
-    }
-    if !is_gguf(model) {
+    if is_gguf(model) {
+        kinds.push(Kind::OursArrival { split: setting.split, n_rows: 32 });
+        kinds.extend(llama::kinds(n_threads).into_iter().filter(|_| llama::is_there()));
+    } else {
         kinds.push(Kind::DirectArrival { split: whole, n_rows: 32 });
     }
     if twin(model).is_file() {

@@ -56,6 +56,9 @@ impl Tally {
         match &self.kind {
             Kind::Calibrate => "ours, calibrating".to_owned(),
             Kind::Ours { .. } => "ours".to_owned(),
+            Kind::OursArrival { split, n_rows } => {
+                format!("ours, arrival order, batch {n_rows}: {split}")
+            }
             Kind::DirectArrival { split, n_rows } => {
                 format!("ONNX Runtime directly, {ARRIVAL}, batch {n_rows}: {split}")
             }
@@ -97,7 +100,7 @@ impl Tally {
 
     fn measured(self, workload: &Workload) -> contest::Measured {
         let role = match self.kind {
-            Kind::Calibrate | Kind::Ours { .. } => Role::Ours,
+            Kind::Calibrate | Kind::Ours { .. } | Kind::OursArrival { .. } => Role::Ours,
             Kind::DirectArrival { .. }
             | Kind::DirectSorted { .. }
             | Kind::Llama { .. }

@@ -4,7 +4,7 @@ use super::onnx::Node;
 
 /// Why a model, or a model in one shape, has no ggml graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Cannot {
+pub(crate) enum Cannot {
     /// An operator that is in neither table.
     #[error("it has no operator `{operator}`, which node `{node}` needs")]
     Operator { operator: String, node: String },
@@ -26,22 +26,22 @@ pub(super) enum Cannot {
 }
 
 impl Cannot {
-    pub(super) fn operator(node: &Node) -> Self {
+    pub(crate) fn operator(node: &Node) -> Self {
         Self::Operator { operator: node.operator.clone(), node: node.name.clone() }
     }
 
-    pub(super) fn case(node: &Node, reason: impl Into<String>) -> Self {
+    pub(crate) fn case(node: &Node, reason: impl Into<String>) -> Self {
         let (operator, name) = (node.operator.clone(), node.name.clone());
         Self::Case { operator, node: name, reason: reason.into() }
     }
 
-    pub(super) fn shapes(node: &Node, reason: impl Into<String>) -> Self {
+    pub(crate) fn shapes(node: &Node, reason: impl Into<String>) -> Self {
         let (operator, name) = (node.operator.clone(), node.name.clone());
         Self::Shapes { operator, node: name, reason: reason.into() }
     }
 
     /// Whether another shape might do.
-    pub(super) const fn depends_on_shape(&self) -> bool {
+    pub(crate) const fn depends_on_shape(&self) -> bool {
         matches!(self, Self::Shapes { .. })
     }
 }

@@ -2,136 +2,217 @@
 #![allow(unsafe_code, reason = "a C library calls back")]
 
 use std::ffi::{c_int, c_void};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytemuck::{AnyBitPattern, PodCastError, try_cast_slice};
 use ggml_sys::{Api, N_TASKS_MAX, ggml_tensor, ggml_type};
 use smallvec::SmallVec;
 
-use super::graph::{Builder, Made, Refusal, Tensor, Unary, extents};
-use super::kernels::{self, Attention, Sources};
+use super::builder::Builder;
+use super::context::{Made, Refusal, Tensor, extents};
+use super::kernels::attention::{self, Alike, Attention, Texts};
+use super::kernels::product::{self, Product, Weights};
+use super::kernels::rows::RowFunction;
+use super::kernels::{Block, Share, evenly};
 
-/// An operator of ours.
+/// An operator of ours, which says what its sources are.
 #[derive(Clone, Debug)]
-pub(super) enum Kernel {
-    /// Of one tensor.
+pub(crate) enum Kernel {
+    /// Of rows.
     Gelu,
+    /// Of rows twice as wide.
+    GatedGelu,
+    /// Of rows, a weight, and a bias or none.
+    LayerNorm { epsilon: f32 },
+    /// Of rows, panels of weights, and what else it has.
+    Product { product: Product, has_bias: bool, adds: bool },
     /// Of query, key, value and mask.
-    Attention(Attention),
+    Attention { attention: Attention, alike: Alike },
+    /// Of query, key, value, spans and places.
+    PackedAttention { attention: Attention, reach: Option<usize> },
+}
+
+/// A kernel with the memory that it reads.
+enum Work<'a> {
+    Rows(RowFunction<'a>, &'a [f32]),
+    Product(&'a Product, product::Sources<'a>),
+    Attention(&'a Attention, attention::Sources<'a>),
+}
+
+/// Memory is not what a kernel reads.
+struct Unfit;
+
+impl From<PodCastError> for Unfit {
+    fn from(_: PodCastError) -> Self {
+        Self
+    }
+}
+
+fn list<'a, T: AnyBitPattern>(
+    sources: &[(ggml_type, &'a [u8])],
+    at: usize,
+) -> Result<&'a [T], Unfit> {
+    let &(_, bytes) = sources.get(at).ok_or(Unfit)?;
+    Ok(try_cast_slice(bytes)?)
+}
+
+impl Kernel {
+    fn with<'a>(&'a self, sources: &[(ggml_type, &'a [u8])]) -> Result<Work<'a>, Unfit> {
+        let floats = |at| list::<f32>(sources, at);
+        Ok(match self {
+            Self::Gelu => Work::Rows(RowFunction::Gelu, floats(0)?),
+            Self::GatedGelu => Work::Rows(RowFunction::GatedGelu, floats(0)?),
+            &Self::LayerNorm { epsilon } => {
+                let bias = if sources.len() > 2 { Some(floats(2)?) } else { None };
+                let function = RowFunction::LayerNorm { weight: floats(1)?, bias, epsilon };
+                Work::Rows(function, floats(0)?)
+            }
+            &Self::Product { ref product, has_bias, adds } => {
+                let weights = match sources.get(1) {
+                    Some((ggml_type::F32, _)) => Weights::F32(floats(1)?),
+                    Some((ggml_type::F16, _)) => Weights::F16(list(sources, 1)?),
+                    _ => return Err(Unfit),
+                };
+                let bias = if has_bias { Some(floats(2)?) } else { None };
+                let added = if adds { Some(floats(2 + usize::from(has_bias))?) } else { None };
+                Work::Product(product, product::Sources { x: floats(0)?, weights, bias, added })
+            }
+            &Self::Attention { ref attention, alike } => {
+                let texts = Texts::Alike { alike, mask: floats(3)? };
+                let [query, key, value] = [floats(0)?, floats(1)?, floats(2)?];
+                Work::Attention(attention, attention::Sources { query, key, value, texts })
+            }
+            &Self::PackedAttention { ref attention, reach } => {
+                let (spans, places) = (list(sources, 3)?, list(sources, 4)?);
+                let texts = Texts::Packed { spans, places, reach };
+                let [query, key, value] = [floats(0)?, floats(1)?, floats(2)?];
+                Work::Attention(attention, attention::Sources { query, key, value, texts })
+            }
+        })
+    }
+}
+
+impl Work<'_> {
+    fn share(&self, part: usize, n_parts: usize, [n_rows, width]: [usize; 2]) -> Share {
+        match self {
+            Self::Rows(..) => Share { rows: evenly(n_rows, part, n_parts), columns: 0..width },
+            Self::Product(product, _) => product.share(part, n_parts, n_rows),
+            Self::Attention(it, sources) => it.share(part, n_parts, n_rows, sources.texts),
+        }
+    }
+
+    fn fill(self, to: &mut Block<'_>, scratch: &mut Vec<f32>) {
+        match self {
+            Self::Rows(function, x) => function.fill(x, to),
+            Self::Product(product, sources) => product.fill(sources, to, scratch),
+            Self::Attention(attention, sources) => attention.fill(sources, to, scratch),
+        }
+    }
 }
 
 /// What the threads of a lane share while they compute.
 #[derive(Debug)]
-pub(super) struct Workshop {
+pub(crate) struct Workshop {
     /// Memory for each thread, kept from run to run.
     scratch: Vec<Mutex<Vec<f32>>>,
     failed: AtomicBool,
 }
 
 impl Workshop {
-    pub(super) fn new(n_threads: usize) -> Self {
+    pub(crate) fn new(n_threads: usize) -> Self {
         let scratch = (0..n_threads).map(|_| Mutex::default()).collect();
         Self { scratch, failed: AtomicBool::new(false) }
     }
 
     /// Whether an operator failed since the last question.
-    pub(super) fn take_failure(&self) -> bool {
+    pub(crate) fn take_failure(&self) -> bool {
         self.failed.swap(false, Ordering::Relaxed)
     }
 }
 
+/// A tensor that a job reads.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    tensor: NonNull<ggml_tensor>,
+    dtype: ggml_type,
+    /// From its first element to the end of its last.
+    n_bytes: usize,
+}
+
 /// One operator in a graph. It has to stay where it is as long as the graph.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) api: Api,
-    pub(super) kernel: Kernel,
-    pub(super) workshop: Arc<Workshop>,
-    /// What it reads, and how many elements lie from the first to the last.
-    pub(super) sources: SmallVec<[(NonNull<ggml_tensor>, usize); 4]>,
-    pub(super) n_rows: usize,
-    pub(super) row_width: usize,
+pub(crate) struct Job {
+    api: Api,
+    kernel: Kernel,
+    workshop: Arc<Workshop>,
+    sources: SmallVec<[Source; 5]>,
+    n_rows: usize,
+    row_width: usize,
 }
 
 /// Computes one thread's part.
 ///
 /// # Safety
 ///
-/// `job` has to be a [`Job`] whose sources are alive `f32` tensors with as many elements in memory, and
-/// `to` one with as many as it has rows and columns. Nobody else may write to any of them.
-pub(super) unsafe extern "C" fn compute(
-    to: *mut ggml_tensor,
-    part: c_int,
-    n_parts: c_int,
-    job: *mut c_void,
-) {
+/// `job` has to be a [`Job`] whose sources are alive tensors with as many bytes in memory, and `to` one of `f32`
+/// with as many rows and columns. Nobody else may write to any of them.
+unsafe extern "C" fn compute(to: *mut ggml_tensor, part: c_int, n_parts: c_int, job: *mut c_void) {
     // SAFETY: the caller vouches for it; threads share it, and only read.
     let job = unsafe { &*job.cast::<Job>() };
     let (part, n_parts) = (part.unsigned_abs() as usize, n_parts.unsigned_abs().max(1) as usize);
-    let rows = part * job.n_rows / n_parts..(part + 1) * job.n_rows / n_parts;
     // SAFETY: the tensor is alive.
-    let to = unsafe { (job.api.get_data)(to) }.cast::<f32>();
-    // SAFETY: it has so many rows of that width.
-    let to = unsafe { to.add(rows.start * job.row_width) };
-    // SAFETY: as above, and these rows are this thread's alone.
-    let to = unsafe { slice::from_raw_parts_mut(to, rows.len() * job.row_width) };
-    let source = |&(tensor, n): &(NonNull<ggml_tensor>, usize)| {
+    let start = NonNull::new(unsafe { (job.api.get_data)(to) }.cast::<f32>());
+    let source = |source: &Source| {
         // SAFETY: the tensor is alive.
-        let from = unsafe { (job.api.get_data)(tensor.as_ptr()) }.cast::<f32>();
-        // SAFETY: so many elements lie there, and nobody writes to them now.
-        unsafe { slice::from_raw_parts(from, n) }
+        let from = unsafe { (job.api.get_data)(source.tensor.as_ptr()) }.cast::<u8>();
+        // SAFETY: so many bytes lie there, and nobody writes to them now.
+        (source.dtype, unsafe { slice::from_raw_parts(from, source.n_bytes) })
     };
-    let sources: SmallVec<[&[f32]; 4]> = job.sources.iter().map(source).collect();
+    let sources: SmallVec<[(ggml_type, &[u8]); 5]> = job.sources.iter().map(source).collect();
     // A panic may not reach the library; what it leaves half done is not read.
-    let done = catch_unwind(AssertUnwindSafe(|| job.fill(&sources, rows, part, to)));
-    if done.is_err() {
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        let (Some(start), Ok(work)) = (start, job.kernel.with(&sources)) else { return Err(Unfit) };
+        let share = work.share(part, n_parts, [job.n_rows, job.row_width]);
+        // SAFETY: the result has so many rows of that width, and what kernels share out does not overlap.
+        let mut block = unsafe { Block::new(start, job.row_width, share) };
+        let scratch = job.workshop.scratch.get(part).ok_or(Unfit)?;
+        work.fill(&mut block, &mut scratch.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }));
+    if !matches!(done, Ok(Ok(()))) {
         job.workshop.failed.store(true, Ordering::Relaxed);
     }
 }
 
-impl Job {
-    fn fill(&self, sources: &[&[f32]], rows: Range<usize>, part: usize, to: &mut [f32]) {
-        match (&self.kernel, sources) {
-            (Kernel::Gelu, [from]) => {
-                let from = &from[rows.start * self.row_width..rows.end * self.row_width];
-                kernels::gelu(from, to);
-            }
-            (Kernel::Attention(attention), &[query, key, value, mask]) => {
-                let sources = Sources { query, key, value, mask };
-                let scratch = &self.workshop.scratch[part];
-                let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-                attention.fill(sources, rows, to, &mut scratch);
-            }
-            _ => self.workshop.failed.store(true, Ordering::Relaxed),
-        }
-    }
-}
-
 impl Builder<'_> {
-    /// An operator of ours, of floats.
-    fn custom(&self, kernel: Kernel, sources: &[&Tensor], shape: &[usize], row: usize) -> Made {
+    /// An operator of ours, of rows of floats; only the processor has it.
+    pub(crate) fn custom(
+        &self,
+        kernel: Kernel,
+        sources: &[&Tensor],
+        shape: &[usize],
+        row: usize,
+    ) -> Made {
         let ne = extents(shape)?;
-        let n_elements: usize = shape.iter().product();
-        for source in sources {
+        let source = |it: &&Tensor| {
             // SAFETY: the tensor is alive.
-            let n_bytes = unsafe { (self.api().nbytes)(source.raw().as_ptr()) };
-            if n_bytes != source.span() * size_of::<f32>() {
-                return Err(Refusal::Never("it takes floats".to_owned()));
-            }
-        }
+            let n_bytes = unsafe { (self.api().nbytes)(it.raw().as_ptr()) };
+            Source { tensor: it.raw(), dtype: it.dtype, n_bytes }
+        };
         let job = Box::new(Job {
             api: *self.api(),
             kernel,
             workshop: Arc::clone(self.workshop),
-            sources: sources.iter().map(|it| (it.raw(), it.span())).collect(),
-            n_rows: n_elements / row,
+            sources: sources.iter().map(source).collect(),
+            n_rows: shape.iter().product::<usize>() / row,
             row_width: row,
         });
         let place = (&raw const *job).cast_mut().cast::<c_void>();
-        let mut raw: SmallVec<[*mut ggml_tensor; 4]> =
+        let mut raw: SmallVec<[*mut ggml_tensor; 5]> =
             sources.iter().map(|it| it.raw().as_ptr()).collect();
         let n_sources = raw.len() as c_int;
         let [ne0, ne1, ne2, ne3] = ne;
@@ -156,20 +237,10 @@ impl Builder<'_> {
         made
     }
 
-    /// The GELU with the error function.
-    pub(super) fn gelu(&self, a: &Tensor) -> Made {
-        let a = self.contiguous(a)?;
-        let row = a.shape.last().copied().unwrap_or(1);
-        match self.custom(Kernel::Gelu, &[&a], &a.shape, row) {
-            Err(Refusal::Never(_)) => self.unary(Unary::GeluErf, &a),
-            made => made,
-        }
-    }
-
     /// Attention of [batch, heads, length, width]; `key` as it is multiplied, [batch, heads, width, keys].
     ///
     /// The result has the shape of the query, and is contiguous once heads and length are exchanged.
-    pub(super) fn attention(&self, [query, key, value, mask]: [&Tensor; 4], scale: f32) -> Made {
+    pub(crate) fn attention(&self, [query, key, value, mask]: [&Tensor; 4], scale: f32) -> Made {
         let never = || Refusal::Never("that is no attention".to_owned());
         let key = self.permute(key, &[0, 1, 3, 2])?;
         let (&[batch, n_heads, length, width], &[_, _, n_keys, _]) = (&*query.shape, &*value.shape)
@@ -180,12 +251,13 @@ impl Builder<'_> {
         let stretches = mask.shape.len() <= whole.len()
             && mask.shape.iter().rev().zip(whole.iter().rev()).all(|(a, b)| a == b || *a == 1)
             && mask.shape.last() == Some(&n_keys);
-        if *key.shape != rows || *value.shape != rows || !stretches {
+        let are_floats = [query, &key, value, mask].iter().all(|it| it.dtype == ggml_type::F32);
+        if *key.shape != rows || *value.shape != rows || !stretches || !are_floats {
             return Err(never());
         }
         let mask = self.contiguous(mask)?;
-        let query = if query.has_whole_rows() { query.clone() } else { self.contiguous(query)? };
-        let value = if value.has_whole_rows() { value.clone() } else { self.contiguous(value)? };
+        let [query, key, value] =
+            [self.whole_rows(query)?, self.whole_rows(&key)?, self.whole_rows(value)?];
         let mut over = [0, 0, 0, 1];
         let missing = over.len() - mask.shape.len();
         for (axis, (&extent, &step)) in
@@ -193,17 +265,10 @@ impl Builder<'_> {
         {
             over[missing + axis] = if extent == 1 { 0 } else { step };
         }
-        let kernel = Kernel::Attention(Attention {
-            n_heads,
-            length,
-            n_keys,
-            width,
-            scale,
-            query: steps(&query),
-            key: steps(&key),
-            value: steps(&value),
-            mask: over,
-        });
+        let [of_query, of_key, of_value] = [&query, &key, &value].map(|it| steps(&it.strides));
+        let attention =
+            Attention { n_heads, width, scale, query: of_query, key: of_key, value: of_value };
+        let kernel = Kernel::Attention { attention, alike: Alike { length, n_keys, mask: over } };
         let shape = [batch, length, n_heads, width];
         let made = self.custom(kernel, &[&query, &key, &value, &mask], &shape, n_heads * width)?;
         self.permute(&made, &[0, 2, 1, 3])
@@ -211,6 +276,6 @@ impl Builder<'_> {
 }
 
 /// The strides of a tensor with four axes.
-fn steps(tensor: &Tensor) -> kernels::Steps {
-    std::array::from_fn(|axis| tensor.strides.get(axis).copied().unwrap_or(0))
+pub(crate) fn steps(strides: &[usize]) -> attention::Steps {
+    std::array::from_fn(|axis| strides.get(axis).copied().unwrap_or(0))
 }

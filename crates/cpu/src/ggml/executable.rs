@@ -1,90 +1,59 @@
 //! A model that ggml serves.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use shapeyard_core::Signature;
 use shapeyard_core::backend::{
     Artifact, BackendError, BackendId, Domain, Executable, InUse, Session, SessionOptions,
 };
-use shapeyard_core::{DataType, Dim, Model, Signature, TensorSpec};
 
 use super::ID;
-use super::cannot::Cannot;
-use super::host::HostTensor;
-use super::library::{Engine, Stream};
-use super::mapped::Residence;
-use super::prepare::{self, Prepared};
-use super::session::GgmlSession;
-use super::translate::{self, Given};
-use crate::dynamic;
+use super::encoder::{Encoder, EncoderLane};
+use super::library::Engine;
+use super::onnx::{OnnxLane, Prepared};
+use super::session::{GgmlSession, Lane};
+use super::stream::Stream;
 
-/// One set of weights, which all lanes share.
+/// What all lanes share.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    Onnx(Arc<Prepared>),
+    Encoder(Arc<Encoder>),
+}
+
+impl Loaded {
+    fn engine(&self) -> &Arc<Engine> {
+        match self {
+            Self::Onnx(prepared) => &prepared.engine,
+            Self::Encoder(encoder) => &encoder.engine,
+        }
+    }
+}
+
+/// A loaded model.
 #[derive(Debug)]
 pub(super) struct GgmlExecutable {
-    prepared: Arc<Prepared>,
+    loaded: Loaded,
     signature: Arc<Signature>,
     /// Keeps the file that the weights may lie in.
     _in_use: InUse,
 }
 
-/// The newest operator set whose operators are read with their meaning.
-const NEWEST_OPSET: i64 = 23;
-
-/// The extent of every symbol when a model is tried.
-const TRIAL: usize = 2;
-
 impl GgmlExecutable {
-    /// `in_use` is the mark of a store that holds the model's file, if one does.
-    pub(super) fn load(
-        engine: &Arc<Engine>,
-        model: &Model,
-        in_use: &InUse,
-    ) -> Result<Self, BackendError> {
-        let residence = if in_use.is_held() { Residence::Mapped } else { Residence::Copied };
-        let prepared =
-            dynamic::caught(|| load(engine, model, residence).map_err(|it| it.to_string()))
-                .flatten()
-                .map_err(|reason| dynamic::refuse(&ID, model, reason))?;
-        Ok(Self {
-            prepared: Arc::new(prepared),
-            signature: Arc::new(model.signature().clone()),
-            _in_use: in_use.clone(),
+    pub(super) fn new(loaded: Loaded, signature: &Signature, in_use: InUse) -> Self {
+        Self { loaded, signature: Arc::new(signature.clone()), _in_use: in_use }
+    }
+
+    fn lane(&self, options: &SessionOptions) -> Result<Box<dyn Lane>, String> {
+        let stream = Stream::new(self.loaded.engine(), options.n_threads)?;
+        Ok(match &self.loaded {
+            Loaded::Onnx(prepared) => {
+                let signature = Arc::clone(&self.signature);
+                Box::new(OnnxLane::new(Arc::clone(prepared), signature, stream)?)
+            }
+            Loaded::Encoder(encoder) => Box::new(EncoderLane::new(Arc::clone(encoder), stream)?),
         })
     }
-}
-
-fn load(engine: &Arc<Engine>, model: &Model, residence: Residence) -> Result<Prepared, Cannot> {
-    let opset = model.opsets().get("").copied().unwrap_or(0);
-    if opset > NEWEST_OPSET {
-        return Err(Cannot::Failed(format!(
-            "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
-        )));
-    }
-    let prepared = prepare::prepare(engine, model, residence)?;
-    // Which operators are ggml's and which our own depends on what flows into them, so only a trial
-    // shows whether all are there.
-    let stream = Stream::new(engine, NonZeroUsize::MIN).map_err(Cannot::Failed)?;
-    let given = model.signature().inputs.iter().map(trial);
-    let given: Option<Vec<Given>> = given.collect();
-    match given.map(|given| translate::describe(&prepared, &stream, &given)) {
-        Some(Err(error)) if !error.depends_on_shape() => Err(error),
-        _ => Ok(prepared),
-    }
-}
-
-/// An input as a request might give it; `None` where its rank is not known.
-fn trial(spec: &TensorSpec) -> Option<Given> {
-    let extent = |dim: &Dim| match *dim {
-        Dim::Fixed(extent) => extent,
-        Dim::Symbol(_) | Dim::Unnamed => TRIAL,
-    };
-    let shape: Vec<usize> = spec.shape.as_ref()?.iter().map(extent).collect();
-    Some(if spec.dtype == DataType::F32 {
-        Given::Floats { shape }
-    } else {
-        let n_elements = shape.iter().product();
-        Given::Late(Arc::new(HostTensor::ints(spec.dtype, shape, vec![0; n_elements])))
-    })
 }
 
 impl Executable for GgmlExecutable {
@@ -101,11 +70,12 @@ impl Executable for GgmlExecutable {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        let stream = Stream::new(&self.prepared.engine, options.n_threads).map_err(|message| {
-            BackendError::Library { backend: ID, what: "open another session", message }
+        let lane = self.lane(options).map_err(|message| BackendError::Library {
+            backend: ID,
+            what: "open another session",
+            message,
         })?;
-        let (prepared, signature) = (Arc::clone(&self.prepared), Arc::clone(&self.signature));
-        Ok(Box::new(GgmlSession::new(prepared, signature, stream)))
+        Ok(Box::new(GgmlSession::new(lane, Arc::clone(&self.signature))))
     }
 
     fn admit(&self, _artifact: &Artifact) -> Result<(), BackendError> {

@@ -3,69 +3,52 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
-use std::mem::MaybeUninit;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex};
 
 use ggml_sys::{
-    Api, Library, SearchOptions, ggml_backend, ggml_backend_cpu_set_threadpool_t,
-    ggml_backend_dev_type, ggml_backend_device, ggml_backend_reg, ggml_backend_set_n_threads_t,
-    ggml_threadpool, ggml_threadpool_free_t, ggml_threadpool_new_t, ggml_threadpool_params,
+    Api, Library, SearchOptions, ggml_backend_cpu_set_threadpool_t, ggml_backend_dev_type,
+    ggml_backend_device, ggml_backend_reg, ggml_backend_set_n_threads_t, ggml_threadpool_free_t,
+    ggml_threadpool_new_t,
 };
 use shapeyard_core::backend::{Fingerprint, SearchStep};
 
-use super::custom::Workshop;
 use crate::dynamic;
+use crate::found::{self, Found, Versioned};
 
 /// What to do where the library is missing.
-pub(super) const REMEDY: &str = "run `cargo xtask setup`, or build ggml 0.26 as a shared library and set GGML_DYLIB_PATH to the file";
-
-/// What a search came to.
-#[derive(Debug)]
-pub(super) struct Search {
-    /// The library, or why there is none.
-    pub(super) engine: Result<Arc<Engine>, String>,
-    /// Where it was looked for.
-    pub(super) steps: Vec<SearchStep>,
-}
+const REMEDY: &str = "run `cargo xtask setup`, or build ggml 0.26 as a shared library and set GGML_DYLIB_PATH to the file";
 
 /// Looks for the library and loads the first that works; a place that a person named is the only one. Then
 /// takes the device with the name that is given, or the processor.
-pub(super) fn find(named: Option<&Path>, device: Option<&str>) -> Search {
+pub(crate) fn find(named: Option<&Path>, device: Option<&str>) -> Found<Arc<Engine>> {
     let options = named.map_or_else(SearchOptions::default, SearchOptions::at);
     let (engine, steps) = match Library::open(&options) {
         Ok(library) => (Engine::new(&library, device), library.steps().to_vec()),
         Err(error) => (Err(error.to_string()), error.steps().to_vec()),
     };
-    let engine = engine.map_err(|reason| match options.named_by() {
+    let engine = engine.map(Arc::new).map_err(|reason| match options.named_by() {
         Some((why, path)) => format!("{why} names `{}`: {reason}", path.display()),
         None => reason,
     });
-    let step = |step: ggml_sys::SearchStep| {
-        let outcome = match (&step.outcome, &engine) {
-            (ggml_sys::Outcome::Loaded, Ok(engine)) => format!("ggml {}", engine.version),
-            (outcome, _) => outcome.to_string(),
-        };
-        SearchStep { place: step.place_and_why(), outcome }
-    };
-    let mut steps: Vec<SearchStep> = steps.into_iter().map(step).collect();
-    steps.extend(engine.iter().flat_map(Engine::devices));
-    Search { engine: engine.map(Arc::new), steps }
+    let title = engine.as_ref().ok().map(|engine| format!("ggml {}", engine.version));
+    let mut steps = found::steps(steps, title.as_deref());
+    steps.extend(engine.iter().flat_map(|engine| engine.devices()));
+    Found { library: engine, steps, remedy: REMEDY }
 }
 
 /// A loaded library and the device that computes.
-pub(super) struct Engine {
-    pub(super) api: Api,
+pub(crate) struct Engine {
+    pub(crate) api: Api,
     device: NonNull<ggml_backend_device>,
     device_name: String,
-    set_n_threads: Option<ggml_backend_set_n_threads_t>,
-    pools: Option<PoolFunctions>,
-    pub(super) version: String,
-    pub(super) fingerprint: Fingerprint,
+    pub(crate) set_n_threads: Option<ggml_backend_set_n_threads_t>,
+    pub(crate) pools: Option<PoolFunctions>,
+    pub(crate) version: String,
+    fingerprint: Fingerprint,
     /// Held while a graph is built: building writes to the weights' descriptions, which lanes share.
-    pub(super) building: Mutex<()>,
+    pub(crate) building: Mutex<()>,
 }
 
 // SAFETY: the device is an entry of a table that the library fills when it is loaded and that lives as
@@ -74,16 +57,27 @@ unsafe impl Send for Engine {}
 // SAFETY: as above.
 unsafe impl Sync for Engine {}
 
+/// What makes threads that outlive a run.
 #[derive(Clone, Copy)]
-struct PoolFunctions {
-    new: ggml_threadpool_new_t,
-    free: ggml_threadpool_free_t,
-    set: ggml_backend_cpu_set_threadpool_t,
+pub(crate) struct PoolFunctions {
+    pub(crate) new: ggml_threadpool_new_t,
+    pub(crate) free: ggml_threadpool_free_t,
+    pub(crate) set: ggml_backend_cpu_set_threadpool_t,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Versioned for Arc<Engine> {
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
     }
 }
 
@@ -132,13 +126,13 @@ impl Engine {
     }
 
     /// Whether it computes in the process's own memory.
-    pub(super) fn is_processor(&self) -> bool {
+    pub(crate) fn is_processor(&self) -> bool {
         // SAFETY: the device is one of the library's.
         let kind = unsafe { (self.api.backend_dev_type)(self.device.as_ptr()) };
         kind == ggml_backend_dev_type::CPU
     }
 
-    pub(super) const fn device(&self) -> NonNull<ggml_backend_device> {
+    pub(crate) const fn device(&self) -> NonNull<ggml_backend_device> {
         self.device
     }
 }
@@ -228,79 +222,4 @@ fn pool_functions(api: &Api, registry: *mut ggml_backend_reg) -> Option<PoolFunc
             std::mem::transmute::<NonNull<c_void>, ggml_backend_cpu_set_threadpool_t>(set)
         },
     })
-}
-
-/// The library's own limit.
-const MOST_THREADS: usize = 512;
-
-/// One stream of work on the device, with threads of its own.
-#[derive(Debug)]
-pub(super) struct Stream {
-    engine: Arc<Engine>,
-    backend: NonNull<ggml_backend>,
-    pool: Option<NonNull<ggml_threadpool>>,
-    workshop: Arc<Workshop>,
-}
-
-// SAFETY: the stream and its threads belong to this value alone, and nothing in the library is tied to
-// the thread that made them.
-unsafe impl Send for Stream {}
-
-impl Stream {
-    pub(super) fn new(engine: &Arc<Engine>, n_threads: NonZeroUsize) -> Result<Self, String> {
-        // SAFETY: the device is the library's, and null asks for its defaults.
-        let backend = unsafe { (engine.api.backend_dev_init)(engine.device.as_ptr(), ptr::null()) };
-        let backend = NonNull::new(backend).ok_or("its device cannot be opened")?;
-        let n_threads = n_threads.get().min(MOST_THREADS);
-        let workshop = Arc::new(Workshop::new(n_threads));
-        let mut stream = Self { engine: Arc::clone(engine), backend, pool: None, workshop };
-        stream.set_threads(n_threads);
-        Ok(stream)
-    }
-
-    pub(super) const fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
-    pub(super) const fn backend(&self) -> NonNull<ggml_backend> {
-        self.backend
-    }
-
-    pub(super) const fn workshop(&self) -> &Arc<Workshop> {
-        &self.workshop
-    }
-
-    fn set_threads(&mut self, n_threads: usize) {
-        let n_threads = n_threads as c_int;
-        if let Some(set) = self.engine.set_n_threads {
-            // SAFETY: the backend is alive, and this is its registry's own function.
-            unsafe { set(self.backend.as_ptr(), n_threads) };
-        }
-        // Without a pool each run starts its threads anew.
-        let Some(pools) = self.engine.pools.filter(|_| n_threads > 1) else { return };
-        let mut params = MaybeUninit::<ggml_threadpool_params>::zeroed();
-        // SAFETY: it fills every field.
-        unsafe { (self.engine.api.threadpool_params_init)(params.as_mut_ptr(), n_threads) };
-        // SAFETY: it was filled above.
-        let mut params = unsafe { params.assume_init() };
-        // Spinning between runs takes a core from whoever else wants it.
-        params.poll = 0;
-        // SAFETY: the parameters are valid, and copied.
-        self.pool = NonNull::new(unsafe { (pools.new)(&raw mut params) });
-        if let Some(pool) = self.pool {
-            // SAFETY: both are alive; the pool outlives the backend, as `drop` sees to.
-            unsafe { (pools.set)(self.backend.as_ptr(), pool.as_ptr()) };
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: the backend is alive, and not used after this.
-        unsafe { (self.engine.api.backend_free)(self.backend.as_ptr()) };
-        if let (Some(pools), Some(pool)) = (self.engine.pools, self.pool) {
-            // SAFETY: the pool is alive, and its only user was freed above.
-            unsafe { (pools.free)(pool.as_ptr()) };
-        }
-    }
 }

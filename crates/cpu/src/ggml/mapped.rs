@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ggml_sys::{ggml_backend_buffer, ggml_status};
 use memmap2::Mmap;
 
-use super::graph::Tensor;
+use super::context::Tensor;
 use super::library::Engine;
 
 /// How weights come into memory.
@@ -19,7 +19,7 @@ use super::library::Engine;
 /// a download or a conversion, and is copied. An f16 artifact of the real encoder takes 43 MiB copied, and none
 /// of the process's own memory mapped, and is loaded in a third of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Residence {
+pub(crate) enum Residence {
     Copied,
     Mapped,
 }
@@ -29,7 +29,7 @@ const ALIGNMENT: u64 = 32;
 
 /// A file whose pages are the memory of tensors.
 #[derive(Debug)]
-pub(super) struct Mapped {
+pub(crate) struct Mapped {
     engine: Arc<Engine>,
     buffer: NonNull<ggml_backend_buffer>,
     pages: Mmap,
@@ -42,7 +42,7 @@ unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// `None` for a device with memory of its own.
-    pub(super) fn new(engine: &Arc<Engine>, file: &File) -> Result<Option<Self>, String> {
+    pub(crate) fn new(engine: &Arc<Engine>, file: &File) -> Result<Option<Self>, String> {
         if !engine.is_processor() {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ impl Mapped {
     }
 
     /// Makes `n_bytes` from `offset` on the memory of a leaf that has none; false if they do not fit it.
-    pub(super) fn place(&self, leaf: &Tensor, offset: u64, n_bytes: u64) -> Result<bool, String> {
+    pub(crate) fn place(&self, leaf: &Tensor, offset: u64, n_bytes: u64) -> Result<bool, String> {
         let api = &self.engine.api;
         // SAFETY: the tensor is alive.
         let wanted = unsafe { (api.nbytes)(leaf.raw().as_ptr()) } as u64;

@@ -1,40 +1,47 @@
-//! ggml, loaded at run time: ONNX graphs as its graphs.
+//! ggml, loaded at run time: ONNX graphs as its graphs, and encoders from GGUF files.
+//!
+//! What a model computes is described to the library ([`builder`], [`layers`]) and computed in memory of a lane's
+//! own ([`computation`]); [`onnx`] and [`encoder`] say what is described. Where the processor computes,
+//! [`kernels`] of ours take part.
 
+mod builder;
 mod cannot;
-mod compute;
+mod computation;
+mod context;
 mod custom;
-mod evaluate;
+mod encoder;
 mod executable;
-mod gguf;
-mod graph;
-mod host;
+mod inputs;
 mod kernels;
+mod layers;
 mod library;
 mod mapped;
-mod modern_bert;
+mod narrow;
 mod onnx;
-mod operators;
-mod prepare;
-mod quantise;
 mod session;
-mod translate;
-mod widen;
+mod shape;
+mod store;
+mod stream;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
-    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
+    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport,
 };
-use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
+use shapeyard_core::model::gguf::{self, EncoderSizes, GgufFile};
+use shapeyard_core::plan::{Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
-use self::executable::GgmlExecutable;
-use self::library::{Engine, Search};
-use crate::{CpuOptions, GgmlWeights, dynamic};
+use self::encoder::Encoder;
+use self::executable::{GgmlExecutable, Loaded};
+use self::library::Engine;
+use self::mapped::Residence;
+use crate::found::Found;
+use crate::{CpuOptions, GgmlWeights, artifact, dynamic};
 
 const ID: BackendId = BackendId::new("ggml");
 
@@ -55,7 +62,7 @@ pub struct Ggml {
     library: Option<PathBuf>,
     device: Option<String>,
     weights: Option<GgmlWeights>,
-    search: OnceLock<Search>,
+    found: OnceLock<Found<Arc<Engine>>>,
 }
 
 impl Ggml {
@@ -63,19 +70,15 @@ impl Ggml {
     #[must_use]
     pub fn new(options: &CpuOptions) -> Self {
         let CpuOptions { ggml, ggml_device, ggml_weights, .. } = options.clone();
-        Self { library: ggml, device: ggml_device, weights: ggml_weights, search: OnceLock::new() }
+        Self { library: ggml, device: ggml_device, weights: ggml_weights, found: OnceLock::new() }
     }
 
-    fn search(&self) -> &Search {
-        self.search.get_or_init(|| library::find(self.library.as_deref(), self.device.as_deref()))
+    fn found(&self) -> &Found<Arc<Engine>> {
+        self.found.get_or_init(|| library::find(self.library.as_deref(), self.device.as_deref()))
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, BackendError> {
-        self.search().engine.as_ref().map_err(|reason| BackendError::Unavailable {
-            backend: ID,
-            reason: reason.clone(),
-            remedy: library::REMEDY.to_owned(),
-        })
+        self.found().needed(ID)
     }
 }
 
@@ -101,17 +104,7 @@ impl Backend for Ggml {
     }
 
     fn probe(&self) -> Probe {
-        let search = self.search();
-        let status = match &search.engine {
-            Ok(engine) => Status::Usable {
-                version: engine.version.clone(),
-                fingerprint: engine.fingerprint.clone(),
-            },
-            Err(reason) => {
-                Status::Unusable { reason: reason.clone(), remedy: library::REMEDY.to_owned() }
-            }
-        };
-        Probe { backend: ID, status, searched: search.steps.clone(), devices: Vec::new() }
+        self.found().probe(ID)
     }
 
     fn plan(
@@ -125,7 +118,7 @@ impl Backend for Ggml {
 
     fn recipe(&self, _optimisation: Optimisation) -> Result<Recipe, BackendError> {
         let weights = self.weights.ok_or(NO_ARTIFACTS)?;
-        Ok(recipe(weights, self.search().engine.as_ref().ok()))
+        Ok(recipe(weights, self.found().get()))
     }
 
     fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
@@ -134,38 +127,68 @@ impl Backend for Ggml {
         let gguf = job.model.gguf().ok_or_else(|| {
             dynamic::refuse(&ID, job.model, "only GGUF files are compiled, to narrower weights")
         })?;
-        let n_bytes = quantise::write(engine, job, gguf, weights)?;
-        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
-        Ok(Artifact {
-            backend: ID,
-            model: job.model.digest()?,
-            bucket: Bucket::default(),
-            optimisation: job.optimisation,
-            fingerprint: recipe(weights, Some(engine)).fingerprint(),
-            payload: job.output.clone(),
-            n_bytes,
-            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
-            notes: BTreeMap::new(),
-            in_use: InUse::default(),
+        artifact::compile(job, &recipe(weights, Some(engine)), |path| {
+            narrow::write(engine, job, gguf, weights, path)
         })
     }
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
         let engine = self.engine()?;
         dynamic::check_types(&ID, job.model, takes)?;
-        let Some(artifact) = job.artifacts.iter().find(|artifact| artifact.backend == ID) else {
-            return Ok(Arc::new(GgmlExecutable::load(engine, job.model, &InUse::default())?));
+        let artifact = job.artifacts.iter().find(|artifact| artifact.backend == ID);
+        let (loaded, in_use) = match artifact {
+            Some(artifact) => {
+                (self.from_artifact(engine, job.model, artifact)?, artifact.in_use.clone())
+            }
+            None => (from_model(engine, job.model)?, InUse::default()),
         };
+        Ok(Arc::new(GgmlExecutable::new(loaded, job.model.signature(), in_use)))
+    }
+}
+
+impl Ggml {
+    /// Loads what was compiled from the model, which says what it is.
+    fn from_artifact(
+        &self,
+        engine: &Arc<Engine>,
+        model: &Model,
+        artifact: &Artifact,
+    ) -> Result<Loaded, BackendError> {
         let weights = self.weights.ok_or(NO_ARTIFACTS)?;
-        artifact.check(job.model, &recipe(weights, Some(engine)).fingerprint())?;
+        artifact.check(model, &recipe(weights, Some(engine)).fingerprint())?;
         artifact.verify()?;
         let damaged = |reason| BackendError::Artifact { path: artifact.payload.clone(), reason };
-        let narrow = Model::open(artifact.payload()).map_err(|error| damaged(error.to_string()))?;
-        if narrow.signature() != job.model.signature() {
-            return Err(damaged("it takes or gives something else than the model".to_owned()));
-        }
-        Ok(Arc::new(GgmlExecutable::load(engine, &narrow, &artifact.in_use)?))
+        let residence = match artifact.in_use.is_held() {
+            true => Residence::Mapped,
+            false => Residence::Copied,
+        };
+        let load = || {
+            let original = model.gguf().ok_or("it was made of another kind of model")?;
+            let sizes = EncoderSizes::of(original).map_err(|error| error.to_string())?;
+            let file = File::open(artifact.payload()).map_err(|error| error.to_string())?;
+            let file = gguf::read(file).map_err(|error| error.to_string())?;
+            Encoder::load(engine, &sizes, artifact.payload(), &file, residence)
+        };
+        let encoder = dynamic::caught(load).flatten().map_err(damaged)?;
+        Ok(Loaded::Encoder(Arc::new(encoder)))
     }
+}
+
+fn from_model(engine: &Arc<Engine>, model: &Model) -> Result<Loaded, BackendError> {
+    let load = || match model.gguf() {
+        Some(file) => from_gguf(engine, model, file),
+        None => {
+            let prepared = onnx::load(engine, model).map_err(|error| error.to_string())?;
+            Ok(Loaded::Onnx(Arc::new(prepared)))
+        }
+    };
+    dynamic::caught(load).flatten().map_err(|reason| dynamic::refuse(&ID, model, reason))
+}
+
+fn from_gguf(engine: &Arc<Engine>, model: &Model, file: &GgufFile) -> Result<Loaded, String> {
+    let sizes = EncoderSizes::of(file).map_err(|error| error.to_string())?;
+    let encoder = Encoder::load(engine, &sizes, model.path(), file, Residence::Copied)?;
+    Ok(Loaded::Encoder(Arc::new(encoder)))
 }
 
 /// What is said where no type of weights was asked for.
@@ -177,12 +200,13 @@ fn recipe(weights: GgmlWeights, engine: Option<&Arc<Engine>>) -> Recipe {
         compiler: format!("ggml {}", engine.version),
         library: None,
         driver: None,
-        architecture: None,
+        // Matrices lie in artifacts as the kind of device reads them.
+        architecture: Some(if engine.is_processor() { "processor" } else { "device" }.to_owned()),
         environment: Environment::default(),
     };
     Recipe {
         backend: ID,
-        backend_version: "1".to_owned(),
+        backend_version: "2".to_owned(),
         precision: Some(weights.name().to_owned()),
         calibration: None,
         options: BTreeMap::new(),

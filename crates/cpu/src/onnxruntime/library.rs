@@ -9,13 +9,14 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use shapeyard_core::backend::{Fingerprint, SearchStep};
 use shapeyard_dylib::{
-    Candidate, OpenError, Outcome, Refusal, existing_file, is_bare_name, list, program_folder,
+    Candidate, OpenError, Refusal, existing_file, is_bare_name, list, program_folder,
 };
 
 use crate::dynamic;
+use crate::found::{self, Found, Versioned};
 
 /// What to do where the library is missing.
-pub(super) const REMEDY: &str = "run `cargo xtask setup`, or install ONNX Runtime 1.17 or newer and set ORT_DYLIB_PATH to the file";
+const REMEDY: &str = "run `cargo xtask setup`, or install ONNX Runtime 1.17 or newer and set ORT_DYLIB_PATH to the file";
 
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
@@ -27,7 +28,7 @@ static LOADING: Mutex<()> = Mutex::new(());
 pub(super) struct Library {
     place: PathBuf,
     pub(super) environment: Environment,
-    pub(super) version: String,
+    version: String,
     pub(super) fingerprint: Fingerprint,
 }
 
@@ -47,29 +48,28 @@ impl Library {
     }
 }
 
-/// What a search came to.
-#[derive(Debug)]
-pub(super) struct Search {
-    /// The library, or why there is none.
-    pub(super) library: Result<&'static Library, String>,
-    /// Where it was looked for.
-    pub(super) steps: Vec<SearchStep>,
+impl Versioned for &'static Library {
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
 }
 
 /// Looks for the library and loads the first that works.
 ///
 /// A place that a person named is strict: when it does not work, no other is tried, because a library
 /// that nobody asked for would be worse than an error.
-pub(super) fn find(named: Option<&Path>) -> Search {
+pub(super) fn find(named: Option<&Path>) -> Found<&'static Library> {
     let named = named.map(Candidate::given).or_else(|| Candidate::from_variable(VARIABLE));
     match (named, LOADED.get()) {
         (Some(named), _) => try_all(vec![named]),
         (None, Some(library)) => {
             let place = format!("{} (loaded earlier by this process)", library.place.display());
-            Search {
-                library: Ok(library),
-                steps: vec![SearchStep { place, outcome: library.title() }],
-            }
+            let steps = vec![SearchStep { place, outcome: library.title() }];
+            Found { library: Ok(library), steps, remedy: REMEDY }
         }
         (None, None) => try_all(usual_places()),
     }
@@ -82,18 +82,11 @@ fn usual_places() -> Vec<Candidate> {
     near.chain([Candidate::by_loader(&name)]).collect()
 }
 
-fn try_all(candidates: Vec<Candidate>) -> Search {
+fn try_all(candidates: Vec<Candidate>) -> Found<&'static Library> {
     let shapeyard_dylib::Search { result, steps } = shapeyard_dylib::search(candidates, load);
     let library = result.map_err(|_| format!("none of these places serves: {}", list(&steps)));
-    let step = |step: shapeyard_dylib::SearchStep| {
-        let outcome = match (&step.outcome, &library) {
-            (Outcome::Loaded, Ok(library)) => library.title(),
-            (outcome, _) => outcome.to_string(),
-        };
-        SearchStep { place: step.place_and_why(), outcome }
-    };
-    let steps = steps.into_iter().map(step).collect();
-    Search { library, steps }
+    let title = library.as_ref().ok().map(|library| library.title());
+    Found { library, steps: found::steps(steps, title.as_deref()), remedy: REMEDY }
 }
 
 fn load(path: &Path) -> Result<&'static Library, Refusal<String>> {

@@ -6,22 +6,19 @@ mod library;
 mod session;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use shapeyard_core::backend::{
     Artifact, ArtifactUse, Backend, BackendError, BackendId, Capabilities, CompileJob, Environment,
-    Executable, InUse, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, Status,
-    tells_of_shortage,
+    Executable, LoadJob, Machine, Optimisation, Probe, Recipe, ShapeSupport, tells_of_shortage,
 };
-use shapeyard_core::model::Digest;
-use shapeyard_core::plan::{Bucket, Plan, PlanOptions, Workload};
+use shapeyard_core::plan::{Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
 use self::executable::OrtExecutable;
-use self::library::{Library, Search};
-use crate::{CpuOptions, dynamic};
+use self::library::Library;
+use crate::found::Found;
+use crate::{CpuOptions, artifact, dynamic};
 
 const ID: BackendId = BackendId::new("onnxruntime");
 
@@ -34,26 +31,22 @@ const LARGEST_ARTIFACT: u64 = (2 << 30) - (64 << 20);
 #[derive(Debug)]
 pub struct OnnxRuntime {
     options: CpuOptions,
-    search: OnceLock<Search>,
+    found: OnceLock<Found<&'static Library>>,
 }
 
 impl OnnxRuntime {
     /// The backend; nothing is loaded yet.
     #[must_use]
     pub fn new(options: &CpuOptions) -> Self {
-        Self { options: options.clone(), search: OnceLock::new() }
+        Self { options: options.clone(), found: OnceLock::new() }
     }
 
-    fn search(&self) -> &Search {
-        self.search.get_or_init(|| library::find(self.options.onnxruntime.as_deref()))
+    fn found(&self) -> &Found<&'static Library> {
+        self.found.get_or_init(|| library::find(self.options.onnxruntime.as_deref()))
     }
 
     fn library(&self) -> Result<&'static Library, BackendError> {
-        self.search().library.as_ref().copied().map_err(|reason| BackendError::Unavailable {
-            backend: ID,
-            reason: reason.clone(),
-            remedy: library::REMEDY.to_owned(),
-        })
+        self.found().needed(ID).copied()
     }
 }
 
@@ -71,17 +64,7 @@ impl Backend for OnnxRuntime {
     }
 
     fn probe(&self) -> Probe {
-        let search = self.search();
-        let status = match &search.library {
-            Ok(library) => Status::Usable {
-                version: library.version.clone(),
-                fingerprint: library.fingerprint.clone(),
-            },
-            Err(reason) => {
-                Status::Unusable { reason: reason.clone(), remedy: library::REMEDY.to_owned() }
-            }
-        };
-        Probe { backend: ID, status, searched: search.steps.clone(), devices: Vec::new() }
+        self.found().probe(ID)
     }
 
     fn plan(
@@ -94,7 +77,7 @@ impl Backend for OnnxRuntime {
     }
 
     fn recipe(&self, optimisation: Optimisation) -> Result<Recipe, BackendError> {
-        Ok(recipe(self.search().library.as_ref().ok().copied(), optimisation))
+        Ok(recipe(self.found().get().copied(), optimisation))
     }
 
     fn compile(&self, job: &CompileJob<'_>) -> Result<Artifact, BackendError> {
@@ -105,19 +88,13 @@ impl Backend for OnnxRuntime {
                 "its weights do not fit into one file of 2 GiB, so it is not compiled ahead";
             return Err(dynamic::refuse(&ID, job.model, reason));
         }
-        let n_bytes = write_optimised(library, job)?;
-        let unreadable = |source| BackendError::Write { path: job.output.clone(), source };
-        Ok(Artifact {
-            backend: ID,
-            model: job.model.digest()?,
-            bucket: Bucket::default(),
-            optimisation: job.optimisation,
-            fingerprint: recipe(Some(library), job.optimisation).fingerprint(),
-            payload: job.output.clone(),
-            n_bytes,
-            checksum: Digest::of_file(&job.output).map_err(unreadable)?,
-            notes: BTreeMap::new(),
-            in_use: InUse::default(),
+        artifact::compile(job, &recipe(Some(library), job.optimisation), |path| {
+            executable::optimise(library, job.model, job.optimisation, path).map_err(|reason| {
+                match tells_of_shortage(&reason) {
+                    true => BackendError::Library { backend: ID, what: "compile", message: reason },
+                    false => dynamic::refuse(&ID, job.model, reason),
+                }
+            })
         })
     }
 
@@ -158,30 +135,4 @@ fn recipe(library: Option<&Library>, optimisation: Optimisation) -> Recipe {
 fn check(model: &Model) -> Result<(), BackendError> {
     dynamic::check_onnx(&ID, model)?;
     dynamic::check_types(&ID, model, convert::takes)
-}
-
-fn write_optimised(library: &'static Library, job: &CompileJob<'_>) -> Result<u64, BackendError> {
-    let cannot_write = |source| BackendError::Write { path: job.output.clone(), source };
-    let folder = match job.output.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    // Made here first, so that a folder that cannot be written to is not taken for a bad model. A rename
-    // from the same folder is what makes the artifact appear whole or not at all.
-    let temporary = tempfile::Builder::new()
-        .prefix(".onnxruntime-")
-        .suffix(".tmp")
-        .make_in(folder, |path| File::create_new(path))
-        .map_err(cannot_write)?
-        .into_temp_path();
-    executable::optimise(library, job.model, job.optimisation, &temporary).map_err(|reason| {
-        match tells_of_shortage(&reason) {
-            true => BackendError::Library { backend: ID, what: "compile", message: reason },
-            false => dynamic::refuse(&ID, job.model, reason),
-        }
-    })?;
-    let file = File::open(&temporary).map_err(cannot_write)?;
-    file.sync_all().map_err(cannot_write)?;
-    temporary.persist(&job.output).map_err(|error| cannot_write(error.error))?;
-    Ok(fs::metadata(&job.output).map_err(cannot_write)?.len())
 }

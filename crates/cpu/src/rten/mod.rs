@@ -91,21 +91,9 @@ impl Backend for Rten {
 
     fn load(&self, job: &LoadJob<'_>) -> Result<Arc<dyn Executable>, BackendError> {
         dynamic::check_onnx(&ID, job.model)?;
-        check_opset(job.model)?;
+        dynamic::check_opset(&ID, job.model, NEWEST_OPSET)?;
         dynamic::check_types(&ID, job.model, convert::takes)?;
         Ok(Arc::new(RtenExecutable::load(job.model, job.optimisation)?))
-    }
-}
-
-fn check_opset(model: &Model) -> Result<(), BackendError> {
-    match model.opsets().get("") {
-        Some(&opset) if opset > NEWEST_OPSET => {
-            let reason = format!(
-                "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
-            );
-            Err(dynamic::refuse(&ID, model, reason))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -105,6 +105,8 @@ impl GgufType {
     pub const Q5_0: Self = Self(6);
     /// Blocks of 256 integers of 4 bits with scales and minima.
     pub const Q4_K: Self = Self(12);
+    /// The upper half of an IEEE 754 binary32.
+    pub const BF16: Self = Self(30);
 
     /// Number, elements of a block and bytes of a block, for each type that is known.
     const KNOWN: [(u32, u64, u64); 19] = [

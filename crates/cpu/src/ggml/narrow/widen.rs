@@ -12,9 +12,6 @@
 //! more accuracy than rounded products do.
 
 use half::f16;
-use shapeyard_core::model::gguf::GgufType;
-
-use super::prepare::Layout;
 
 /// Elements that share a scale.
 const N_ELEMENTS: usize = 32;
@@ -22,14 +19,8 @@ const N_ELEMENTS: usize = 32;
 /// Bytes of a scale in f16 and the elements.
 const BLOCK: usize = size_of::<f16>() + N_ELEMENTS;
 
-/// The type in which memory holds a weight that is stored as `stored`.
-pub(super) fn held(stored: GgufType, layout: Layout) -> GgufType {
-    let is_multiplied = layout == Layout::Transposed;
-    if is_multiplied && stored == GgufType::Q8_0 { GgufType::F16 } else { stored }
-}
-
 /// The numbers for which whole blocks of `Q8_0` stand: each a scale times an integer.
-pub(super) fn widen(blocks: &[u8]) -> Vec<f16> {
+pub(crate) fn widen(blocks: &[u8]) -> Vec<f16> {
     let (blocks, _) = blocks.as_chunks::<BLOCK>();
     let mut values = Vec::with_capacity(blocks.len() * N_ELEMENTS);
     for [low, high, elements @ ..] in blocks {
@@ -55,12 +46,5 @@ mod tests {
             values[..4].iter().map(|it| it.to_f32()).collect::<Vec<_>>(),
             [1.5, -64.0, 63.5, 0.0]
         );
-    }
-
-    #[test]
-    fn only_what_is_multiplied_is_widened() {
-        assert_eq!(held(GgufType::Q8_0, Layout::Transposed), GgufType::F16);
-        assert_eq!(held(GgufType::Q8_0, Layout::Plain), GgufType::Q8_0);
-        assert_eq!(held(GgufType::Q4_K, Layout::Transposed), GgufType::Q4_K);
     }
 }

@@ -1,20 +1,23 @@
 //! ONNX operators as ggml's.
 
-use super::cannot::Cannot;
 use super::evaluate;
-use super::graph::{Binary, Refusal, Tensor, Unary};
-use super::host::{self, HostTensor};
-use super::onnx::Node;
-use super::prepare::{ATTENTION, GELU, Layout, MASK, MASKED_SOFTMAX};
+use super::fuse::{ATTENTION, GELU, MASKED_SOFTMAX};
+use super::host::HostTensor;
+use super::program::Node;
 use super::translate::{Translation, refused};
+use crate::ggml::builder::{Binary, Unary};
+use crate::ggml::cannot::Cannot;
+use crate::ggml::context::{Refusal, Tensor};
+use crate::ggml::layers::Besides;
+use crate::ggml::shape;
 
 /// Whether ggml has this operator, at least in some case.
-pub(super) fn knows(operator: &str) -> bool {
+pub(crate) fn knows(operator: &str) -> bool {
     OPERATORS.binary_search(&operator).is_ok()
 }
 
 /// What is translated, sorted. `Erf` alone is not: it is part of a GELU, or missing.
-pub(super) const OPERATORS: [&str; 50] = [
+pub(crate) const OPERATORS: [&str; 49] = [
     "Abs",
     "Add",
     "Cast",
@@ -63,7 +66,6 @@ pub(super) const OPERATORS: [&str; 50] = [
     "com.microsoft.Gelu",
     ATTENTION,
     GELU,
-    MASK,
     MASKED_SOFTMAX,
 ];
 
@@ -88,7 +90,7 @@ impl<T> At<T> for Result<T, String> {
 
 impl Translation<'_> {
     /// What a node makes on the device.
-    pub(super) fn operator(&mut self, node: &Node) -> Result<Vec<Tensor>, Cannot> {
+    pub(crate) fn operator(&mut self, node: &Node) -> Result<Vec<Tensor>, Cannot> {
         if node.operator == "Split" {
             return self.split(node);
         }
@@ -114,7 +116,6 @@ impl Translation<'_> {
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
             ATTENTION => self.attention(node),
-            MASK => self.mask(node),
             MASKED_SOFTMAX => self.masked_softmax(node),
             "LayerNormalization" => self.layer_norm(node),
             "Gather" => self.gather(node),
@@ -229,11 +230,7 @@ impl Translation<'_> {
             return Err(Cannot::case(node, "its right operand is no matrix"));
         }
         if right.len() == 2 {
-            let b = match self.weight(node, 1, Layout::Transposed) {
-                Some(weight) => weight,
-                None => self.swapped(node, 1)?,
-            };
-            return self.rows_times(node, &a, &b);
+            return self.rows_times(node, &a);
         }
         let b = self.tensor(node, 1)?;
         self.product(node, &a, &b)
@@ -247,24 +244,33 @@ impl Translation<'_> {
         let batch_b = &b.shape[..b.shape.len() - 2];
         // ggml stretches only what it calls the first operand, which is the right one.
         let (batch_a, matrix) = a.shape.split_at(a.shape.len() - 2);
-        let mut stretched = host::broadcast(batch_a, batch_b).at(node)?;
+        let mut stretched = shape::broadcast(batch_a, batch_b).at(node)?;
         stretched.extend_from_slice(matrix);
         let a = self.builder.repeat(a, &stretched).at(node)?;
         let b = self.exchanged(node, b)?;
         self.builder.matmul_transposed(&a, &b).at(node)
     }
 
-    /// All rows of `a` in one product, which is faster than one for each batch.
-    fn rows_times(&mut self, node: &Node, a: &Tensor, b: &Tensor) -> Made {
+    /// All rows of `a` times a matrix in one product, which is faster than one for each batch.
+    fn rows_times(&mut self, node: &Node, a: &Tensor) -> Made {
         let Some((&inner, batch)) = a.shape.split_last() else {
             return Err(Cannot::case(node, "a number is no matrix"));
         };
         let n_rows: usize = batch.iter().product();
         let flat = self.builder.reshape(a, &[n_rows, inner]).at(node)?;
-        let product = self.builder.matmul_transposed(&flat, b).at(node)?;
+        let product = self.times_matrix(node, &flat)?;
         let mut shape = batch.to_vec();
-        shape.extend(b.shape.first());
+        shape.extend(product.shape.last());
         self.builder.reshape(&product, &shape).at(node)
+    }
+
+    /// Rows times the node's second input, `[inputs, outputs]`, whether it is a constant or computed.
+    fn times_matrix(&mut self, node: &Node, rows: &Tensor) -> Made {
+        if let Some(matrix) = self.matrix(node, 1) {
+            return self.builder.linear(rows, matrix, Besides::default()).at(node);
+        }
+        let matrix = self.swapped(node, 1)?;
+        self.builder.matmul_transposed(rows, &matrix).at(node)
     }
 
     /// An input with its last two axes exchanged.
@@ -287,17 +293,16 @@ impl Translation<'_> {
             0 => self.tensor(node, 0)?,
             _ => self.swapped(node, 0)?,
         };
-        let b = match node.int("transB", 0) {
-            0 => match self.weight(node, 1, Layout::Transposed) {
-                Some(weight) => weight,
-                None => self.swapped(node, 1)?,
-            },
-            _ => self.tensor(node, 1)?,
-        };
-        if a.shape.len() != 2 || b.shape.len() != 2 {
+        if a.shape.len() != 2 || self.shape(node, 1)?.len() != 2 {
             return Err(Cannot::case(node, "its operands are no matrices"));
         }
-        let mut product = self.builder.matmul_transposed(&a, &b).at(node)?;
+        let mut product = match node.int("transB", 0) {
+            0 => self.times_matrix(node, &a)?,
+            _ => {
+                let b = self.tensor(node, 1)?;
+                self.builder.matmul_transposed(&a, &b).at(node)?
+            }
+        };
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
         if alpha != 1.0 {
             product = self.builder.scale(&product, alpha, 0.0).at(node)?;
@@ -369,7 +374,7 @@ impl Translation<'_> {
 
     fn check_last_axis(&self, node: &Node, x: &Tensor, axis: i64) -> Result<(), Cannot> {
         let rank = x.shape.len();
-        match host::axis(axis, rank) {
+        match shape::axis(axis, rank) {
             Ok(axis) if axis + 1 == rank => Ok(()),
             _ => Err(Cannot::case(node, format!("axis {axis} is not the last"))),
         }
@@ -378,19 +383,15 @@ impl Translation<'_> {
     fn layer_norm(&mut self, node: &Node) -> Made {
         let x = self.tensor(node, 0)?;
         self.check_last_axis(node, &x, node.int("axis", -1))?;
-        let normal = self.builder.norm(&x, node.float("epsilon", 1e-5)).at(node)?;
         let scale = self.tensor(node, 1)?;
-        let scaled = self.builder.binary(Binary::Mul, &normal, &scale).at(node)?;
-        if node.input(2).is_none() {
-            return Ok(scaled);
-        }
-        let bias = self.tensor(node, 2)?;
-        self.builder.binary(Binary::Add, &scaled, &bias).at(node)
+        let bias = node.input(2).map(|_| self.tensor(node, 2)).transpose()?;
+        let epsilon = node.float("epsilon", 1e-5);
+        self.builder.layer_norm(&x, &scale, bias.as_ref(), epsilon).at(node)
     }
 
     fn gather(&mut self, node: &Node) -> Made {
         let table = self.tensor(node, 0)?;
-        let axis = host::axis(node.int("axis", 0), table.shape.len()).at(node)?;
+        let axis = shape::axis(node.int("axis", 0), table.shape.len()).at(node)?;
         let extent = table.shape[axis];
         let picked = self.shape(node, 1)?;
         if axis > 0 || table.shape.len() == 1 {
@@ -409,7 +410,7 @@ impl Translation<'_> {
         let several = || Cannot::case(node, format!("it picks several along axis {axis}"));
         let index = self.host(node, 1)?.ok_or_else(several)?;
         let &[at] = index.as_ints().at(node)? else { return Err(several()) };
-        let at = host::axis(at, from.shape[axis]).at(node)?;
+        let at = shape::axis(at, from.shape[axis]).at(node)?;
         let part = self.builder.part(from, axis, at, 1).at(node)?;
         let shape = [&from.shape[..axis], &index.shape, &from.shape[axis + 1..]].concat();
         self.builder.reshape(&part, &shape).at(node)
@@ -417,7 +418,7 @@ impl Translation<'_> {
 
     fn concat(&mut self, node: &Node) -> Made {
         let mut whole = self.tensor(node, 0)?;
-        let axis = host::axis(node.int("axis", 0), whole.shape.len()).at(node)?;
+        let axis = shape::axis(node.int("axis", 0), whole.shape.len()).at(node)?;
         for at in 1..node.inputs.len() {
             let next = self.tensor(node, at)?;
             whole = self.builder.concat(&whole, &next, axis).at(node)?;
@@ -444,7 +445,7 @@ impl Translation<'_> {
 
     fn split(&mut self, node: &Node) -> Result<Vec<Tensor>, Cannot> {
         let x = self.tensor(node, 0)?;
-        let axis = host::axis(node.int("axis", 0), x.shape.len()).at(node)?;
+        let axis = shape::axis(node.int("axis", 0), x.shape.len()).at(node)?;
         let n_parts = node.outputs.len();
         let sizes = match (self.host(node, 1)?, node.ints("split")) {
             (Some(sizes), _) => sizes.as_ints().at(node)?.to_vec(),
@@ -492,7 +493,7 @@ impl Translation<'_> {
                 let target = self.host(node, 1)?;
                 let target = target.ok_or_else(|| Cannot::case(node, "it has no shape"))?;
                 let target = target.as_ints().at(node)?;
-                host::reshape(&x.shape, target, node.int("allowzero", 0) != 0).at(node)?
+                shape::reshape(&x.shape, target, node.int("allowzero", 0) != 0).at(node)?
             }
         };
         self.builder.reshape(&x, &shape).at(node)
@@ -504,7 +505,7 @@ impl Translation<'_> {
         let target: Option<Vec<usize>> =
             target.as_ints().at(node)?.iter().map(|&it| usize::try_from(it).ok()).collect();
         let target = target.ok_or_else(|| Cannot::case(node, "an extent is negative"))?;
-        let shape = host::broadcast(&x.shape, &target).at(node)?;
+        let shape = shape::broadcast(&x.shape, &target).at(node)?;
         self.builder.repeat(&x, &shape).at(node)
     }
 
@@ -516,7 +517,7 @@ impl Translation<'_> {
         let axes: Vec<usize> = match axes {
             Some(axes) if !axes.is_empty() => axes
                 .iter()
-                .map(|&axis| host::axis(axis, rank))
+                .map(|&axis| shape::axis(axis, rank))
                 .collect::<Result<_, _>>()
                 .at(node)?,
             _ if node.int("noop_with_empty_axes", 0) != 0 => return Ok(x),

@@ -2,16 +2,17 @@
 
 use shapeyard_core::DataType;
 
-use super::host::{self, HostData, HostTensor, Walk, broadcast, stretched, strides};
-use super::onnx::{Attribute, Node};
+use super::host::{HostData, HostTensor};
+use super::program::{Attribute, Node};
+use crate::ggml::shape::{self, Walk, broadcast, stretched, strides};
 
 /// Inputs in the node's order; `None` for one that is left out.
-pub(super) type Inputs<'a> = [Option<&'a HostTensor>];
+pub(crate) type Inputs<'a> = [Option<&'a HostTensor>];
 
 type Made = Result<HostTensor, String>;
 
 /// Whether the host has this operator.
-pub(super) fn knows(operator: &str) -> bool {
+pub(crate) fn knows(operator: &str) -> bool {
     OPERATORS.binary_search(&operator).is_ok()
 }
 
@@ -59,7 +60,7 @@ const OPERATORS: [&str; 39] = [
 ];
 
 /// Inputs that decide the shape of what comes out, by position from the one given on.
-pub(super) fn first_shape_input(operator: &str) -> usize {
+pub(crate) fn first_shape_input(operator: &str) -> usize {
     match operator {
         "ConstantOfShape" | "Range" => 0,
         "CumSum" | "Expand" | "ReduceMax" | "ReduceMin" | "ReduceSum" | "Reshape" | "Slice"
@@ -69,7 +70,7 @@ pub(super) fn first_shape_input(operator: &str) -> usize {
 }
 
 /// The node's only output.
-pub(super) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
+pub(crate) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
     let input = |at: usize| {
         let found = inputs.get(at).copied().flatten();
         found.ok_or_else(|| format!("input {at} is missing"))
@@ -108,7 +109,7 @@ pub(super) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
         "Where" => choose(one()?, input(1)?, input(2)?),
         "Reshape" => {
             let target = input(1)?.as_ints()?;
-            let shape = host::reshape(&one()?.shape, target, node.int("allowzero", 0) != 0)?;
+            let shape = shape::reshape(&one()?.shape, target, node.int("allowzero", 0) != 0)?;
             Ok(one()?.reshaped(shape))
         }
         "Flatten" => Ok(one()?.reshaped(flattened(node, &one()?.shape)?)),
@@ -132,58 +133,59 @@ pub(super) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
 }
 
 /// Axes as an input (newer operator sets) or as an attribute.
-pub(super) fn axes(node: &Node, inputs: &Inputs<'_>) -> Result<Option<Vec<i64>>, String> {
+pub(crate) fn axes(node: &Node, inputs: &Inputs<'_>) -> Result<Option<Vec<i64>>, String> {
     match inputs.get(1).copied().flatten() {
         Some(axes) => Ok(Some(axes.as_ints()?.to_vec())),
         None => Ok(node.ints("axes").map(<[i64]>::to_vec)),
     }
 }
 
-pub(super) fn unsqueezed(shape: &[usize], axes: &[i64]) -> Result<Vec<usize>, String> {
+pub(crate) fn unsqueezed(shape: &[usize], axes: &[i64]) -> Result<Vec<usize>, String> {
     let rank = shape.len() + axes.len();
-    let new: Vec<usize> = axes.iter().map(|&it| host::axis(it, rank)).collect::<Result<_, _>>()?;
+    let new: Vec<usize> = axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?;
     let mut old = shape.iter().copied();
     let extent = |axis: usize| if new.contains(&axis) { Some(1) } else { old.next() };
     (0..rank).map(extent).collect::<Option<_>>().ok_or_else(|| "an axis is named twice".to_owned())
 }
 
-pub(super) fn squeezed(shape: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, String> {
+pub(crate) fn squeezed(shape: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, String> {
     let Some(axes) = axes else {
         return Ok(shape.iter().copied().filter(|&extent| extent != 1).collect());
     };
     let rank = shape.len();
-    let gone: Vec<usize> = axes.iter().map(|&it| host::axis(it, rank)).collect::<Result<_, _>>()?;
+    let gone: Vec<usize> =
+        axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?;
     if gone.iter().any(|&axis| shape[axis] != 1) {
         return Err(format!("{shape:?} has other extents than 1 there"));
     }
     Ok((0..rank).filter(|axis| !gone.contains(axis)).map(|axis| shape[axis]).collect())
 }
 
-pub(super) fn flattened(node: &Node, shape: &[usize]) -> Result<Vec<usize>, String> {
+pub(crate) fn flattened(node: &Node, shape: &[usize]) -> Result<Vec<usize>, String> {
     let at = node.int("axis", 1);
-    let at = if at == shape.len() as i64 { shape.len() } else { host::axis(at, shape.len())? };
+    let at = if at == shape.len() as i64 { shape.len() } else { shape::axis(at, shape.len())? };
     Ok(vec![shape[..at].iter().product(), shape[at..].iter().product()])
 }
 
 /// The order of axes that `Transpose` makes.
-pub(super) fn permutation(perm: Option<&[i64]>, rank: usize) -> Result<Vec<usize>, String> {
+pub(crate) fn permutation(perm: Option<&[i64]>, rank: usize) -> Result<Vec<usize>, String> {
     let Some(perm) = perm else { return Ok((0..rank).rev().collect()) };
     let order: Vec<usize> =
-        perm.iter().map(|&it| host::axis(it, rank)).collect::<Result<_, _>>()?;
+        perm.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?;
     let whole = order.len() == rank && (0..rank).all(|axis| order.contains(&axis));
     if whole { Ok(order) } else { Err(format!("{perm:?} is no order of {rank} axes")) }
 }
 
 /// One axis of a `Slice`: from where, how many, how far apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cut {
-    pub(super) axis: usize,
-    pub(super) start: usize,
-    pub(super) len: usize,
-    pub(super) step: i64,
+pub(crate) struct Cut {
+    pub(crate) axis: usize,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) step: i64,
 }
 
-pub(super) fn cuts(node: &Node, inputs: &Inputs<'_>, shape: &[usize]) -> Result<Vec<Cut>, String> {
+pub(crate) fn cuts(node: &Node, inputs: &Inputs<'_>, shape: &[usize]) -> Result<Vec<Cut>, String> {
     let list = |at: usize, name: &str| match inputs.get(at).copied().flatten() {
         Some(given) => Ok::<_, String>(Some(given.as_ints()?.to_vec())),
         None => Ok(node.ints(name).map(<[i64]>::to_vec)),
@@ -198,7 +200,7 @@ pub(super) fn cuts(node: &Node, inputs: &Inputs<'_>, shape: &[usize]) -> Result<
     let parts = starts.iter().zip(&ends).zip(axes.iter().zip(&steps));
     parts
         .map(|((&start, &end), (&axis, &step))| {
-            let axis = host::axis(axis, shape.len())?;
+            let axis = shape::axis(axis, shape.len())?;
             cut(axis, shape[axis], start, end, step)
         })
         .collect()
@@ -276,7 +278,7 @@ fn extents(values: &[i64]) -> Result<Vec<usize>, String> {
 }
 
 /// The type that a `Cast` makes, by ONNX's number.
-pub(super) fn cast_type(node: &Node) -> Result<DataType, String> {
+pub(crate) fn cast_type(node: &Node) -> Result<DataType, String> {
     match node.int("to", 0) {
         1 => Ok(DataType::F32),
         6 => Ok(DataType::I32),
@@ -414,7 +416,7 @@ fn transpose(from: &HostTensor, perm: Option<&[i64]>) -> Made {
 fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
     let parts: Vec<&HostTensor> = inputs.iter().copied().flatten().collect();
     let first = parts.first().ok_or("it has no input")?;
-    let axis = host::axis(node.int("axis", 0), first.shape.len())?;
+    let axis = shape::axis(node.int("axis", 0), first.shape.len())?;
     let outer: usize = first.shape[..axis].iter().product();
     let mut shape = first.shape.clone();
     shape[axis] = 0;
@@ -444,14 +446,14 @@ fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
 }
 
 fn gather(from: &HostTensor, indices: &HostTensor, axis: i64) -> Made {
-    let axis = host::axis(axis, from.shape.len())?;
+    let axis = shape::axis(axis, from.shape.len())?;
     let extent = from.shape[axis];
     let inner: usize = from.shape[axis + 1..].iter().product();
     let outer: usize = from.shape[..axis].iter().product();
     let wrapped: Vec<usize> = indices
         .as_ints()?
         .iter()
-        .map(|&index| host::axis(index, extent))
+        .map(|&index| shape::axis(index, extent))
         .collect::<Result<_, _>>()?;
     let shape = [&from.shape[..axis], &indices.shape, &from.shape[axis + 1..]].concat();
     let rows = (0..outer).flat_map(|row| wrapped.iter().map(move |&index| row * extent + index));
@@ -479,7 +481,7 @@ fn cumulate(node: &Node, from: &HostTensor, axis: &[i64]) -> Made {
     if node.int("exclusive", 0) != 0 || node.int("reverse", 0) != 0 {
         return Err("only the plain kind is computed".to_owned());
     }
-    let axis = host::axis(axis.first().copied().unwrap_or(0), from.shape.len())?;
+    let axis = shape::axis(axis.first().copied().unwrap_or(0), from.shape.len())?;
     let apart = strides(&from.shape)[axis];
     let mut result = from.clone();
     let has_before = |at: usize| !(at / apart).is_multiple_of(from.shape[axis]);
@@ -507,7 +509,7 @@ fn reduce(
     let mut so_far = inputs.first().copied().flatten().ok_or("it has no data")?.clone();
     let rank = so_far.shape.len();
     let gone: Vec<usize> = match axes(node, inputs)? {
-        Some(axes) => axes.iter().map(|&it| host::axis(it, rank)).collect::<Result<_, _>>()?,
+        Some(axes) => axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?,
         None => (0..rank).collect(),
     };
     for &axis in &gone {

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use ggml_sys::ggml_type;
 use shapeyard_core::DataType;
 
-use super::cannot::Cannot;
-use super::compute::{self, Computation, Store};
 use super::evaluate;
-use super::graph::{Builder, Context, Refusal, Tensor};
 use super::host::{HostData, HostTensor};
-use super::library::Stream;
-use super::onnx::{Node, ValueId};
-use super::prepare::{Layout, Prepared};
+use super::prepare::Prepared;
+use super::program::{Node, ValueId};
+use crate::ggml::builder::Builder;
+use crate::ggml::cannot::Cannot;
+use crate::ggml::computation::{self, Arena, Computation};
+use crate::ggml::context::{Context, Refusal, Tensor};
+use crate::ggml::layers::Matrix;
+use crate::ggml::store::Store;
+use crate::ggml::stream::Stream;
 
 /// What a request gives for an input.
 #[derive(Clone, Debug)]
-pub(super) enum Given {
+pub(crate) enum Given {
     /// Floats go to the device as they are.
     Floats { shape: Vec<usize> },
     /// Integers and booleans stay on the host.
@@ -30,7 +33,7 @@ pub(super) enum Given {
 
 /// What a value is.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Known in this shape.
     Host(Arc<HostTensor>),
     /// Known in a run; this is what it was in the first, for its shape and type.
@@ -42,7 +45,7 @@ pub(super) enum Value {
 
 /// How a leaf is filled before a run.
 #[derive(Debug)]
-pub(super) enum Fill {
+pub(crate) enum Fill {
     Input {
         input: usize,
         leaf: Tensor,
@@ -63,19 +66,11 @@ pub(super) enum Fill {
         leaf: Tensor,
         n_rows: usize,
     },
-    /// What is added to scores: 0 where the request has a 1, [`MASKED`] where it has a 0.
-    Mask {
-        input: usize,
-        leaf: Tensor,
-    },
 }
-
-/// What masked positions get added to their score: finite, so that a row that is all padding gives numbers.
-pub(super) const MASKED: f32 = -3.4e38;
 
 /// Where an output is after a run.
 #[derive(Debug)]
-pub(super) enum Output {
+pub(crate) enum Output {
     Device(Tensor),
     Late(ValueId),
     Host(Arc<HostTensor>),
@@ -83,21 +78,21 @@ pub(super) enum Output {
 
 /// A graph of one shape, to be run again and again.
 #[derive(Debug)]
-pub(super) struct Described {
+pub(crate) struct Described {
     /// `None` where the host computes everything.
-    pub(super) computation: Option<Computation>,
-    pub(super) leaves: Store,
-    pub(super) fills: Vec<Fill>,
+    pub(crate) computation: Option<Computation>,
+    pub(crate) leaves: Store,
+    pub(crate) fills: Vec<Fill>,
     /// Nodes that the host computes in a run, in order.
-    pub(super) late: Vec<usize>,
+    pub(crate) late: Vec<usize>,
     /// What late nodes read besides the request.
-    pub(super) known: HashMap<ValueId, Arc<HostTensor>>,
-    pub(super) outputs: Vec<Output>,
+    pub(crate) known: HashMap<ValueId, Arc<HostTensor>>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 impl Described {
     /// Whether a run computes anything of integers on the host, beside what its fills do.
-    pub(super) fn reads_late(&self) -> bool {
+    pub(crate) fn reads_late(&self) -> bool {
         let late = |fill: &Fill| matches!(fill, Fill::Floats { .. } | Fill::Rows { .. });
         let is_late = |output: &Output| matches!(output, Output::Late(_));
         !self.late.is_empty() || self.fills.iter().any(late) || self.outputs.iter().any(is_late)
@@ -108,9 +103,10 @@ impl Described {
 const PER_NODE: usize = 12;
 
 /// Describes the model in the shapes of `given`.
-pub(super) fn describe(
+pub(crate) fn describe(
     prepared: &Prepared,
     stream: &Stream,
+    arena: &mut Arena,
     given: &[Given],
 ) -> Result<Described, Cannot> {
     let failed = Cannot::Failed;
@@ -118,7 +114,7 @@ pub(super) fn describe(
     let program = &prepared.program;
     let n_parts: usize = program.nodes.iter().map(|it| it.inputs.len() + it.outputs.len()).sum();
     let capacity = PER_NODE * program.nodes.len() + 2 * n_parts + 2 * program.outputs.len() + 64;
-    let bytes = compute::graph_bytes(engine, 2 * capacity);
+    let bytes = computation::graph_bytes(engine, 2 * capacity);
     let nodes = Context::new(engine, capacity, bytes).map_err(failed)?;
     let leaves = Context::new(engine, capacity, 0).map_err(failed)?;
     let mut translation = Translation {
@@ -139,7 +135,8 @@ pub(super) fn describe(
     }
     let outputs = translation.outputs()?;
     let Translation { values, constants, fills, late, .. } = translation;
-    let leaves = Store::new(leaves, stream, constants.len() + fills.len()).map_err(failed)?;
+    let n_leaves = constants.len() + fills.len();
+    let leaves = Store::new(leaves, stream, n_leaves, None).map_err(failed)?;
     for (leaf, constant) in &constants {
         write(&leaves, leaf, constant).map_err(failed)?;
     }
@@ -153,7 +150,7 @@ pub(super) fn describe(
     let computation = if on_device.is_empty() {
         None
     } else {
-        let made = Computation::new(nodes, stream, &on_device, 2 * capacity);
+        let made = Computation::new(nodes, arena, &on_device, 2 * capacity);
         Some(made.map_err(failed)?)
     };
     let known = values.into_iter().filter_map(|(id, value)| match value {
@@ -163,9 +160,9 @@ pub(super) fn describe(
     Ok(Described { computation, leaves, fills, late, known: known.collect(), outputs })
 }
 
-pub(super) struct Translation<'a> {
-    pub(super) prepared: &'a Prepared,
-    pub(super) builder: Builder<'a>,
+pub(crate) struct Translation<'a> {
+    pub(crate) prepared: &'a Prepared,
+    pub(crate) builder: Builder<'a>,
     leaves: &'a Context,
     values: HashMap<ValueId, Value>,
     /// Values that were brought to the device.
@@ -173,7 +170,7 @@ pub(super) struct Translation<'a> {
     /// Lists of indices that were brought to the device, by table length.
     rows: HashMap<(ValueId, usize), Tensor>,
     /// Masks that were stretched, with what they were.
-    pub(super) masks: Vec<(Tensor, Tensor)>,
+    pub(crate) masks: Vec<(Tensor, Tensor)>,
     constants: Vec<(Tensor, Arc<HostTensor>)>,
     fills: Vec<Fill>,
     late: Vec<usize>,
@@ -271,7 +268,7 @@ impl Translation<'_> {
         Ok(Some(Value::Late(made)))
     }
 
-    pub(super) fn value(&self, node: &Node, at: usize) -> Result<&Value, Cannot> {
+    pub(crate) fn value(&self, node: &Node, at: usize) -> Result<&Value, Cannot> {
         let missing = || Cannot::case(node, format!("its input {at} is not made"));
         let id = node.input(at).ok_or_else(missing)?;
         match self.values.get(&id) {
@@ -281,7 +278,7 @@ impl Translation<'_> {
         }
     }
 
-    pub(super) fn shape(&self, node: &Node, at: usize) -> Result<Vec<usize>, Cannot> {
+    pub(crate) fn shape(&self, node: &Node, at: usize) -> Result<Vec<usize>, Cannot> {
         Ok(match self.value(node, at)? {
             Value::Host(tensor) | Value::Late(tensor) => tensor.shape.clone(),
             Value::Device(tensor) => tensor.shape.to_vec(),
@@ -293,7 +290,7 @@ impl Translation<'_> {
     }
 
     /// An input that is known while the graph is described.
-    pub(super) fn host(&self, node: &Node, at: usize) -> Result<Option<Arc<HostTensor>>, Cannot> {
+    pub(crate) fn host(&self, node: &Node, at: usize) -> Result<Option<Arc<HostTensor>>, Cannot> {
         if node.input(at).is_none() {
             return Ok(None);
         }
@@ -304,26 +301,26 @@ impl Translation<'_> {
     }
 
     /// A constant single number, whatever its shape.
-    pub(super) fn number(&self, node: &Node, at: usize) -> Option<f32> {
+    pub(crate) fn number(&self, node: &Node, at: usize) -> Option<f32> {
         match self.value(node, at) {
             Ok(Value::Host(tensor)) => tensor.scalar(),
             _ => None,
         }
     }
 
-    /// A constant in a layout that was put in place for this node.
-    pub(super) fn weight(&self, node: &Node, at: usize, layout: Layout) -> Option<Tensor> {
-        self.prepared.weights.tensor(node.input(at)?, layout).cloned()
+    /// A constant that was put in place as rows are multiplied with it.
+    pub(crate) fn matrix(&self, node: &Node, at: usize) -> Option<&Matrix> {
+        self.prepared.weights.matrix(node.input(at)?)
     }
 
     /// An input on the device, brought there if need be.
-    pub(super) fn tensor(&mut self, node: &Node, at: usize) -> Result<Tensor, Cannot> {
+    pub(crate) fn tensor(&mut self, node: &Node, at: usize) -> Result<Tensor, Cannot> {
         let value = self.value(node, at)?.clone();
         if let Value::Device(tensor) = value {
             return Ok(tensor);
         }
-        if let Some(weight) = self.weight(node, at, Layout::Plain) {
-            return Ok(weight);
+        if let Some(weight) = node.input(at).and_then(|id| self.prepared.weights.tensor(id)) {
+            return Ok(weight.clone());
         }
         let missing = || Cannot::case(node, format!("its input {at} is not made"));
         let id = node.input(at).ok_or_else(missing)?;
@@ -344,7 +341,7 @@ impl Translation<'_> {
     }
 
     /// An input of integers as a list of rows of a table.
-    pub(super) fn indices(
+    pub(crate) fn indices(
         &mut self,
         node: &Node,
         at: usize,
@@ -383,18 +380,6 @@ impl Translation<'_> {
         self.prepared.program.inputs.iter().position(|input| *input == value)
     }
 
-    /// The mask of an input of [batch, sequence], as it is added to scores: [batch, 1, 1, sequence].
-    pub(super) fn mask(&mut self, node: &Node) -> Result<Tensor, Cannot> {
-        let input = node.input(0).and_then(|id| self.input(id));
-        let input = input.ok_or_else(|| Cannot::case(node, "its mask is no input"))?;
-        let &[batch, length] = self.shape(node, 0)?.as_slice() else {
-            return Err(Cannot::case(node, "its mask has not two axes"));
-        };
-        let leaf = self.leaf(node, ggml_type::F32, &[batch, 1, 1, length])?;
-        self.fills.push(Fill::Mask { input, leaf: leaf.clone() });
-        Ok(leaf)
-    }
-
     fn leaf(&self, node: &Node, dtype: ggml_type, shape: &[usize]) -> Result<Tensor, Cannot> {
         self.leaves.leaf(dtype, shape).map_err(|refusal| refused(node, refusal))
     }
@@ -421,7 +406,7 @@ impl Translation<'_> {
                     device(tensor, self.on_device.contains_key(&id)).map(Output::Device)
                 }
                 Some(Value::Weight) | None => {
-                    let weight = self.prepared.weights.tensor(id, Layout::Plain);
+                    let weight = self.prepared.weights.tensor(id);
                     let weight = weight.ok_or_else(|| border("is not made".to_owned()))?;
                     device(weight, true).map(Output::Device)
                 }
@@ -432,7 +417,7 @@ impl Translation<'_> {
 }
 
 /// What a builder refuses, as a node's error.
-pub(super) fn refused(node: &Node, refusal: Refusal) -> Cannot {
+pub(crate) fn refused(node: &Node, refusal: Refusal) -> Cannot {
     match refusal {
         Refusal::Never(reason) => Cannot::case(node, reason),
         Refusal::Here(reason) => Cannot::shapes(node, reason),
@@ -440,7 +425,7 @@ pub(super) fn refused(node: &Node, refusal: Refusal) -> Cannot {
 }
 
 /// Fills a leaf with what the host computed.
-pub(super) fn write(store: &Store, leaf: &Tensor, value: &HostTensor) -> Result<(), String> {
+pub(crate) fn write(store: &Store, leaf: &Tensor, value: &HostTensor) -> Result<(), String> {
     match &value.data {
         HostData::Floats(values) => store.write(leaf, values),
         HostData::Ints(values) => {
@@ -451,7 +436,7 @@ pub(super) fn write(store: &Store, leaf: &Tensor, value: &HostTensor) -> Result<
 }
 
 /// Indices that lie inside a table, counted from its start: the library ends the process over others.
-pub(super) fn rows(
+pub(crate) fn rows(
     indices: impl Iterator<Item = i64>,
     n_rows: usize,
     to: &mut Vec<i32>,

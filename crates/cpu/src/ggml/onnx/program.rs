@@ -10,38 +10,38 @@ use rten_onnx::onnx::{
 };
 use shapeyard_core::{DataType, Model};
 
-use super::cannot::Cannot;
 use super::host::{HostData, HostTensor};
+use crate::ggml::cannot::Cannot;
 
 /// A value of the graph.
-pub(super) type ValueId = usize;
+pub(crate) type ValueId = usize;
 
 /// A graph: nodes in an order in which each finds its inputs made.
 #[derive(Debug)]
-pub(super) struct Program {
-    pub(super) nodes: Vec<Node>,
-    pub(super) constants: HashMap<ValueId, Arc<HostTensor>>,
+pub(crate) struct Program {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) constants: HashMap<ValueId, Arc<HostTensor>>,
     /// In the signature's order.
-    pub(super) inputs: Vec<ValueId>,
+    pub(crate) inputs: Vec<ValueId>,
     /// In the signature's order.
-    pub(super) outputs: Vec<ValueId>,
+    pub(crate) outputs: Vec<ValueId>,
 }
 
 /// One node.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) operator: String,
-    pub(super) name: String,
+pub(crate) struct Node {
+    pub(crate) operator: String,
+    pub(crate) name: String,
     /// `None` for an optional input that is left out.
-    pub(super) inputs: Vec<Option<ValueId>>,
-    pub(super) outputs: Vec<ValueId>,
-    pub(super) attributes: HashMap<String, Attribute>,
+    pub(crate) inputs: Vec<Option<ValueId>>,
+    pub(crate) outputs: Vec<ValueId>,
+    pub(crate) attributes: HashMap<String, Attribute>,
     /// The version of the operator set that it is from.
-    pub(super) opset: i64,
+    pub(crate) opset: i64,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Attribute {
+pub(crate) enum Attribute {
     Int(i64),
     Float(f32),
     Text(String),
@@ -51,28 +51,28 @@ pub(super) enum Attribute {
 }
 
 impl Node {
-    pub(super) fn int(&self, name: &str, default: i64) -> i64 {
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         match self.attributes.get(name) {
             Some(Attribute::Int(value)) => *value,
             _ => default,
         }
     }
 
-    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
+    pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
         match self.attributes.get(name) {
             Some(Attribute::Float(value)) => *value,
             _ => default,
         }
     }
 
-    pub(super) fn ints(&self, name: &str) -> Option<&[i64]> {
+    pub(crate) fn ints(&self, name: &str) -> Option<&[i64]> {
         match self.attributes.get(name) {
             Some(Attribute::Ints(values)) => Some(values),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.attributes.get(name) {
             Some(Attribute::Text(text)) => Some(text),
             _ => None,
@@ -80,13 +80,13 @@ impl Node {
     }
 
     /// An input that is there.
-    pub(super) fn input(&self, at: usize) -> Option<ValueId> {
+    pub(crate) fn input(&self, at: usize) -> Option<ValueId> {
         self.inputs.get(at).copied().flatten()
     }
 }
 
 /// Reads the file; constants are in memory then.
-pub(super) fn read(model: &Model) -> Result<Program, Cannot> {
+pub(crate) fn read(model: &Model) -> Result<Program, Cannot> {
     let failed = |error: &dyn std::fmt::Display| Cannot::Failed(error.to_string());
     let file = File::open(model.path()).map_err(|error| failed(&error))?;
     let proto = ModelProto::parse_file(file).map_err(|error| failed(&error))?;

@@ -1,125 +1,23 @@
-//! A model made ready to be described in any shape: constants folded, GELU found, weights in place.
+//! Finding what several nodes compute together, and putting one node in their place.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 
-use ggml_sys::ggml_type;
-use shapeyard_core::Model;
-
-use super::cannot::Cannot;
-use super::compute::Store;
-use super::graph::{Context, Tensor};
-use super::host::{HostTensor, Walk, strides};
-use super::library::{Engine, Stream};
-use super::mapped::Residence;
-use super::onnx::{self, Attribute, Node, Program, ValueId};
-use super::{evaluate, gguf, operators};
+use super::program::{Attribute, Node, Program, ValueId};
 
 /// The operator that stands for a whole GELU with the error function.
-pub(super) const GELU: &str = "shapeyard.GeluErf";
+pub(crate) const GELU: &str = "shapeyard.GeluErf";
 
 /// The operator that stands for a softmax of scores that are scaled and masked.
-pub(super) const MASKED_SOFTMAX: &str = "shapeyard.MaskedSoftmax";
+pub(crate) const MASKED_SOFTMAX: &str = "shapeyard.MaskedSoftmax";
 
 /// The operator that stands for a whole attention: of query, key, value and mask.
-pub(super) const ATTENTION: &str = "shapeyard.Attention";
+pub(crate) const ATTENTION: &str = "shapeyard.Attention";
 
-/// The operator that turns a mask of ones and zeros into what is added to scores.
-pub(super) const MASK: &str = "shapeyard.Mask";
-
-/// Constants larger than this are weights: once they are in place, the host forgets them.
-const LARGEST_ON_HOST: usize = 4096;
-
-/// A model that every lane shares.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) engine: Arc<Engine>,
-    pub(super) program: Program,
-    pub(super) weights: Weights,
-}
-
-/// How a weight lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Layout {
-    Plain,
-    /// A matrix as ggml multiplies with it.
-    Transposed,
-}
-
-/// Constants in the device's memory.
-#[derive(Debug)]
-pub(super) struct Weights {
-    /// Keeps the tensors' memory.
-    pub(super) _store: Store,
-    pub(super) tensors: HashMap<(ValueId, Layout), Tensor>,
-    /// As the nodes see them, whatever the layout.
-    pub(super) shapes: HashMap<ValueId, Vec<usize>>,
-}
-
-impl Weights {
-    pub(super) fn tensor(&self, value: ValueId, layout: Layout) -> Option<&Tensor> {
-        self.tensors.get(&(value, layout))
-    }
-
-    /// The shape of a constant, in any layout.
-    pub(super) fn shape(&self, value: ValueId) -> Option<&[usize]> {
-        self.shapes.get(&value).map(Vec::as_slice)
-    }
-}
-
-/// Reads a model and puts its weights in place.
-pub(super) fn prepare(
-    engine: &Arc<Engine>,
-    model: &Model,
-    residence: Residence,
-) -> Result<Prepared, Cannot> {
-    if let Some(file) = model.gguf() {
-        return gguf::prepare(engine, model.path(), file, residence);
-    }
-    let mut program = onnx::read(model)?;
-    fold(&mut program)?;
-    find_gelu(&mut program);
-    find_masked_softmax(&mut program);
-    find_attention(&mut program);
-    check_operators(&program)?;
-    let weights = place(engine, &program).map_err(Cannot::Failed)?;
-    let outputs = program.outputs.clone();
-    program.constants.retain(|id, constant| {
-        constant.len() <= LARGEST_ON_HOST || !constant.is_float() || outputs.contains(id)
-    });
-    Ok(Prepared { engine: Arc::clone(engine), program, weights })
-}
-
-/// Computes what depends on constants alone.
-fn fold(program: &mut Program) -> Result<(), Cannot> {
-    let mut kept = Vec::with_capacity(program.nodes.len());
-    for node in std::mem::take(&mut program.nodes) {
-        let constants = &program.constants;
-        let known = |input: &Option<ValueId>| input.is_none_or(|id| constants.contains_key(&id));
-        if !evaluate::knows(&node.operator) || !node.inputs.iter().all(known) {
-            kept.push(node);
-            continue;
-        }
-        let inputs: Vec<Option<&HostTensor>> = node
-            .inputs
-            .iter()
-            .map(|input| input.and_then(|id| constants.get(&id)).map(Arc::as_ref))
-            .collect();
-        let made = evaluate::evaluate(&node, &inputs).map_err(|it| Cannot::case(&node, it))?;
-        program.constants.extend(node.outputs.first().map(|&output| (output, Arc::new(made))));
-    }
-    program.nodes = kept;
-    Ok(())
-}
-
-/// The first operator that neither table has.
-fn check_operators(program: &Program) -> Result<(), Cannot> {
-    let known = |node: &&Node| evaluate::knows(&node.operator) || operators::knows(&node.operator);
-    match program.nodes.iter().find(|node| !known(node)) {
-        Some(node) => Err(Cannot::operator(node)),
-        None => Ok(()),
-    }
+/// Replaces all that is known.
+pub(crate) fn fuse(program: &mut Program) {
+    find_gelu(program);
+    find_masked_softmax(program);
+    find_attention(program);
 }
 
 /// Replaces `x * (1 + erf(x / sqrt 2)) / 2`, in whatever order it is multiplied, by one node.
@@ -201,7 +99,7 @@ fn replace(program: &mut Program, found: Vec<(usize, Node, [usize; 2])>) {
 }
 
 /// Replaces `softmax(query · key · scale + mask) · value` by one node, which keeps no scores.
-pub(super) fn find_attention(program: &mut Program) {
+fn find_attention(program: &mut Program) {
     let graph = Uses { program };
     let found = graph.nodes().filter_map(|(at, it)| attention(&graph, at, it)).collect();
     replace(program, found);
@@ -311,64 +209,4 @@ impl<'a> Uses<'a> {
             _ => None,
         }
     }
-}
-
-/// Every use of a float constant that a node has on the device.
-fn uses(program: &Program) -> Vec<(ValueId, Layout)> {
-    let mut uses = Vec::new();
-    for node in &program.nodes {
-        for (at, input) in node.inputs.iter().enumerate() {
-            let Some(id) = *input else { continue };
-            let Some(constant) = program.constants.get(&id) else { continue };
-            let key = (id, layout(node, at, constant));
-            // A single number becomes part of the operator.
-            if constant.is_float() && constant.len() > 1 && !uses.contains(&key) {
-                uses.push(key);
-            }
-        }
-    }
-    uses
-}
-
-fn layout(node: &Node, at: usize, constant: &HostTensor) -> Layout {
-    let right = at == 1 && constant.shape.len() == 2;
-    match node.operator.as_str() {
-        "MatMul" if right => Layout::Transposed,
-        "Gemm" if right && node.int("transB", 0) == 0 => Layout::Transposed,
-        _ => Layout::Plain,
-    }
-}
-
-fn place(engine: &Arc<Engine>, program: &Program) -> Result<Weights, String> {
-    let uses = uses(program);
-    let context = Context::new(engine, uses.len(), 0)?;
-    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
-    let mut tensors = HashMap::new();
-    let mut shapes = HashMap::new();
-    for &(id, layout) in &uses {
-        let mut shape = program.constants[&id].shape.clone();
-        shapes.insert(id, shape.clone());
-        if layout == Layout::Transposed {
-            shape.reverse();
-        }
-        let leaf = context.leaf(ggml_type::F32, &shape).map_err(|it| it.to_string())?;
-        tensors.insert((id, layout), leaf);
-    }
-    let store = Store::new(context, &stream, uses.len())?;
-    for ((id, layout), leaf) in &tensors {
-        let constant = &program.constants[id];
-        let values = constant.as_floats().unwrap_or_default();
-        match layout {
-            Layout::Plain => store.write(leaf, values)?,
-            Layout::Transposed => store.write(leaf, &transposed(values, &constant.shape))?,
-        }
-    }
-    Ok(Weights { _store: store, tensors, shapes })
-}
-
-fn transposed(values: &[f32], shape: &[usize]) -> Vec<f32> {
-    let mut steps = strides(shape);
-    steps.reverse();
-    let turned: Vec<usize> = shape.iter().rev().copied().collect();
-    Walk::new(&turned, steps, 0).map(|at| values[at]).collect()
 }

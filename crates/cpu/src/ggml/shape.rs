@@ -1,97 +1,7 @@
-//! Small tensors on the host: shapes, masks, positions, whatever a graph computes of integers.
-
-use shapeyard_core::DataType;
-
-/// A tensor that our own code computes with.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct HostTensor {
-    pub(super) dtype: DataType,
-    pub(super) shape: Vec<usize>,
-    pub(super) data: HostData,
-}
-
-/// Integers and booleans are wide; floats are not.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum HostData {
-    Ints(Vec<i64>),
-    Floats(Vec<f32>),
-}
-
-impl HostTensor {
-    pub(super) fn ints(dtype: DataType, shape: Vec<usize>, values: Vec<i64>) -> Self {
-        Self { dtype, shape, data: HostData::Ints(values) }
-    }
-
-    pub(super) fn floats(shape: Vec<usize>, values: Vec<f32>) -> Self {
-        Self { dtype: DataType::F32, shape, data: HostData::Floats(values) }
-    }
-
-    /// A list of extents.
-    pub(super) fn extents(extents: &[usize]) -> Self {
-        let values = extents.iter().map(|&extent| extent as i64).collect();
-        Self::ints(DataType::I64, vec![extents.len()], values)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match &self.data {
-            HostData::Ints(values) => values.len(),
-            HostData::Floats(values) => values.len(),
-        }
-    }
-
-    pub(super) const fn is_float(&self) -> bool {
-        matches!(self.data, HostData::Floats(_))
-    }
-
-    pub(super) fn as_ints(&self) -> Result<&[i64], String> {
-        match &self.data {
-            HostData::Ints(values) => Ok(values),
-            HostData::Floats(_) => Err("integers are wanted, floats are given".to_owned()),
-        }
-    }
-
-    pub(super) fn as_floats(&self) -> Option<&[f32]> {
-        match &self.data {
-            HostData::Floats(values) => Some(values),
-            HostData::Ints(_) => None,
-        }
-    }
-
-    /// The only element of a float tensor that has one.
-    pub(super) fn scalar(&self) -> Option<f32> {
-        match self.as_floats() {
-            Some(&[value]) => Some(value),
-            _ => None,
-        }
-    }
-
-    /// Elements picked by where each output element comes from.
-    pub(super) fn picked(
-        &self,
-        shape: Vec<usize>,
-        from: impl Iterator<Item = usize>,
-    ) -> Result<Self, String> {
-        let outside = || "an index lies outside of the tensor".to_owned();
-        let data = match &self.data {
-            HostData::Ints(values) => {
-                let picked: Option<_> = from.map(|at| values.get(at).copied()).collect();
-                HostData::Ints(picked.ok_or_else(outside)?)
-            }
-            HostData::Floats(values) => {
-                let picked: Option<_> = from.map(|at| values.get(at).copied()).collect();
-                HostData::Floats(picked.ok_or_else(outside)?)
-            }
-        };
-        Ok(Self { dtype: self.dtype, shape, data })
-    }
-
-    pub(super) fn reshaped(&self, shape: Vec<usize>) -> Self {
-        Self { shape, ..self.clone() }
-    }
-}
+//! Extents, distances and how they are stretched, as ONNX has them.
 
 /// Distances between neighbours along each axis, in elements.
-pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
@@ -100,7 +10,7 @@ pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The shape to which two shapes are stretched.
-pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
     let extent = |shape: &[usize], axis: usize| {
         (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
@@ -122,7 +32,7 @@ pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> 
 const LARGEST: usize = 1 << 32;
 
 /// For every element of `shape` in order, where the tensor of `from` has it when it is stretched.
-pub(super) fn stretched(from: &[usize], shape: &[usize]) -> Walk {
+pub(crate) fn stretched(from: &[usize], shape: &[usize]) -> Walk {
     let missing = shape.len().saturating_sub(from.len());
     let own = strides(from);
     let step = |axis: usize| match axis.checked_sub(missing) {
@@ -134,7 +44,7 @@ pub(super) fn stretched(from: &[usize], shape: &[usize]) -> Walk {
 
 /// Positions of a strided walk through a tensor, the last axis fastest.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     shape: Vec<usize>,
     steps: Vec<usize>,
     index: Vec<usize>,
@@ -143,7 +53,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(shape: &[usize], steps: Vec<usize>, start: usize) -> Self {
+    pub(crate) fn new(shape: &[usize], steps: Vec<usize>, start: usize) -> Self {
         let left = shape.iter().product();
         Self { shape: shape.to_vec(), steps, index: vec![0; shape.len()], at: start, left }
     }
@@ -173,7 +83,7 @@ impl Iterator for Walk {
 }
 
 /// An axis that may count from the end.
-pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
+pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let wrapped = if axis < 0 { axis + rank as i64 } else { axis };
     match usize::try_from(wrapped) {
         Ok(wrapped) if wrapped < rank => Ok(wrapped),
@@ -183,7 +93,7 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
 
 /// The shape that `Reshape` makes of `shape` by `target`, where 0 copies (unless `zero_is_zero`) and -1
 /// takes the rest.
-pub(super) fn reshape(
+pub(crate) fn reshape(
     shape: &[usize],
     target: &[i64],
     zero_is_zero: bool,

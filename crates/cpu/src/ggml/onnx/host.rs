@@ -1,0 +1,91 @@
+//! Small tensors on the host: shapes, masks, positions, whatever a graph computes of integers.
+
+use shapeyard_core::DataType;
+
+/// A tensor that our own code computes with.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostTensor {
+    pub(crate) dtype: DataType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: HostData,
+}
+
+/// Integers and booleans are wide; floats are not.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum HostData {
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+}
+
+impl HostTensor {
+    pub(crate) fn ints(dtype: DataType, shape: Vec<usize>, values: Vec<i64>) -> Self {
+        Self { dtype, shape, data: HostData::Ints(values) }
+    }
+
+    pub(crate) fn floats(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Self { dtype: DataType::F32, shape, data: HostData::Floats(values) }
+    }
+
+    /// A list of extents.
+    pub(crate) fn extents(extents: &[usize]) -> Self {
+        let values = extents.iter().map(|&extent| extent as i64).collect();
+        Self::ints(DataType::I64, vec![extents.len()], values)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.data {
+            HostData::Ints(values) => values.len(),
+            HostData::Floats(values) => values.len(),
+        }
+    }
+
+    pub(crate) const fn is_float(&self) -> bool {
+        matches!(self.data, HostData::Floats(_))
+    }
+
+    pub(crate) fn as_ints(&self) -> Result<&[i64], String> {
+        match &self.data {
+            HostData::Ints(values) => Ok(values),
+            HostData::Floats(_) => Err("integers are wanted, floats are given".to_owned()),
+        }
+    }
+
+    pub(crate) fn as_floats(&self) -> Option<&[f32]> {
+        match &self.data {
+            HostData::Floats(values) => Some(values),
+            HostData::Ints(_) => None,
+        }
+    }
+
+    /// The only element of a float tensor that has one.
+    pub(crate) fn scalar(&self) -> Option<f32> {
+        match self.as_floats() {
+            Some(&[value]) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Elements picked by where each output element comes from.
+    pub(crate) fn picked(
+        &self,
+        shape: Vec<usize>,
+        from: impl Iterator<Item = usize>,
+    ) -> Result<Self, String> {
+        let outside = || "an index lies outside of the tensor".to_owned();
+        let data = match &self.data {
+            HostData::Ints(values) => {
+                let picked: Option<_> = from.map(|at| values.get(at).copied()).collect();
+                HostData::Ints(picked.ok_or_else(outside)?)
+            }
+            HostData::Floats(values) => {
+                let picked: Option<_> = from.map(|at| values.get(at).copied()).collect();
+                HostData::Floats(picked.ok_or_else(outside)?)
+            }
+        };
+        Ok(Self { dtype: self.dtype, shape, data })
+    }
+
+    pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Self {
+        Self { shape, ..self.clone() }
+    }
+}

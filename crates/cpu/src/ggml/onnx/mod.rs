@@ -1,0 +1,67 @@
+//! ONNX graphs as ggml's.
+
+mod evaluate;
+mod fuse;
+mod host;
+mod lane;
+mod operators;
+mod prepare;
+mod program;
+mod translate;
+mod weights;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use shapeyard_core::{DataType, Dim, Model, TensorSpec};
+
+use self::host::HostTensor;
+pub(crate) use self::lane::OnnxLane;
+pub(crate) use self::prepare::Prepared;
+pub(crate) use self::program::Node;
+use self::translate::Given;
+use super::cannot::Cannot;
+use super::computation::Arena;
+use super::library::Engine;
+use super::stream::Stream;
+
+/// The newest operator set whose operators are read with their meaning.
+const NEWEST_OPSET: i64 = 23;
+
+/// The extent of every symbol when a model is tried.
+const TRIAL: usize = 2;
+
+/// Reads a model, and tries whether it can be described.
+pub(crate) fn load(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cannot> {
+    let opset = model.opsets().get("").copied().unwrap_or(0);
+    if opset > NEWEST_OPSET {
+        return Err(Cannot::Failed(format!(
+            "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
+        )));
+    }
+    let prepared = prepare::prepare(engine, model)?;
+    // Which operators are ggml's and which our own depends on what flows into them, so only a trial
+    // shows whether all are there.
+    let stream = Stream::new(engine, NonZeroUsize::MIN).map_err(Cannot::Failed)?;
+    let mut arena = Arena::new(&stream).map_err(Cannot::Failed)?;
+    let given: Option<Vec<Given>> = model.signature().inputs.iter().map(trial).collect();
+    match given.map(|given| translate::describe(&prepared, &stream, &mut arena, &given)) {
+        Some(Err(error)) if !error.depends_on_shape() => Err(error),
+        _ => Ok(prepared),
+    }
+}
+
+/// An input as a request might give it; `None` where its rank is not known.
+fn trial(spec: &TensorSpec) -> Option<Given> {
+    let extent = |dim: &Dim| match *dim {
+        Dim::Fixed(extent) => extent,
+        Dim::Symbol(_) | Dim::Unnamed => TRIAL,
+    };
+    let shape: Vec<usize> = spec.shape.as_ref()?.iter().map(extent).collect();
+    Some(if spec.dtype == DataType::F32 {
+        Given::Floats { shape }
+    } else {
+        let n_elements = shape.iter().product();
+        Given::Late(Arc::new(HostTensor::ints(spec.dtype, shape, vec![0; n_elements])))
+    })
+}
