@@ -105,6 +105,11 @@ impl Product<'_> {
             Availability::Ready(cmake) => cmake,
             Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
         };
+        if !compiles_cxx()? {
+            let reason = "it is built with a compiler for C++, which is missing (on Debian: `apt install \
+                          g++ make`).";
+            return Ok(Availability::Missing(reason.to_owned()));
+        }
         let sources = match sources(&folder.join("crate"))? {
             Availability::Ready(sources) => sources,
             Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
@@ -118,14 +123,10 @@ impl Product<'_> {
         let mut make = Command::new(&cmake);
         make.arg("--build").arg(&build).args(["--target", self.target, "--parallel"]);
         let n_jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let steps = [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())];
-        for step in steps {
-            if let Err(error) = process::run_quietly(step) {
-                return Ok(Availability::Missing(format!(
-                    "it cannot be built here: {error:#}. It needs a compiler for C++ (on Debian: `apt \
-                 install g++ make`)."
-                )));
-            }
+        for step in [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())] {
+            process::run_quietly(step).with_context(|| {
+                format!("{} could not be built of its published sources", self.recipe)
+            })?;
         }
         Ok(Availability::Ready(build.join("out").join(self.file)))
     }
@@ -158,6 +159,20 @@ fn cmake(layout: &Layout) -> Result<Availability<PathBuf>> {
         return Ok(lacking(reason));
     }
     Ok(Availability::Ready(python::CMAKE.folder(layout).join("cmake/data/bin/cmake")))
+}
+
+/// Whether there is what cmake compiles C++ with: the user's choice or one of the usual names.
+fn compiles_cxx() -> Result<bool> {
+    let chosen = std::env::var("CXX").unwrap_or_default();
+    // What follows the name, as in `ccache g++`, are arguments.
+    let chosen: Vec<&str> = chosen.split_whitespace().take(1).collect();
+    let names = if chosen.is_empty() { vec!["c++", "g++", "clang++"] } else { chosen };
+    for name in names {
+        if process::works(Command::new(name).arg("--version"))? {
+            return process::works(Command::new("make").arg("--version"));
+        }
+    }
+    Ok(false)
 }
 
 /// The folder of llama.cpp in the crate's sources, which cargo fetches and checks.

@@ -138,7 +138,7 @@ impl Backend for Ggml {
         let artifact = job.artifacts.iter().find(|artifact| artifact.backend == ID);
         let (loaded, in_use) = match artifact {
             Some(artifact) => {
-                (self.from_artifact(engine, job.model, artifact)?, artifact.in_use.clone())
+                (self.load_artifact(engine, job.model, artifact)?, artifact.in_use.clone())
             }
             None => (from_model(engine, job.model)?, InUse::default()),
         };
@@ -148,7 +148,7 @@ impl Backend for Ggml {
 
 impl Ggml {
     /// Loads what was compiled from the model, which says what it is.
-    fn from_artifact(
+    fn load_artifact(
         &self,
         engine: &Arc<Engine>,
         model: &Model,

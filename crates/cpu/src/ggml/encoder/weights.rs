@@ -178,8 +178,8 @@ impl<'a> Weights<'a> {
             }
             let n_inputs = in_panels.then(|| from.shape.last().copied().unwrap_or(1));
             match held {
-                GgufType::F16 => write(&store, &leaf, halves(from.dtype, &bytes), n_inputs)?,
-                _ => write(&store, &leaf, floats(from.dtype, &bytes), n_inputs)?,
+                GgufType::F16 => write(&store, &leaf, &halves(from.dtype, &bytes), n_inputs)?,
+                _ => write(&store, &leaf, &floats(from.dtype, &bytes), n_inputs)?,
             }
         }
         Ok(store)
@@ -198,12 +198,12 @@ fn held(stored: GgufType) -> GgufType {
 fn write<T: Pod + Default>(
     store: &Store,
     leaf: &Tensor,
-    values: Vec<T>,
+    values: &[T],
     n_inputs: Option<usize>,
 ) -> Result<(), String> {
     match n_inputs {
-        Some(n_inputs) => store.write(leaf, &panels(&values, n_inputs)),
-        None => store.write(leaf, &values),
+        Some(n_inputs) => store.write(leaf, &panels(values, n_inputs)),
+        None => store.write(leaf, values),
     }
 }
 

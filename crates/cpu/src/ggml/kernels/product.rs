@@ -245,7 +245,7 @@ fn pack<const ROWS: usize>(
             let to = to[nth..].iter_mut().step_by(ROWS);
             match rows.contains(&(first + nth)) {
                 true => {
-                    to.zip(&x[(first + nth) * step..][inputs.clone()]).for_each(|(a, b)| *a = *b)
+                    to.zip(&x[(first + nth) * step..][inputs.clone()]).for_each(|(a, b)| *a = *b);
                 }
                 false => to.for_each(|to| *to = 0.0),
             }
