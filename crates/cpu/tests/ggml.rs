@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
+use common::onnx::{FLOAT, Graph, INT64};
 use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run, shape};
 use shapeyard_core::backend::{BackendError, LoadJob, Status};
 use shapeyard_core::registry::Registry;
@@ -86,6 +87,44 @@ fn the_first_operator_that_is_missing_is_named() {
         let error = load(backend.as_ref(), &model(name)).err().unwrap();
         assert!(matches!(error, BackendError::Model { .. }), "{error}");
         assert!(error.to_string().contains(words), "{name}: {error}");
+    }
+}
+
+/// What a file of a few bytes declares or makes is refused before memory is asked for.
+#[test]
+fn tensors_larger_than_any_host_has_are_refused() {
+    let Some(backend) = ggml("tensors_larger_than_any_host_has_are_refused") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let of = |shape: &[u64]| {
+        let graph = Graph::default().input("x", INT64, shape).output("y", INT64, shape);
+        graph.node("Identity", &["x"], "y", &[])
+    };
+    let declared = [of(&[1 << 40]), of(&[1 << 33, 1 << 33]), of(&[0, 1 << 40])];
+    let grown = |node: fn(Graph) -> Graph| {
+        let graph = Graph::default().input("x", FLOAT, &[0, 4]).output("y", INT64, &[1 << 32]);
+        node(graph.integers("n", &[1 << 16, 1 << 16]).integers("one", &[1]))
+    };
+    let made = [
+        grown(|graph| graph.node("ConstantOfShape", &["n"], "y", &[])),
+        grown(|graph| graph.node("Expand", &["one", "n"], "y", &[])),
+        grown(|graph| {
+            let zeros = |graph: Graph, shape: &str, zeros: &str| {
+                graph.node("ConstantOfShape", &[shape], zeros, &[])
+            };
+            let graph = graph.integers("column", &[1 << 16, 1]).integers("row", &[1, 1 << 16]);
+            let graph = zeros(zeros(graph, "column", "a"), "row", "b");
+            graph.node("Add", &["a", "b"], "y", &[])
+        }),
+        grown(|graph| {
+            let graph =
+                graph.integers("many", &[1 << 14]).node("ConstantOfShape", &["many"], "a", &[]);
+            graph.node("Concat", &["a"; 1 << 13], "y", &[("axis", 0)])
+        }),
+    ];
+    for graph in declared.into_iter().chain(made) {
+        let error = load(backend.as_ref(), &graph.model(folder.path())).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{error}");
+        assert!(error.to_string().contains("more elements than the host computes with"), "{error}");
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> 
     }
 }
 
-/// More elements than any tensor has that a CPU computes with.
+/// More elements than any tensor has that a device computes with; the host makes far smaller ones.
 const LARGEST: usize = 1 << 32;
 
 /// For every element of `shape` in order, where the tensor of `from` has it when it is stretched.

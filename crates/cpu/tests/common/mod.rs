@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod onnx;
+
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

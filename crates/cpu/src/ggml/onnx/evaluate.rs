@@ -2,7 +2,7 @@
 
 use shapeyard_core::DataType;
 
-use super::host::{HostData, HostTensor};
+use super::host::{HostData, HostTensor, room};
 use super::program::{Attribute, Node};
 use crate::ggml::shape::{self, Walk, broadcast, stretched, strides};
 
@@ -253,9 +253,6 @@ fn constant(node: &Node) -> Made {
     }
 }
 
-/// Constants larger than this are no shapes and no masks.
-const LARGEST_MADE: usize = 1 << 26;
-
 fn constant_of_shape(node: &Node, shape: &HostTensor) -> Made {
     let shape = extents(shape.as_ints()?)?;
     let zero = HostTensor::floats(vec![1], vec![0.0]);
@@ -263,18 +260,20 @@ fn constant_of_shape(node: &Node, shape: &HostTensor) -> Made {
         Some(Attribute::Tensor(value)) => value.as_ref(),
         _ => &zero,
     };
-    let n_elements = shape.iter().product();
+    let n_elements = room(&shape, 0)?;
     value.picked(shape, std::iter::repeat_n(0, n_elements))
 }
 
 fn extents(values: &[i64]) -> Result<Vec<usize>, String> {
     let shape: Option<Vec<usize>> = values.iter().map(|&it| usize::try_from(it).ok()).collect();
-    let shape = shape.ok_or_else(|| format!("{values:?} is no shape"))?;
-    let n_elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
-    match n_elements {
-        Some(n) if n <= LARGEST_MADE => Ok(shape),
-        _ => Err(format!("{values:?} is too large")),
-    }
+    shape.ok_or_else(|| format!("{values:?} is no shape"))
+}
+
+/// The shape to which tensors are stretched, if the host has room for it.
+fn together(a: &HostTensor, b: &HostTensor) -> Result<Vec<usize>, String> {
+    let shape = broadcast(&a.shape, &b.shape)?;
+    room(&shape, a.len().max(b.len()))?;
+    Ok(shape)
 }
 
 /// The type that a `Cast` makes, by ONNX's number.
@@ -336,7 +335,7 @@ fn binary(
     int: impl Fn(i64, i64) -> Option<i64>,
     float: impl Fn(f32, f32) -> f32,
 ) -> Made {
-    let shape = broadcast(&a.shape, &b.shape)?;
+    let shape = together(a, b)?;
     let places = stretched(&a.shape, &shape).zip(stretched(&b.shape, &shape));
     let data = match (&a.data, &b.data) {
         (HostData::Ints(a), HostData::Ints(b)) => {
@@ -367,7 +366,7 @@ fn compare(
     int: impl Fn(i64, i64) -> bool,
     float: impl Fn(f32, f32) -> bool,
 ) -> Made {
-    let shape = broadcast(&a.shape, &b.shape)?;
+    let shape = together(a, b)?;
     let places = stretched(&a.shape, &shape).zip(stretched(&b.shape, &shape));
     let values = match (&a.data, &b.data) {
         (HostData::Ints(a), HostData::Ints(b)) => {
@@ -383,6 +382,7 @@ fn compare(
 
 fn choose(condition: &HostTensor, yes: &HostTensor, no: &HostTensor) -> Made {
     let shape = broadcast(&broadcast(&condition.shape, &yes.shape)?, &no.shape)?;
+    room(&shape, condition.len().max(yes.len()).max(no.len()))?;
     let condition_at = stretched(&condition.shape, &shape);
     let places = stretched(&yes.shape, &shape).zip(stretched(&no.shape, &shape));
     let chosen = condition.as_ints()?;
@@ -428,6 +428,7 @@ fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
         }
         shape[axis] += part.shape[axis];
     }
+    room(&shape, 0)?;
     let rows = (0..outer).flat_map(|row| parts.iter().map(move |part| (row, *part)));
     let mut data = match first.data {
         HostData::Ints(_) => HostData::Ints(Vec::new()),
@@ -472,9 +473,10 @@ fn range(start: &HostTensor, limit: &HostTensor, delta: &HostTensor) -> Made {
         delta if (span > 0) == (delta > 0) && span != 0 => (span.abs() - 1) / delta.abs() + 1,
         _ => 0,
     };
-    extents(&[n])?;
+    let shape = extents(&[n])?;
+    room(&shape, 0)?;
     let values = (0..n).map(|at| start + at * delta).collect();
-    Ok(HostTensor::ints(DataType::I64, vec![n as usize], values))
+    Ok(HostTensor::ints(DataType::I64, shape, values))
 }
 
 fn cumulate(node: &Node, from: &HostTensor, axis: &[i64]) -> Made {

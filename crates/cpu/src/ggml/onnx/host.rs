@@ -10,6 +10,16 @@ pub(crate) struct HostTensor {
     pub(crate) data: HostData,
 }
 
+/// Shapes and masks have fewer elements: a larger tensor is not made of smaller ones.
+const LARGEST_MADE: usize = 1 << 26;
+
+/// The number of elements of a tensor that is made of one of `given` elements.
+pub(crate) fn room(shape: &[usize], given: usize) -> Result<usize, String> {
+    let n_elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
+    let fits = n_elements.filter(|&n| n <= LARGEST_MADE.max(given));
+    fits.ok_or_else(|| format!("{shape:?} has more elements than the host computes with"))
+}
+
 /// Integers and booleans are wide; floats are not.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum HostData {
@@ -71,6 +81,7 @@ impl HostTensor {
         shape: Vec<usize>,
         from: impl Iterator<Item = usize>,
     ) -> Result<Self, String> {
+        room(&shape, self.len())?;
         let outside = || "an index lies outside of the tensor".to_owned();
         let data = match &self.data {
             HostData::Ints(values) => {

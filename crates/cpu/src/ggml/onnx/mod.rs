@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use shapeyard_core::{DataType, Dim, Model, TensorSpec};
 
-use self::host::HostTensor;
+use self::host::{HostTensor, room};
 pub(crate) use self::lane::OnnxLane;
 pub(crate) use self::prepare::Prepared;
 pub(crate) use self::program::Node;
@@ -44,24 +44,33 @@ pub(crate) fn load(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cann
     // shows whether all are there.
     let stream = Stream::new(engine, NonZeroUsize::MIN).map_err(Cannot::Failed)?;
     let mut arena = Arena::new(&stream).map_err(Cannot::Failed)?;
-    let given: Option<Vec<Given>> = model.signature().inputs.iter().map(trial).collect();
-    match given.map(|given| translate::describe(&prepared, &stream, &mut arena, &given)) {
-        Some(Err(error)) if !error.depends_on_shape() => Err(error),
+    let mut given = Vec::new();
+    for spec in &model.signature().inputs {
+        // Where a rank is not known, the first request shows it.
+        let Some(trial) = trial(spec) else { return Ok(prepared) };
+        given.push(trial?);
+    }
+    match translate::describe(&prepared, &stream, &mut arena, &given) {
+        Err(error) if !error.depends_on_shape() => Err(error),
         _ => Ok(prepared),
     }
 }
 
 /// An input as a request might give it; `None` where its rank is not known.
-fn trial(spec: &TensorSpec) -> Option<Given> {
+fn trial(spec: &TensorSpec) -> Option<Result<Given, Cannot>> {
     let extent = |dim: &Dim| match *dim {
         Dim::Fixed(extent) => extent,
         Dim::Symbol(_) | Dim::Unnamed => TRIAL,
     };
     let shape: Vec<usize> = spec.shape.as_ref()?.iter().map(extent).collect();
-    Some(if spec.dtype == DataType::F32 {
-        Given::Floats { shape }
-    } else {
-        let n_elements = shape.iter().product();
-        Given::Late(Arc::new(HostTensor::ints(spec.dtype, shape, vec![0; n_elements])))
-    })
+    if spec.dtype == DataType::F32 {
+        return Some(Ok(Given::Floats { shape }));
+    }
+    // Integers stay on the host, and a file may declare more of them than any host holds.
+    let zeros = room(&shape, 0).map(|n| HostTensor::ints(spec.dtype, shape, vec![0; n]));
+    let refuse = |reason| {
+        let reason = format!("is declared too large: {reason}");
+        Cannot::Border { name: spec.name.clone(), reason }
+    };
+    Some(zeros.map(|zeros| Given::Late(Arc::new(zeros))).map_err(refuse))
 }
