@@ -128,6 +128,29 @@ fn tensors_larger_than_any_host_has_are_refused() {
     }
 }
 
+/// The library goes through a graph by calling itself; the stack of a thread has room for some 33,000 calls.
+#[test]
+fn a_chain_of_any_length_is_served() {
+    let Some(backend) = ggml("a_chain_of_any_length_is_served") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = Graph::default().input("x0", FLOAT, &[0, 4]).output("x50000", FLOAT, &[0, 4]);
+    let one =
+        |graph: Graph, n: u32| graph.node("Relu", &[&format!("x{n}")], &format!("x{}", n + 1), &[]);
+    let model = (0..50_000).fold(graph, one).model(folder.path());
+    let x = Tensor::from_slice(&[1, 4], &[-1.0f32, 0.0, 2.0, -3.0]).unwrap();
+    let served = || {
+        let executable = load(backend.as_ref(), &model).unwrap();
+        let mut outputs = Outputs::new();
+        let mut session = lane(executable.as_ref(), 1);
+        run(executable.as_ref(), session.as_mut(), &[x], &mut outputs).unwrap();
+        assert_eq!(outputs.tensors()[0].as_slice::<f32>().unwrap(), [0.0, 0.0, 2.0, 0.0]);
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(2 << 20);
+        thread.spawn_scoped(scope, served).unwrap().join().unwrap();
+    });
+}
+
 #[test]
 fn two_lanes_give_the_bytes_of_one() {
     let Some(backend) = ggml("two_lanes_give_the_bytes_of_one") else { return };

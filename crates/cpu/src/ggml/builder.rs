@@ -68,7 +68,10 @@ impl<'a> Builder<'a> {
     ) -> Made {
         extents(shape)?;
         self.context.take()?;
-        Tensor::fresh(make(self.api(), self.context.raw().as_ptr()), shape, ggml_type::F32)
+        let made = make(self.api(), self.context.raw().as_ptr());
+        let made = Tensor::fresh(made, shape, ggml_type::F32)?;
+        self.context.made.borrow_mut().push(made.raw());
+        Ok(made)
     }
 
     /// As [`Self::make`], for an operator that the device computes.

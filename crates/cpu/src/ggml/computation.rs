@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, PoisonError};
 
-use ggml_sys::{ggml_cgraph, ggml_gallocr, ggml_status};
+use ggml_sys::{ggml_cgraph, ggml_gallocr, ggml_status, ggml_tensor};
 use shapeyard_core::Tier;
 
 use super::context::{Context, Tensor};
@@ -122,6 +122,11 @@ impl<K, G> Graphs<K, G> {
     }
 }
 
+/// Looking for what an output is made of, the library calls itself once for every tensor of the longest way, and
+/// has no more stack than the thread. The tensors of a larger graph are named one by one, each after what it is
+/// made of; of a smaller one, only what the outputs need is computed.
+const MOST_CALLS: usize = 4096;
+
 /// A described graph. It is computed in the memory of the arena that it was made with.
 #[derive(Debug)]
 pub(crate) struct Computation {
@@ -153,12 +158,19 @@ impl Computation {
         // SAFETY: the context is alive and has room, as the caller made sure.
         let graph = unsafe { (api.new_graph_custom)(context.raw().as_ptr(), n_tensors, false) };
         let graph = NonNull::new(graph).ok_or("no memory for a graph")?;
+        // SAFETY: graph and tensor are alive, and the graph has room for what the tensor needs.
+        let expand = |tensor: NonNull<ggml_tensor>| unsafe {
+            (api.build_forward_expand)(graph.as_ptr(), tensor.as_ptr());
+        };
         for output in outputs {
             // SAFETY: the tensor is one of the context's, and alive.
             unsafe { (api.set_output)(output.raw().as_ptr()) };
-            // SAFETY: graph and tensor are alive, and the graph has room for what the tensor needs.
-            unsafe { (api.build_forward_expand)(graph.as_ptr(), output.raw().as_ptr()) };
         }
+        let made = context.made.take();
+        if made.len() > MOST_CALLS {
+            made.into_iter().for_each(expand);
+        }
+        outputs.iter().for_each(|output| expand(output.raw()));
         arena.place(graph)?;
         Ok(Self { graph, context })
     }

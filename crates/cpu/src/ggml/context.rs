@@ -53,6 +53,8 @@ pub(crate) struct Context {
     engine: Arc<Engine>,
     raw: NonNull<ggml_context>,
     n_left: Cell<usize>,
+    /// What was computed or seen anew in it, each after what it is made of.
+    pub(super) made: RefCell<Vec<NonNull<ggml_tensor>>>,
     /// Operators of ours in its graphs, which know them by their address.
     #[allow(clippy::vec_box, reason = "a list moves what it holds")]
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
@@ -80,6 +82,7 @@ impl Context {
             engine: Arc::clone(engine),
             raw,
             n_left: Cell::new(n_tensors),
+            made: RefCell::default(),
             jobs: RefCell::default(),
         })
     }
