@@ -90,6 +90,39 @@ fn the_first_operator_that_is_missing_is_named() {
     }
 }
 
+/// What no request can be answered with is refused when the model is loaded, on the host as on the device.
+#[test]
+fn cases_that_are_not_computed_are_refused_at_load() {
+    let Some(backend) = ggml("cases_that_are_not_computed_are_refused_at_load") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = || {
+        let graph = Graph::default().input("x", INT64, &[0, 4]).output("y", INT64, &[0, 4]);
+        graph.integers("one", &[1])
+    };
+    let to = |dtype| [("to", dtype)];
+    for (graph, words) in [
+        (graph().node("Cast", &["x"], "h", &to(10)).node("Cast", &["h"], "y", &to(7)), "`Cast`"),
+        (graph().node("Mod", &["x", "x"], "y", &[("fmod", 1)]), "`Mod`"),
+        (graph().node("CumSum", &["x", "one"], "y", &[("reverse", 1)]), "`CumSum`"),
+        (graph().node("CumSum", &["x", "one"], "y", &[("exclusive", 1)]), "`CumSum`"),
+        (graph().node("Sin", &["x"], "y", &[]), "`Sin`"),
+        (
+            graph().node("Cast", &["x"], "h", &to(FLOAT)).node("Equal", &["x", "h"], "y", &[]),
+            "`Equal`",
+        ),
+    ] {
+        let error = load(backend.as_ref(), &graph.model(folder.path())).err().unwrap();
+        assert!(matches!(error, BackendError::Model { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+    // What fails on a trial of zeros alone is served.
+    let divided = graph().node("Div", &["x", "x"], "y", &[]).model(folder.path());
+    let executable = load(backend.as_ref(), &divided).unwrap();
+    let x = Tensor::from_slice(&[1, 4], &[1i64, 2, 3, 4]).unwrap();
+    let mut session = lane(executable.as_ref(), 1);
+    run(executable.as_ref(), session.as_mut(), &[x], &mut Outputs::new()).unwrap();
+}
+
 /// What a file of a few bytes declares or makes is refused before memory is asked for.
 #[test]
 fn tensors_larger_than_any_host_has_are_refused() {

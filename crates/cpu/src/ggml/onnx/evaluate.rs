@@ -2,14 +2,15 @@
 
 use shapeyard_core::DataType;
 
-use super::host::{HostData, HostTensor, room};
+use super::host::{HostData, HostTensor, never, room};
 use super::program::{Attribute, Node};
+use crate::ggml::context::Refusal;
 use crate::ggml::shape::{self, Walk, broadcast, stretched, strides};
 
 /// Inputs in the node's order; `None` for one that is left out.
 pub(crate) type Inputs<'a> = [Option<&'a HostTensor>];
 
-type Made = Result<HostTensor, String>;
+type Made = Result<HostTensor, Refusal>;
 
 /// Whether the host has this operator.
 pub(crate) fn knows(operator: &str) -> bool {
@@ -73,7 +74,7 @@ pub(crate) fn first_shape_input(operator: &str) -> usize {
 pub(crate) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
     let input = |at: usize| {
         let found = inputs.get(at).copied().flatten();
-        found.ok_or_else(|| format!("input {at} is missing"))
+        found.ok_or_else(|| never(format!("input {at} is missing")))
     };
     let one = || input(0);
     match node.operator.as_str() {
@@ -114,7 +115,7 @@ pub(crate) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
         }
         "Flatten" => Ok(one()?.reshaped(flattened(node, &one()?.shape)?)),
         "Unsqueeze" => {
-            let axes = axes(node, inputs)?.ok_or("it has no axes")?;
+            let axes = axes(node, inputs)?.ok_or_else(|| never("it has no axes"))?;
             Ok(one()?.reshaped(unsqueezed(&one()?.shape, &axes)?))
         }
         "Squeeze" => Ok(one()?.reshaped(squeezed(&one()?.shape, axes(node, inputs)?.as_deref())?)),
@@ -128,12 +129,13 @@ pub(crate) fn evaluate(node: &Node, inputs: &Inputs<'_>) -> Made {
         "ReduceSum" => reduce(node, inputs, i64::checked_add, |a, b| a + b),
         "ReduceMax" => reduce(node, inputs, |a, b| Some(a.max(b)), f32::max),
         "ReduceMin" => reduce(node, inputs, |a, b| Some(a.min(b)), f32::min),
-        other => Err(format!("the host has no `{other}`")),
+        "Mod" => Err(never("only the remainder with the divisor's sign is computed")),
+        other => Err(never(format!("the host has no `{other}`"))),
     }
 }
 
 /// Axes as an input (newer operator sets) or as an attribute.
-pub(crate) fn axes(node: &Node, inputs: &Inputs<'_>) -> Result<Option<Vec<i64>>, String> {
+pub(crate) fn axes(node: &Node, inputs: &Inputs<'_>) -> Result<Option<Vec<i64>>, Refusal> {
     match inputs.get(1).copied().flatten() {
         Some(axes) => Ok(Some(axes.as_ints()?.to_vec())),
         None => Ok(node.ints("axes").map(<[i64]>::to_vec)),
@@ -185,23 +187,23 @@ pub(crate) struct Cut {
     pub(crate) step: i64,
 }
 
-pub(crate) fn cuts(node: &Node, inputs: &Inputs<'_>, shape: &[usize]) -> Result<Vec<Cut>, String> {
+pub(crate) fn cuts(node: &Node, inputs: &Inputs<'_>, shape: &[usize]) -> Result<Vec<Cut>, Refusal> {
     let list = |at: usize, name: &str| match inputs.get(at).copied().flatten() {
-        Some(given) => Ok::<_, String>(Some(given.as_ints()?.to_vec())),
+        Some(given) => Ok::<_, Refusal>(Some(given.as_ints()?.to_vec())),
         None => Ok(node.ints(name).map(<[i64]>::to_vec)),
     };
-    let starts = list(1, "starts")?.ok_or("it has no starts")?;
-    let ends = list(2, "ends")?.ok_or("it has no ends")?;
+    let starts = list(1, "starts")?.ok_or_else(|| never("it has no starts"))?;
+    let ends = list(2, "ends")?.ok_or_else(|| never("it has no ends"))?;
     let axes = list(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = list(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
-        return Err("its lists have different lengths".to_owned());
+        return Err(never("its lists have different lengths"));
     }
     let parts = starts.iter().zip(&ends).zip(axes.iter().zip(&steps));
     parts
         .map(|((&start, &end), (&axis, &step))| {
             let axis = shape::axis(axis, shape.len())?;
-            cut(axis, shape[axis], start, end, step)
+            cut(axis, shape[axis], start, end, step).map_err(Refusal::from)
         })
         .collect()
 }
@@ -223,7 +225,7 @@ fn cut(axis: usize, extent: usize, start: i64, end: i64, step: i64) -> Result<Cu
 }
 
 fn slice(node: &Node, inputs: &Inputs<'_>) -> Made {
-    let data = inputs.first().copied().flatten().ok_or("it has no data")?;
+    let data = inputs.first().copied().flatten().ok_or_else(|| never("it has no data"))?;
     let cuts = cuts(node, inputs, &data.shape)?;
     let (mut shape, mut steps, mut start) = (data.shape.clone(), strides(&data.shape), 0usize);
     for cut in cuts {
@@ -234,7 +236,7 @@ fn slice(node: &Node, inputs: &Inputs<'_>) -> Made {
         steps[cut.axis] = (cut.step as usize).wrapping_mul(apart);
     }
     let walk = Walk::new(&shape, steps, start);
-    data.picked(shape, walk)
+    Ok(data.picked(shape, walk)?)
 }
 
 fn constant(node: &Node) -> Made {
@@ -249,7 +251,7 @@ fn constant(node: &Node) -> Made {
         Some(Attribute::Floats(values)) => {
             Ok(HostTensor::floats(vec![values.len()], values.clone()))
         }
-        _ => Err("it has no value that is read".to_owned()),
+        _ => Err(never("it has no value that is read")),
     }
 }
 
@@ -261,7 +263,7 @@ fn constant_of_shape(node: &Node, shape: &HostTensor) -> Made {
         _ => &zero,
     };
     let n_elements = room(&shape, 0)?;
-    value.picked(shape, std::iter::repeat_n(0, n_elements))
+    Ok(value.picked(shape, std::iter::repeat_n(0, n_elements))?)
 }
 
 fn extents(values: &[i64]) -> Result<Vec<usize>, String> {
@@ -277,13 +279,13 @@ fn together(a: &HostTensor, b: &HostTensor) -> Result<Vec<usize>, String> {
 }
 
 /// The type that a `Cast` makes, by ONNX's number.
-pub(crate) fn cast_type(node: &Node) -> Result<DataType, String> {
+pub(crate) fn cast_type(node: &Node) -> Result<DataType, Refusal> {
     match node.int("to", 0) {
         1 => Ok(DataType::F32),
         6 => Ok(DataType::I32),
         7 => Ok(DataType::I64),
         9 => Ok(DataType::Bool),
-        other => Err(format!("type number {other} is not made")),
+        other => Err(never(format!("type number {other} is not made"))),
     }
 }
 
@@ -320,7 +322,7 @@ fn map(from: &HostTensor, int: impl Fn(i64) -> i64, float: impl Fn(f32) -> f32) 
 }
 
 fn floats(from: &HostTensor, function: impl Fn(f32) -> f32) -> Made {
-    let values = from.as_floats().ok_or("it gets integers")?;
+    let values = from.as_floats().ok_or_else(|| never("it gets integers"))?;
     let values = values.iter().copied().map(function).collect();
     Ok(HostTensor::floats(from.shape.clone(), values))
 }
@@ -345,7 +347,7 @@ fn binary(
         (HostData::Floats(a), HostData::Floats(b)) => {
             HostData::Floats(places.map(|(i, j)| float(a[i], b[j])).collect())
         }
-        _ => return Err("it gets integers and floats".to_owned()),
+        _ => return Err(never("it gets integers and floats")),
     };
     Ok(HostTensor { dtype: a.dtype, shape, data })
 }
@@ -356,7 +358,7 @@ fn fold(
     float: impl Fn(f32, f32) -> f32,
 ) -> Made {
     let mut given = inputs.iter().flatten();
-    let first = (*given.next().ok_or("it has no input")?).clone();
+    let first = (*given.next().ok_or_else(|| never("it has no input"))?).clone();
     given.try_fold(first, |so_far, next| binary(&so_far, next, &int, &float))
 }
 
@@ -375,7 +377,7 @@ fn compare(
         (HostData::Floats(a), HostData::Floats(b)) => {
             places.map(|(i, j)| float(a[i], b[j]).into()).collect()
         }
-        _ => return Err("it gets integers and floats".to_owned()),
+        _ => return Err(never("it gets integers and floats")),
     };
     Ok(HostTensor::ints(DataType::Bool, shape, values))
 }
@@ -394,7 +396,7 @@ fn choose(condition: &HostTensor, yes: &HostTensor, no: &HostTensor) -> Made {
         (HostData::Floats(yes), HostData::Floats(no)) => {
             HostData::Floats(all.map(|(it, (i, j))| if it { yes[i] } else { no[j] }).collect())
         }
-        _ => return Err("it gets integers and floats".to_owned()),
+        _ => return Err(never("it gets integers and floats")),
     };
     Ok(HostTensor { dtype: yes.dtype, shape, data })
 }
@@ -402,7 +404,7 @@ fn choose(condition: &HostTensor, yes: &HostTensor, no: &HostTensor) -> Made {
 fn expand(from: &HostTensor, target: &[i64]) -> Made {
     let shape = broadcast(&from.shape, &extents(target)?)?;
     let places = stretched(&from.shape, &shape);
-    from.picked(shape, places)
+    Ok(from.picked(shape, places)?)
 }
 
 fn transpose(from: &HostTensor, perm: Option<&[i64]>) -> Made {
@@ -410,12 +412,12 @@ fn transpose(from: &HostTensor, perm: Option<&[i64]>) -> Made {
     let own = strides(&from.shape);
     let shape: Vec<usize> = order.iter().map(|&axis| from.shape[axis]).collect();
     let walk = Walk::new(&shape, order.iter().map(|&axis| own[axis]).collect(), 0);
-    from.picked(shape, walk)
+    Ok(from.picked(shape, walk)?)
 }
 
 fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
     let parts: Vec<&HostTensor> = inputs.iter().copied().flatten().collect();
-    let first = parts.first().ok_or("it has no input")?;
+    let first = parts.first().ok_or_else(|| never("it has no input"))?;
     let axis = shape::axis(node.int("axis", 0), first.shape.len())?;
     let outer: usize = first.shape[..axis].iter().product();
     let mut shape = first.shape.clone();
@@ -424,7 +426,7 @@ fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
         let alike = part.shape.len() == shape.len()
             && (0..shape.len()).all(|it| it == axis || part.shape[it] == first.shape[it]);
         if !alike || part.is_float() != first.is_float() {
-            return Err("its parts do not fit each other".to_owned());
+            return Err("its parts do not fit each other".into());
         }
         shape[axis] += part.shape[axis];
     }
@@ -440,7 +442,7 @@ fn concat(node: &Node, inputs: &Inputs<'_>) -> Made {
         match (&mut data, &part.data) {
             (HostData::Ints(all), HostData::Ints(some)) => all.extend_from_slice(&some[span]),
             (HostData::Floats(all), HostData::Floats(some)) => all.extend_from_slice(&some[span]),
-            _ => return Err("it gets integers and floats".to_owned()),
+            _ => return Err(never("it gets integers and floats")),
         }
     }
     Ok(HostTensor { dtype: first.dtype, shape, data })
@@ -458,18 +460,18 @@ fn gather(from: &HostTensor, indices: &HostTensor, axis: i64) -> Made {
         .collect::<Result<_, _>>()?;
     let shape = [&from.shape[..axis], &indices.shape, &from.shape[axis + 1..]].concat();
     let rows = (0..outer).flat_map(|row| wrapped.iter().map(move |&index| row * extent + index));
-    from.picked(shape, rows.flat_map(|row| row * inner..(row + 1) * inner))
+    Ok(from.picked(shape, rows.flat_map(|row| row * inner..(row + 1) * inner))?)
 }
 
 fn range(start: &HostTensor, limit: &HostTensor, delta: &HostTensor) -> Made {
     let one = |tensor: &HostTensor| match tensor.as_ints()? {
         &[value] => Ok(value),
-        _ => Err("its bounds are no single numbers".to_owned()),
+        _ => Err(Refusal::from("its bounds are no single numbers")),
     };
     let (start, limit, delta) = (one(start)?, one(limit)?, one(delta)?);
     let span = limit.checked_sub(start).ok_or("its bounds are too far apart")?;
     let n = match delta {
-        0 => return Err("its step is 0".to_owned()),
+        0 => return Err("its step is 0".into()),
         delta if (span > 0) == (delta > 0) && span != 0 => (span.abs() - 1) / delta.abs() + 1,
         _ => 0,
     };
@@ -481,7 +483,9 @@ fn range(start: &HostTensor, limit: &HostTensor, delta: &HostTensor) -> Made {
 
 fn cumulate(node: &Node, from: &HostTensor, axis: &[i64]) -> Made {
     if node.int("exclusive", 0) != 0 || node.int("reverse", 0) != 0 {
-        return Err("only the plain kind is computed".to_owned());
+        return Err(never(
+            "only sums from the first element on are computed, that element included",
+        ));
     }
     let axis = shape::axis(axis.first().copied().unwrap_or(0), from.shape.len())?;
     let apart = strides(&from.shape)[axis];
@@ -508,7 +512,8 @@ fn reduce(
     int: impl Fn(i64, i64) -> Option<i64>,
     float: impl Fn(f32, f32) -> f32,
 ) -> Made {
-    let mut so_far = inputs.first().copied().flatten().ok_or("it has no data")?.clone();
+    let mut so_far =
+        inputs.first().copied().flatten().ok_or_else(|| never("it has no data"))?.clone();
     let rank = so_far.shape.len();
     let gone: Vec<usize> = match axes(node, inputs)? {
         Some(axes) => axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?,

@@ -2,6 +2,8 @@
 
 use shapeyard_core::DataType;
 
+use crate::ggml::context::Refusal;
+
 /// A tensor that our own code computes with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HostTensor {
@@ -18,6 +20,11 @@ pub(crate) fn room(shape: &[usize], given: usize) -> Result<usize, String> {
     let n_elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
     let fits = n_elements.filter(|&n| n <= LARGEST_MADE.max(given));
     fits.ok_or_else(|| format!("{shape:?} has more elements than the host computes with"))
+}
+
+/// What is refused in every shape.
+pub(crate) fn never(reason: impl Into<String>) -> Refusal {
+    Refusal::Never(reason.into())
 }
 
 /// Integers and booleans are wide; floats are not.
@@ -53,10 +60,10 @@ impl HostTensor {
         matches!(self.data, HostData::Floats(_))
     }
 
-    pub(crate) fn as_ints(&self) -> Result<&[i64], String> {
+    pub(crate) fn as_ints(&self) -> Result<&[i64], Refusal> {
         match &self.data {
             HostData::Ints(values) => Ok(values),
-            HostData::Floats(_) => Err("integers are wanted, floats are given".to_owned()),
+            HostData::Floats(_) => Err(never("integers are wanted, floats are given")),
         }
     }
 

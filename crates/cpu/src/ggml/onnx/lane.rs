@@ -92,8 +92,8 @@ impl OnnxLane {
                     translate::write(&graph.leaves, leaf, made(value)?.as_ref())?;
                 }
                 Fill::Rows { value, leaf, n_rows } => {
-                    let values = made(value)?.as_ints()?.iter().copied();
-                    translate::rows(values, *n_rows, indices)?;
+                    let values = made(value)?.as_ints().map_err(|it| it.to_string())?;
+                    translate::rows(values.iter().copied(), *n_rows, indices)?;
                     graph.leaves.write(leaf, indices)?;
                 }
                 Fill::Tokens { input, leaf, n_rows } => {

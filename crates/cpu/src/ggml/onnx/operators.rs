@@ -140,7 +140,7 @@ impl Translation<'_> {
     }
 
     fn cast(&mut self, node: &Node) -> Made {
-        let dtype = evaluate::cast_type(node).map_err(|it| Cannot::case(node, it))?;
+        let dtype = evaluate::cast_type(node).at(node)?;
         if dtype == shapeyard_core::DataType::F32 {
             self.tensor(node, 0)
         } else {

@@ -51,7 +51,8 @@ fn fold(program: &mut Program) -> Result<(), Cannot> {
             .iter()
             .map(|input| input.and_then(|id| constants.get(&id)).map(Arc::as_ref))
             .collect();
-        let made = evaluate::evaluate(&node, &inputs).map_err(|it| Cannot::case(&node, it))?;
+        let made =
+            evaluate::evaluate(&node, &inputs).map_err(|it| Cannot::case(&node, it.to_string()))?;
         program.constants.extend(node.outputs.first().map(|&output| (output, Arc::new(made))));
     }
     program.nodes = kept;

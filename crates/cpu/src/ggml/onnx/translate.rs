@@ -259,7 +259,7 @@ impl Translation<'_> {
         if first_late.is_some_and(|at| at >= evaluate::first_shape_input(&node.operator)) {
             return Err(Cannot::case(node, "its shape depends on what the request holds"));
         }
-        let made = evaluate::evaluate(node, &inputs).map_err(|it| Cannot::shapes(node, it))?;
+        let made = evaluate::evaluate(node, &inputs).map_err(|it| refused(node, it))?;
         let made = Arc::new(made);
         if first_late.is_none() {
             return Ok(Some(Value::Host(made)));
@@ -358,7 +358,7 @@ impl Translation<'_> {
         let leaf = self.leaf(node, ggml_type::I32, &[host.len()])?;
         match &value {
             Value::Host(host) => {
-                let values = host.as_ints().map_err(|it| Cannot::shapes(node, it))?;
+                let values = host.as_ints().map_err(|it| refused(node, it))?;
                 let mut list = Vec::with_capacity(values.len());
                 rows(values.iter().copied(), n_rows, &mut list)
                     .map_err(|it| Cannot::shapes(node, it))?;
