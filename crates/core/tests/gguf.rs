@@ -149,6 +149,17 @@ fn sizes_that_overflow_are_refused() {
     }
 }
 
+/// A file of little may not ask for much: what is loaded is as large as what is there.
+#[test]
+fn tensors_that_overlap_are_refused() {
+    let mut file = Writer::default();
+    file.f32("a", &[64]);
+    assert!(read(&file.bytes()).is_ok());
+    let error = read(&file.tensor("b", &[64], 0, 0).bytes()).unwrap_err();
+    assert!(matches!(error, GgufError::Malformed { .. }), "{error}");
+    assert!(error.to_string().contains("overlap"), "{error}");
+}
+
 #[test]
 fn hostile_metadata_is_refused() {
     let list = |kind: u32, n: u64| [&kind.to_le_bytes()[..], &n.to_le_bytes()].concat();
@@ -281,6 +292,7 @@ proptest! {
             for tensor in file.tensors.values() {
                 prop_assert!(tensor.offset + tensor.n_bytes <= bytes.len() as u64);
             }
+            prop_assert!(file.n_tensor_bytes() <= bytes.len() as u64);
             let _ = EncoderSizes::of(&file);
         }
     }

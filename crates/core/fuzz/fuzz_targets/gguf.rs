@@ -9,6 +9,7 @@ use shapeyard_core::model::gguf::{self, EncoderSizes};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(file) = gguf::read(Cursor::new(bytes)) {
+        assert!(file.n_tensor_bytes() <= bytes.len() as u64, "tensors that overlap");
         let _ = EncoderSizes::of(&file);
     }
 });

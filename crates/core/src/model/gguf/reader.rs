@@ -71,7 +71,15 @@ impl<R: Read + Seek> Source<R> {
             let Declared { shape, dtype, n_bytes, .. } = tensor;
             tensors.insert(name, GgufTensor { shape, dtype, offset, n_bytes });
         }
-        Ok(GgufFile { version, metadata, tensors, metadata_end })
+        let file = GgufFile { version, metadata, tensors, metadata_end };
+        // Whoever loads the file takes memory for every tensor, so none may be there twice under two names.
+        let (promised, found) = (file.n_tensor_bytes(), self.length.saturating_sub(start));
+        if promised > found {
+            return Err(malformed(format!(
+                "its tensors overlap: they have {promised} bytes, of which {found} are there"
+            )));
+        }
+        Ok(file)
     }
 
     fn metadata(&mut self, n: u64) -> Result<BTreeMap<String, GgufValue>, GgufError> {
