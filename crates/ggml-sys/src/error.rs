@@ -52,6 +52,20 @@ pub enum LoadError {
         /// Every place that was tried.
         steps: Vec<SearchStep>,
     },
+    /// ggml is there in a version whose functions and structures may differ from those that this crate
+    /// declares: install one that it knows.
+    #[error("`{}` is ggml {found}, and this program knows {wanted}", .path.display())]
+    #[non_exhaustive]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that it tells.
+        found: String,
+        /// The versions that are taken, by what they begin with.
+        wanted: &'static str,
+        /// Every place that was tried.
+        steps: Vec<SearchStep>,
+    },
 }
 
 impl LoadError {
@@ -62,7 +76,8 @@ impl LoadError {
             Self::NotFound { steps }
             | Self::Unloadable { steps, .. }
             | Self::NotGgml { steps, .. }
-            | Self::Incomplete { steps, .. } => steps,
+            | Self::Incomplete { steps, .. }
+            | Self::Version { steps, .. } => steps,
         }
     }
 }

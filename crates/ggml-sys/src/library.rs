@@ -14,6 +14,10 @@ use crate::search::SearchOptions;
 /// Every ggml since 2024 has this function, and no other library does.
 const TELLING_FUNCTION: &str = "ggml_backend_dev_count";
 
+/// The versions whose headers the declarations follow. Names alone do not tell: numbers of types, fields of
+/// structures and parameters change under names that stay.
+const VERSION: &str = "0.26";
+
 /// A loaded ggml.
 ///
 /// It stays loaded until the process ends, since it may have threads of its own; dropping this value
@@ -59,10 +63,7 @@ impl Library {
     /// The library's version, such as `0.26.0`.
     #[must_use]
     pub fn version(&self) -> String {
-        // SAFETY: the function takes nothing and answers a constant of the library.
-        let text = unsafe { (self.api.version)() };
-        // SAFETY: it ends in a zero, and the library is never unloaded.
-        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        version(&self.api)
     }
 
     /// The address of a function that [`Api`] does not list.
@@ -77,6 +78,7 @@ impl Library {
 enum Objection {
     NotGgml,
     Incomplete(Vec<&'static str>),
+    Version(String),
 }
 
 impl fmt::Display for Objection {
@@ -86,6 +88,7 @@ impl fmt::Display for Objection {
             Self::Incomplete(missing) => {
                 write!(f, "another version: {} functions are missing", missing.len())
             }
+            Self::Version(found) => write!(f, "another version: {found}, not {VERSION}"),
         }
     }
 }
@@ -100,6 +103,9 @@ fn error(failure: Failure<Objection>, steps: Vec<SearchStep>) -> LoadError {
         Failure::Unfit { path, objection: Objection::Incomplete(missing) } => {
             LoadError::Incomplete { path, missing, steps }
         }
+        Failure::Unfit { path, objection: Objection::Version(found) } => {
+            LoadError::Version { path, found, wanted: VERSION, steps }
+        }
     }
 }
 
@@ -113,7 +119,38 @@ fn functions_of(library: &shapeyard_dylib::Library) -> Result<Api, Objection> {
     if library.symbol(TELLING_FUNCTION).is_none() {
         return Err(Objection::NotGgml);
     }
-    // SAFETY: the names are ggml's, and the signatures those of its headers; libraries are never
-    // unloaded.
-    unsafe { Api::resolve(|name| library.symbol(name)) }.map_err(Objection::Incomplete)
+    // SAFETY: the names are ggml's, and libraries are never unloaded. The signatures are those of the headers
+    // of one version; until it is known to be this one, only that is asked, in a way that never changed.
+    let api = unsafe { Api::resolve(|name| library.symbol(name)) };
+    let api = api.map_err(Objection::Incomplete)?;
+    let found = version(&api);
+    if is_known(&found) { Ok(api) } else { Err(Objection::Version(found)) }
+}
+
+fn version(api: &Api) -> String {
+    // SAFETY: the function takes nothing and answers a constant of the library.
+    let text = unsafe { (api.version)() };
+    // SAFETY: it ends in a zero, and the library is never unloaded.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Whether a library of this version has the declared functions and structures.
+fn is_known(version: &str) -> bool {
+    let rest = version.strip_prefix(VERSION);
+    rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_of_the_known_version_are_taken() {
+        for version in ["0.26", "0.26.0", "0.26.17", "0.26.1-dev"] {
+            assert!(is_known(version), "{version}");
+        }
+        for version in ["", "0.2", "0.25.9", "0.27.0", "0.260.0", "1.26.0", "10.26.0", "unknown"] {
+            assert!(!is_known(version), "{version}");
+        }
+    }
 }

@@ -6,8 +6,9 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
-use ggml_sys::{Library, LoadError, Outcome, SearchOptions};
+use ggml_sys::{Api, Library, LoadError, Outcome, SearchOptions};
 
 /// The real library, or `None` where there is none, which is written down.
 fn real(test: &str) -> Option<Library> {
@@ -15,14 +16,17 @@ fn real(test: &str) -> Option<Library> {
         Ok(library) => Some(library),
         Err(error) => {
             eprintln!("{test} is skipped: {error}");
-            if let Some(log) = std::env::var_os("SHAPEYARD_SKIP_LOG") {
-                let mut log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-                // One write of one line: tests run side by side.
-                let line = format!("{test}: ggml is not installed\n");
-                log.write_all(line.as_bytes()).unwrap();
-            }
+            skip(&format!("{test}: ggml is not installed\n"));
             None
         }
+    }
+}
+
+fn skip(line: &str) {
+    if let Some(log) = std::env::var_os("SHAPEYARD_SKIP_LOG") {
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        // One write of one line: tests run side by side.
+        log.write_all(line.as_bytes()).unwrap();
     }
 }
 
@@ -49,6 +53,28 @@ fn what_is_no_library_is_refused_with_its_place() {
 fn another_library_is_told_apart() {
     let error = Library::open(&SearchOptions::at(PathBuf::from("libm.so.6"))).unwrap_err();
     assert!(matches!(error, LoadError::NotGgml { .. }), "{error}");
+}
+
+/// A library with every function, made with the system's C compiler: only what it tells of itself differs.
+#[cfg(unix)]
+#[test]
+fn another_version_is_told_though_it_has_every_function() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, file) = (folder.path().join("a.c"), folder.path().join("libggml.so"));
+    let others = Api::FUNCTIONS.iter().filter(|name| **name != "ggml_version");
+    let functions: String = others.map(|name| format!("void {name}(void) {{}}\n")).collect();
+    let version = "const char *ggml_version(void) { return \"0.25.3\"; }\n";
+    fs::write(&source, functions + version).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-w", "-o"]).args([&file, &source]);
+    if !compiler.status().is_ok_and(|status| status.success()) {
+        skip("another_version_is_told_though_it_has_every_function: no C compiler is in reach\n");
+        return;
+    }
+    let error = Library::open(&SearchOptions::at(&file)).unwrap_err();
+    let LoadError::Version { found, wanted, .. } = &error else { panic!("{error}") };
+    assert_eq!((found.as_str(), *wanted), ("0.25.3", "0.26"));
+    assert!(error.steps()[0].to_string().contains("0.25.3"), "{error}");
 }
 
 #[test]
@@ -88,7 +114,7 @@ fn an_installation_finds_its_own_library() {
 #[test]
 fn the_real_library_tells_its_version() {
     let Some(library) = real("the_real_library_tells_its_version") else { return };
-    assert!(library.version().starts_with("0."), "{}", library.version());
+    assert!(library.version().starts_with("0.26"), "{}", library.version());
     assert!(library.symbol("ggml_backend_cpu_init").is_some());
     assert!(library.symbol("ggml_no_such_function").is_none());
 }
