@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::thread;
 
-use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
+use common::{assert_close, farthest, ggml, inputs, lane, load, model, onnxruntime, rten, run};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
@@ -116,8 +116,7 @@ fn texts_that_are_packed_give_what_they_give_alone() {
                         let ids = &ids[text * length..][..n_tokens];
                         let alone = vectors(ids, &vec![1; n_tokens], n_tokens);
                         let largest = alone.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-                        let apart = alone.iter().zip(shown).map(|(a, b)| (a - b).abs());
-                        let farthest = apart.fold(0.0, f32::max);
+                        let farthest = farthest(alone.iter().zip(shown));
                         assert!(farthest <= 1e-6 * largest, "{file}: {farthest} of {largest}");
                     }
                 }

@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{ggml, lane, load, onnxruntime, rten, run, write_down};
+use common::{farthest, ggml, lane, load, onnxruntime, rten, run, write_down};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, LoadJob};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Model, Outputs, Tensor};
@@ -72,9 +72,23 @@ fn worst_cosine(a: &[f32], b: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let tokens = a.chunks_exact(384).zip(b.chunks_exact(384)).enumerate();
     let real = tokens.filter(|(n, _)| n % SEQUENCE < LENGTHS[n / SEQUENCE]);
-    real.map(|(_, pair)| pair)
-        .map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt())
-        .fold(1.0, f32::min)
+    let cosines = real.map(|(_, (a, b))| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt());
+    cosines.fold(1.0, |least: f32, cosine| {
+        assert!(cosine.is_finite(), "a vector is none");
+        least.min(cosine)
+    })
+}
+
+#[test]
+#[should_panic(expected = "no number")]
+fn what_is_no_number_is_not_near() {
+    farthest([(&1.0, &f32::NAN)]);
+}
+
+#[test]
+#[should_panic(expected = "a vector is none")]
+fn what_is_no_number_has_no_cosine() {
+    worst_cosine(&[1.0; 384], &[f32::NAN; 384]);
 }
 
 #[test]
@@ -85,7 +99,7 @@ fn engines_and_threads_agree_on_the_real_encoder() {
     let Some(backend) = onnxruntime(test) else { return };
     for n_threads in [1, 2] {
         let theirs = result(backend.as_ref(), &model, n_threads);
-        let farthest = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let farthest = farthest(ours.iter().zip(&theirs));
         assert!(farthest < 1e-4, "{farthest}");
     }
 }
@@ -98,7 +112,7 @@ fn ggml_agrees_on_the_real_encoder() {
     let reference = result(rten().as_ref(), &model, 1);
     for n_threads in [1, 2] {
         let ours = result(backend.as_ref(), &model, n_threads);
-        let farthest = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let farthest = farthest(ours.iter().zip(&reference));
         println!("{n_threads} threads: {farthest:e}");
         assert!(farthest < 1e-4, "{farthest}");
     }
@@ -127,8 +141,7 @@ fn the_gguf_file_gives_the_vectors_of_the_onnx_file() {
     let ours = outputs.tensors()[0].as_slice::<f32>().unwrap();
     let tokens = ours.chunks_exact(384).zip(reference.chunks_exact(384)).enumerate();
     let real = tokens.filter(|(n, _)| n % SEQUENCE < LENGTHS[n / SEQUENCE]);
-    let numbers = real.flat_map(|(_, (a, b))| a.iter().zip(b));
-    let farthest = numbers.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let farthest = farthest(real.flat_map(|(_, (a, b))| a.iter().zip(b)));
     println!("GGUF: {farthest:e}");
     assert!(farthest < 1e-4, "{farthest}");
 }
@@ -159,8 +172,7 @@ fn narrower_weights_stay_near_the_original() {
         let error = plain.compile(&job).unwrap_err();
         assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
         let narrow = result(&backend, std::slice::from_ref(&artifact));
-        let farthest =
-            narrow.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let farthest = farthest(narrow.iter().zip(&reference));
         let cosine = worst_cosine(&reference, &narrow);
         println!("{weights:?}: farthest {farthest:e}, worst cosine of a token {cosine}");
         match weights {

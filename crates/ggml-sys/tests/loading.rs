@@ -56,7 +56,6 @@ fn another_library_is_told_apart() {
 }
 
 /// A library with every function, made with the system's C compiler: only what it tells of itself differs.
-#[cfg(unix)]
 #[test]
 fn another_version_is_told_though_it_has_every_function() {
     let folder = tempfile::tempdir().unwrap();

@@ -141,6 +141,15 @@ fn fill<T: shapeyard_core::Element>(tensor: &mut Tensor, value: impl Fn(usize) -
     elements.iter_mut().enumerate().for_each(|(n, element)| *element = value(n));
 }
 
+/// How far numbers are apart at most. What is no number is far from everything, and fails.
+pub(crate) fn farthest<'a>(pairs: impl IntoIterator<Item = (&'a f32, &'a f32)>) -> f32 {
+    let apart = pairs.into_iter().map(|(a, b)| (a - b).abs());
+    apart.fold(0.0, |most: f32, apart| {
+        assert!(apart.is_finite(), "there is something that is no number");
+        most.max(apart)
+    })
+}
+
 /// Fails unless two results are alike: floats within `tolerance`, all else exactly.
 pub(crate) fn assert_close(ours: &Outputs, theirs: &Outputs, tolerance: f32, what: &str) {
     assert_eq!(ours.tensors().len(), theirs.tensors().len(), "{what}");
