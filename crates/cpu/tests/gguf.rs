@@ -201,6 +201,36 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
     run(executable.as_ref(), session.as_mut(), &given, &mut Outputs::new()).unwrap();
 }
 
+/// The model is at fault then, not the place that is written to.
+#[test]
+fn a_model_that_cannot_be_read_again_is_told_from_an_output_that_cannot_be_written() {
+    let test = "a_model_that_cannot_be_read_again_is_told_from_an_output_that_cannot_be_written";
+    if ggml(test).is_none() {
+        return;
+    }
+    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..CpuOptions::default() };
+    let backend = Ggml::new(&options);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::copy(common::path("encoder.gguf"), &path).unwrap();
+    let model = Model::open(&path).unwrap();
+    let compile = |output: &str| {
+        backend.compile(&CompileJob::new(&model, Bucket::default(), folder.path().join(output)))
+    };
+    let error = compile("no/such/folder/narrow.gguf").unwrap_err();
+    assert!(matches!(error, BackendError::Write { .. }), "{error}");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for n_left in [model.n_bytes() - 40, 100, 0] {
+        file.set_len(n_left).unwrap();
+        let error = compile("narrow.gguf").unwrap_err();
+        assert!(matches!(error, BackendError::ModelFile(_)), "{n_left}: {error}");
+    }
+    fs::remove_file(&path).unwrap();
+    let error = compile("narrow.gguf").unwrap_err();
+    assert!(matches!(error, BackendError::ModelFile(_)), "{error}");
+    assert!(!folder.path().join("narrow.gguf").exists());
+}
+
 /// What a store holds is mapped, and answers the bytes that copied weights do.
 #[test]
 fn a_held_artifact_answers_as_a_copied_one_does() {

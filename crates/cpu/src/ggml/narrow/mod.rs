@@ -8,13 +8,14 @@ pub(crate) mod widen;
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 use std::ptr;
 
 use ggml_sys::ggml_type;
 use half::f16;
 use shapeyard_core::backend::{BackendError, CompileJob};
+use shapeyard_core::model::ModelError;
 use shapeyard_core::model::gguf::{GgufFile, GgufTensor, GgufType};
 
 use super::ID;
@@ -44,16 +45,20 @@ pub(crate) fn write(
 ) -> Result<(), BackendError> {
     let cannot_write = |source| BackendError::Write { path: job.output.clone(), source };
     let mut out = BufWriter::new(File::create(path).map_err(cannot_write)?);
-    let mut from = File::open(job.model.path()).map_err(cannot_write)?;
+    let cannot_read = |source| ModelError::Unreadable { path: job.model.path().to_owned(), source };
+    let mut from = File::open(job.model.path()).map_err(cannot_read)?;
     let planned = plan(file, weights, engine.is_processor());
-    let start = write_head(&mut from, &mut out, file, &planned).map_err(cannot_write)?;
+    // Counts and metadata are those of the original, which was read before.
+    let head = read(&mut from, 0, file.metadata_end).map_err(cannot_read)?;
+    let start = write_head(&head, &mut out, file, &planned).map_err(cannot_write)?;
     let mut at = start;
     for planned in &planned {
         if job.cancellation.is_cancelled() {
             let what = format!("narrowing `{}`", job.model.path().display());
             return Err(BackendError::Cancelled { what });
         }
-        let bytes = read(&mut from, planned.from).map_err(cannot_write)?;
+        let GgufTensor { offset, n_bytes, .. } = *planned.from;
+        let bytes = read(&mut from, offset, n_bytes).map_err(cannot_read)?;
         let bytes = converted(engine, planned, bytes).map_err(|message| BackendError::Library {
             backend: ID,
             what: "narrow a matrix",
@@ -115,14 +120,13 @@ fn one_planned<'a>(
 
 /// Everything before the data; answers where that begins.
 fn write_head(
-    from: &mut File,
+    head: &[u8],
     out: &mut impl Write,
     file: &GgufFile,
     planned: &[Planned<'_>],
-) -> std::io::Result<u64> {
-    from.seek(SeekFrom::Start(0))?;
-    // Counts and metadata are those of the original, which was read before.
-    let mut at = std::io::copy(&mut from.take(file.metadata_end), out)?;
+) -> io::Result<u64> {
+    out.write_all(head)?;
+    let mut at = head.len() as u64;
     for planned in planned {
         let mut info = Vec::new();
         info.extend((planned.name.len() as u64).to_le_bytes());
@@ -138,16 +142,17 @@ fn write_head(
     pad(out, at, at.next_multiple_of(file.alignment()))
 }
 
-fn pad(out: &mut impl Write, at: u64, to: u64) -> std::io::Result<u64> {
-    std::io::copy(&mut std::io::repeat(0).take(to.saturating_sub(at)), out)?;
+fn pad(out: &mut impl Write, at: u64, to: u64) -> io::Result<u64> {
+    io::copy(&mut io::repeat(0).take(to.saturating_sub(at)), out)?;
     Ok(to)
 }
 
-fn read(from: &mut File, tensor: &GgufTensor) -> std::io::Result<Vec<u8>> {
+/// So many bytes of a file, which may have changed since its length was known.
+fn read(from: &mut File, offset: u64, n_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.seek(SeekFrom::Start(tensor.offset))?;
-    from.take(tensor.n_bytes).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    from.seek(SeekFrom::Start(offset))?;
+    from.take(n_bytes).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == n_bytes { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn converted(engine: &Engine, planned: &Planned<'_>, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
