@@ -13,7 +13,7 @@ use common::onnx::{FLOAT, Graph, INT64};
 use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run, shape};
 use shapeyard_core::backend::{BackendError, LoadJob, Status};
 use shapeyard_core::registry::Registry;
-use shapeyard_core::{Backend, Executable, Outputs, RunError, Tensor, Tier};
+use shapeyard_core::{Backend, Executable, Model, Outputs, RunError, Tensor, Tier};
 use shapeyard_cpu::{CpuOptions, Ggml};
 
 const SERVED: [&str; 11] = [
@@ -121,6 +121,23 @@ fn cases_that_are_not_computed_are_refused_at_load() {
     let x = Tensor::from_slice(&[1, 4], &[1i64, 2, 3, 4]).unwrap();
     let mut session = lane(executable.as_ref(), 1);
     run(executable.as_ref(), session.as_mut(), &[x], &mut Outputs::new()).unwrap();
+}
+
+/// Another backend would not help: the file has to be put there again.
+#[test]
+fn a_file_that_is_cut_or_gone_is_told_from_one_that_is_not_taken() {
+    let test = "a_file_that_is_cut_or_gone_is_told_from_one_that_is_not_taken";
+    let Some(backend) = ggml(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    fs::copy(common::path("dense.onnx"), &path).unwrap();
+    let model = Model::open(&path).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(model.n_bytes() - 1).unwrap();
+    let error = load(backend.as_ref(), &model).err().unwrap();
+    assert!(matches!(error, BackendError::ModelFile(_)), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = load(backend.as_ref(), &model).err().unwrap();
+    assert!(matches!(error, BackendError::ModelFile(_)), "{error}");
 }
 
 /// What a file of a few bytes declares or makes is refused before memory is asked for.

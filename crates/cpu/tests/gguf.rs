@@ -191,7 +191,7 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
         let model = Model::open(&path).unwrap();
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();
         let error = load(backend.as_ref(), &model).err().unwrap();
-        assert!(matches!(error, BackendError::Model { .. }), "{end}: {error}");
+        assert!(matches!(error, BackendError::ModelFile(_)), "{end}: {error}");
     }
     fs::write(&path, &whole).unwrap();
     let executable = load(backend.as_ref(), &Model::open(&path).unwrap()).unwrap();

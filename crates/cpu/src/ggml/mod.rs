@@ -36,6 +36,7 @@ use shapeyard_core::model::gguf::{self, EncoderSizes, GgufFile};
 use shapeyard_core::plan::{Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
+use self::cannot::{Cannot, LOAD};
 use self::encoder::Encoder;
 use self::executable::{GgmlExecutable, Loaded};
 use self::library::Engine;
@@ -157,19 +158,25 @@ impl Ggml {
         let weights = self.weights.ok_or(NO_ARTIFACTS)?;
         artifact.check(model, &recipe(weights, Some(engine)).fingerprint())?;
         artifact.verify()?;
-        let damaged = |reason| BackendError::Artifact { path: artifact.payload.clone(), reason };
+        let failed = |cannot| match cannot {
+            Cannot::Failed(message) => BackendError::Library { backend: ID, what: LOAD, message },
+            damage => BackendError::Artifact {
+                path: artifact.payload.clone(),
+                reason: damage.to_string(),
+            },
+        };
         let residence = match artifact.in_use.is_held() {
             true => Residence::Mapped,
             false => Residence::Copied,
         };
         let load = || {
-            let original = model.gguf().ok_or("it was made of another kind of model")?;
-            let sizes = EncoderSizes::of(original).map_err(|error| error.to_string())?;
-            let file = File::open(artifact.payload()).map_err(|error| error.to_string())?;
-            let file = gguf::read(file).map_err(|error| error.to_string())?;
+            let foreign = || Cannot::Model("it was made of another kind of model".to_owned());
+            let sizes = sizes(model.gguf().ok_or_else(foreign)?)?;
+            let file = gguf::read(File::open(artifact.payload())?);
+            let file = file.map_err(|error| Cannot::Model(error.to_string()))?;
             Encoder::load(engine, &sizes, artifact.payload(), &file, residence)
         };
-        let encoder = dynamic::caught(load).flatten().map_err(damaged)?;
+        let encoder = caught(load).map_err(failed)?;
         Ok(Loaded::Encoder(Arc::new(encoder)))
     }
 }
@@ -177,18 +184,23 @@ impl Ggml {
 fn from_model(engine: &Arc<Engine>, model: &Model) -> Result<Loaded, BackendError> {
     let load = || match model.gguf() {
         Some(file) => from_gguf(engine, model, file),
-        None => {
-            let prepared = onnx::load(engine, model).map_err(|error| error.to_string())?;
-            Ok(Loaded::Onnx(Arc::new(prepared)))
-        }
+        None => Ok(Loaded::Onnx(Arc::new(onnx::load(engine, model)?))),
     };
-    dynamic::caught(load).flatten().map_err(|reason| dynamic::refuse(&ID, model, reason))
+    caught(load).map_err(|cannot| cannot.about(model))
 }
 
-fn from_gguf(engine: &Arc<Engine>, model: &Model, file: &GgufFile) -> Result<Loaded, String> {
-    let sizes = EncoderSizes::of(file).map_err(|error| error.to_string())?;
-    let encoder = Encoder::load(engine, &sizes, model.path(), file, Residence::Copied)?;
+fn from_gguf(engine: &Arc<Engine>, model: &Model, file: &GgufFile) -> Result<Loaded, Cannot> {
+    let encoder = Encoder::load(engine, &sizes(file)?, model.path(), file, Residence::Copied)?;
     Ok(Loaded::Encoder(Arc::new(encoder)))
+}
+
+fn sizes(file: &GgufFile) -> Result<EncoderSizes, Cannot> {
+    EncoderSizes::of(file).map_err(|error| Cannot::Model(error.to_string()))
+}
+
+/// A panic tells of a fault of ours, and nothing about the model.
+fn caught<T>(load: impl FnOnce() -> Result<T, Cannot>) -> Result<T, Cannot> {
+    dynamic::caught(load).unwrap_or_else(|panic| Err(Cannot::Failed(panic)))
 }
 
 /// What is said where no type of weights was asked for.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the functions of a C API are called")]
 
 use std::ffi::c_void;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ptr::NonNull;
 
 use ggml_sys::ggml_backend_buffer;
@@ -71,14 +71,14 @@ impl Store {
     }
 
     /// Fills a leaf of this store from a file, piece by piece.
-    pub(crate) fn read(&self, leaf: &Tensor, from: &mut impl Read) -> Result<(), String> {
+    pub(crate) fn read(&self, leaf: &Tensor, from: &mut impl Read) -> io::Result<()> {
         let api = &self.engine().api;
         // SAFETY: the tensor is one of this store's, and alive.
         let wanted = unsafe { (api.nbytes)(leaf.raw().as_ptr()) };
         let mut piece = vec![0u8; wanted.min(LARGEST_PIECE)];
         for at in (0..wanted).step_by(LARGEST_PIECE) {
             let piece = &mut piece[..(wanted - at).min(LARGEST_PIECE)];
-            from.read_exact(piece).map_err(|error| error.to_string())?;
+            from.read_exact(piece)?;
             let data = piece.as_ptr().cast::<c_void>();
             // SAFETY: the tensor has memory of that many bytes from there on; they are copied.
             unsafe { (api.backend_tensor_set)(leaf.raw().as_ptr(), data, at, piece.len()) };

@@ -7,6 +7,7 @@ use shapeyard_core::model::gguf::EncoderSizes;
 use super::graph::Sketch;
 use super::weights::Weights;
 use crate::ggml::builder::Binary;
+use crate::ggml::cannot::Cannot;
 use crate::ggml::context::{Made, Tensor};
 use crate::ggml::layers::{Besides, Matrix};
 
@@ -47,7 +48,7 @@ struct Norm {
 }
 
 impl Bert {
-    pub(crate) fn read(weights: &mut Weights<'_>, sizes: &EncoderSizes) -> Result<Self, String> {
+    pub(crate) fn read(weights: &mut Weights<'_>, sizes: &EncoderSizes) -> Result<Self, Cannot> {
         let &EncoderSizes { hidden, n_heads, vocabulary, positions, .. } = sizes;
         let types = "token_types.weight";
         let types = match weights.n_rows(types) {
@@ -86,7 +87,7 @@ impl Bert {
 }
 
 impl Layer {
-    fn read(weights: &mut Weights<'_>, layer: usize, sizes: &EncoderSizes) -> Result<Self, String> {
+    fn read(weights: &mut Weights<'_>, layer: usize, sizes: &EncoderSizes) -> Result<Self, Cannot> {
         let &EncoderSizes { hidden, intermediate, .. } = sizes;
         let part = |part: &str| format!("blk.{layer}.{part}");
         let mut linear = |name: &str, shape| Linear::read(weights, &part(name), shape);
@@ -117,7 +118,7 @@ impl Layer {
 }
 
 impl Linear {
-    fn read(weights: &mut Weights<'_>, name: &str, shape: [usize; 2]) -> Result<Self, String> {
+    fn read(weights: &mut Weights<'_>, name: &str, shape: [usize; 2]) -> Result<Self, Cannot> {
         let matrix = weights.matrix(name, shape)?;
         Ok(Self { matrix, bias: weights.vector(&format!("{name}.bias"), shape[0])? })
     }
@@ -129,7 +130,7 @@ impl Linear {
 }
 
 impl Norm {
-    fn read(weights: &mut Weights<'_>, name: &str, sizes: &EncoderSizes) -> Result<Self, String> {
+    fn read(weights: &mut Weights<'_>, name: &str, sizes: &EncoderSizes) -> Result<Self, Cannot> {
         let mut vector = |part| weights.vector(&format!("{name}.{part}"), sizes.hidden);
         Ok(Self { weight: vector("weight")?, bias: vector("bias")?, epsilon: sizes.epsilon })
     }

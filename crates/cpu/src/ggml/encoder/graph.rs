@@ -5,6 +5,7 @@ use ggml_sys::ggml_type;
 use super::Encoder;
 use super::texts::{Form, Texts};
 use crate::ggml::builder::{Binary, Builder};
+use crate::ggml::cannot::Cannot;
 use crate::ggml::computation::{self, Arena, Computation};
 use crate::ggml::context::{Context, Made, Refusal, Tensor};
 use crate::ggml::custom::{Kernel, steps};
@@ -60,23 +61,22 @@ impl Graph {
         stream: &Stream,
         arena: &mut Arena,
         form: Form,
-    ) -> Result<Self, String> {
-        let refused = |refusal: Refusal| refusal.to_string();
+    ) -> Result<Self, Cannot> {
         let engine = stream.engine();
         let n_tensors = most_descriptions(form) * (encoder.n_layers + 1);
         let bytes = computation::graph_bytes(engine, 2 * n_tensors);
         let nodes = Context::new(engine, n_tensors, bytes)?;
         let leaves = Context::new(engine, 3 + MOST_CONSTANTS, 0)?;
         let n_rows = form.n_rows();
-        let tokens = leaves.leaf(ggml_type::I32, &[n_rows]).map_err(refused)?;
-        let places = leaves.leaf(ggml_type::I32, &[n_rows]).map_err(refused)?;
+        let tokens = leaves.leaf(ggml_type::I32, &[n_rows])?;
+        let places = leaves.leaf(ggml_type::I32, &[n_rows])?;
         let seen = match form {
             Form::Packed { .. } => leaves.leaf(ggml_type::I32, &[n_rows, 2]).map(Seen::Spans),
             Form::Rectangle { batch, length } => {
                 leaves.leaf(ggml_type::F32, &[batch, 1, 1, length]).map(Seen::Mask)
             }
         };
-        let seen = seen.map_err(refused)?;
+        let seen = seen?;
         let mut sketch = Sketch {
             builder: Builder::new(&nodes, stream.workshop()),
             leaves: &leaves,
@@ -87,7 +87,7 @@ impl Graph {
             masks: Vec::new(),
             constants: Vec::new(),
         };
-        let output = encoder.network.forward(&mut sketch).map_err(refused)?;
+        let output = encoder.network.forward(&mut sketch)?;
         let constants = sketch.constants;
         let store = Store::new(leaves, stream, 3 + constants.len(), None)?;
         for (leaf, values) in &constants {

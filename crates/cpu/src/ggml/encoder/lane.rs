@@ -42,7 +42,10 @@ impl EncoderLane {
         }
         let tier = graphs.choose(
             |known| *known == form,
-            |arena| Graph::describe(encoder, stream, arena, form).map(|graph| (form, graph)),
+            |arena| {
+                let graph = Graph::describe(encoder, stream, arena, form);
+                Ok::<_, String>((form, graph.map_err(|cannot| cannot.to_string())?))
+            },
         )?;
         if let Some(graph) = graphs.chosen() {
             graph.fill(texts, &mut self.mask)?;

@@ -21,6 +21,7 @@ pub(crate) use self::lane::EncoderLane;
 use self::modern_bert::ModernBert;
 use self::texts::{Form, Limits};
 use self::weights::Weights;
+use super::cannot::Cannot;
 use super::computation::Arena;
 use super::context::Made;
 use super::library::Engine;
@@ -63,14 +64,14 @@ impl Encoder {
         path: &Path,
         file: &GgufFile,
         residence: Residence,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Cannot> {
         let mut weights = Weights::of(engine, path, file, residence)?;
         let network = match &sizes.kind {
             EncoderKind::Bert => Network::Bert(Bert::read(&mut weights, sizes)?),
             EncoderKind::ModernBert(local) => {
                 Network::ModernBert(ModernBert::read(&mut weights, sizes, local)?)
             }
-            other => return Err(format!("ggml has no graph for {other:?}")),
+            other => return Err(Cannot::Model(format!("ggml has no graph for {other:?}"))),
         };
         let stream = Stream::new(engine, NonZeroUsize::MIN)?;
         let encoder = Self {
@@ -86,7 +87,7 @@ impl Encoder {
     }
 
     /// Only a trial shows whether the device computes what the graph needs.
-    fn check(&self, stream: &Stream) -> Result<(), String> {
+    fn check(&self, stream: &Stream) -> Result<(), Cannot> {
         let form = match self.engine.is_processor() {
             true => Form::Packed { n_tokens: 1 },
             false => Form::Rectangle { batch: 1, length: 1 },

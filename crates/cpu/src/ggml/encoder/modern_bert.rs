@@ -7,6 +7,7 @@ use shapeyard_core::model::gguf::{EncoderSizes, LocalAttention};
 
 use super::graph::Sketch;
 use super::weights::Weights;
+use crate::ggml::cannot::Cannot;
 use crate::ggml::context::{Made, Tensor};
 use crate::ggml::layers::{Besides, Matrix};
 
@@ -46,7 +47,7 @@ impl ModernBert {
         weights: &mut Weights<'_>,
         sizes: &EncoderSizes,
         local: &LocalAttention,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Cannot> {
         Ok(Self {
             words: weights.table("token_embd.weight", [sizes.vocabulary, sizes.hidden])?,
             norm: Norm::read(weights, "token_embd_norm", sizes)?,
@@ -75,7 +76,7 @@ impl Layer {
         layer: usize,
         sizes: &EncoderSizes,
         local: &LocalAttention,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Cannot> {
         let &EncoderSizes { hidden, intermediate, .. } = sizes;
         let part = |part: &str| format!("blk.{layer}.{part}");
         let norm = part("attn_norm");
@@ -118,7 +119,7 @@ impl Layer {
 }
 
 impl Norm {
-    fn read(weights: &mut Weights<'_>, name: &str, sizes: &EncoderSizes) -> Result<Self, String> {
+    fn read(weights: &mut Weights<'_>, name: &str, sizes: &EncoderSizes) -> Result<Self, Cannot> {
         let weight = weights.vector(&format!("{name}.weight"), sizes.hidden)?;
         Ok(Self { weight, epsilon: sizes.epsilon })
     }

@@ -1,7 +1,7 @@
 //! An encoder's tensors, from a GGUF file to where a device computes.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use ggml_sys::ggml_type;
 use half::{bf16, f16};
 use shapeyard_core::model::gguf::{GgufFile, GgufTensor, GgufType};
 
+use crate::ggml::cannot::Cannot;
 use crate::ggml::context::{Context, Tensor};
 use crate::ggml::kernels::product::{PANEL, panels};
 use crate::ggml::layers::{Layout, Matrix};
@@ -64,8 +65,8 @@ impl<'a> Weights<'a> {
         path: &Path,
         file: &'a GgufFile,
         residence: Residence,
-    ) -> Result<Self, String> {
-        let content = File::open(path).map_err(|error| error.to_string())?;
+    ) -> Result<Self, Cannot> {
+        let content = File::open(path)?;
         let mapped = match residence {
             Residence::Mapped => Mapped::new(engine, &content)?,
             Residence::Copied => None,
@@ -83,26 +84,27 @@ impl<'a> Weights<'a> {
         self.file.tensors.get(table)?.shape.first().copied()
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&'a GgufTensor, String> {
-        let found = self.file.tensors.get(name).ok_or_else(|| format!("it has no `{name}`"))?;
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&'a GgufTensor, Cannot> {
+        let missing = || Cannot::Model(format!("it has no `{name}`"));
+        let found = self.file.tensors.get(name).ok_or_else(missing)?;
         if found.shape == shape {
             Ok(found)
         } else {
-            Err(format!("`{name}` is {:?}, not {shape:?}", found.shape))
+            Err(Cannot::Model(format!("`{name}` is {:?}, not {shape:?}", found.shape)))
         }
     }
 
     /// A list of floats, such as a bias.
-    pub(crate) fn vector(&mut self, name: &str, n: usize) -> Result<Tensor, String> {
+    pub(crate) fn vector(&mut self, name: &str, n: usize) -> Result<Tensor, Cannot> {
         let found = self.find(name, &[n])?;
         if found.dtype != GgufType::F32 {
-            return Err(format!("`{name}` is no list of f32"));
+            return Err(Cannot::Model(format!("`{name}` is no list of f32")));
         }
         self.place(found, found.dtype, &[n], Change::Nothing)
     }
 
     /// A table whose rows are picked.
-    pub(crate) fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor, String> {
+    pub(crate) fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor, Cannot> {
         let found = self.find(name, &shape)?;
         self.place(found, found.dtype, &shape, Change::Nothing)
     }
@@ -112,12 +114,12 @@ impl<'a> Weights<'a> {
         &mut self,
         layer: &str,
         [n_outputs, n_inputs]: [usize; 2],
-    ) -> Result<Matrix, String> {
+    ) -> Result<Matrix, Cannot> {
         let in_panels = [n_outputs.div_ceil(PANEL), n_inputs, PANEL];
         let panels = format!("{layer}.{PANELS}");
         let (tensor, layout) = if self.has(&panels) {
             if !self.engine.is_processor() {
-                return Err(format!("`{panels}` is laid out for the processor"));
+                return Err(Cannot::Model(format!("`{panels}` is laid out for the processor")));
             }
             let found = self.find(&panels, &in_panels)?;
             (self.place(found, found.dtype, &in_panels, Change::Nothing)?, Layout::Panels)
@@ -145,9 +147,8 @@ impl<'a> Weights<'a> {
         held: GgufType,
         shape: &[usize],
         change: Change,
-    ) -> Result<Tensor, String> {
-        let number = i32::try_from(held.number()).map_err(|error| error.to_string())?;
-        let leaf = self.context.leaf(ggml_type(number), shape).map_err(|it| it.to_string())?;
+    ) -> Result<Tensor, Cannot> {
+        let leaf = self.context.leaf(ggml_type(held.number().cast_signed()), shape)?;
         let stays = match &self.mapped {
             Some(mapped) if change == Change::Nothing => {
                 mapped.place(&leaf, from.offset, from.n_bytes)?
@@ -161,20 +162,20 @@ impl<'a> Weights<'a> {
     }
 
     /// Gives every tensor its memory, and fills it.
-    pub(crate) fn finish(self, stream: &Stream) -> Result<Store, String> {
+    pub(crate) fn finish(self, stream: &Stream) -> Result<Store, Cannot> {
         let Self { mut content, mapped, context, waiting, .. } = self;
         let store = Store::new(context, stream, waiting.len(), mapped)?;
         for Waiting { from, leaf, change } in waiting {
-            content.seek(SeekFrom::Start(from.offset)).map_err(|error| error.to_string())?;
+            content.seek(SeekFrom::Start(from.offset))?;
             let mut part = (&mut content).take(from.n_bytes);
             let Change::Into { held, in_panels } = change else {
                 store.read(&leaf, &mut part)?;
                 continue;
             };
             let mut bytes = Vec::new();
-            part.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            part.read_to_end(&mut bytes)?;
             if bytes.len() as u64 != from.n_bytes {
-                return Err("the file has become shorter".to_owned());
+                return Err(Cannot::File(io::ErrorKind::UnexpectedEof.into()));
             }
             let n_inputs = in_panels.then(|| from.shape.last().copied().unwrap_or(1));
             match held {

@@ -35,15 +35,15 @@ const TRIAL: usize = 2;
 pub(crate) fn load(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, Cannot> {
     let opset = model.opsets().get("").copied().unwrap_or(0);
     if opset > NEWEST_OPSET {
-        return Err(Cannot::Failed(format!(
+        return Err(Cannot::Model(format!(
             "it needs operator set {opset}, and operator sets up to {NEWEST_OPSET} are known"
         )));
     }
     let prepared = prepare::prepare(engine, model)?;
     // Which operators are ggml's and which our own depends on what flows into them, so only a trial
     // shows whether all are there.
-    let stream = Stream::new(engine, NonZeroUsize::MIN).map_err(Cannot::Failed)?;
-    let mut arena = Arena::new(&stream).map_err(Cannot::Failed)?;
+    let stream = Stream::new(engine, NonZeroUsize::MIN)?;
+    let mut arena = Arena::new(&stream)?;
     let mut given = Vec::new();
     for spec in &model.signature().inputs {
         // Where a rank is not known, the first request shows it.

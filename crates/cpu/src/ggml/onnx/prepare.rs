@@ -28,7 +28,7 @@ pub(crate) fn prepare(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, C
     fold(&mut program)?;
     fuse::fuse(&mut program);
     check_operators(&program)?;
-    let weights = weights::place(engine, &program).map_err(Cannot::Failed)?;
+    let weights = weights::place(engine, &program)?;
     let outputs = program.outputs.clone();
     program.constants.retain(|id, constant| {
         constant.len() <= LARGEST_ON_HOST || !constant.is_float() || outputs.contains(id)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use rten_onnx::onnx::{
@@ -87,10 +87,13 @@ impl Node {
 
 /// Reads the file; constants are in memory then.
 pub(crate) fn read(model: &Model) -> Result<Program, Cannot> {
-    let failed = |error: &dyn std::fmt::Display| Cannot::Failed(error.to_string());
-    let file = File::open(model.path()).map_err(|error| failed(&error))?;
-    let proto = ModelProto::parse_file(file).map_err(|error| failed(&error))?;
-    let graph = proto.graph.ok_or_else(|| Cannot::Failed("the file has no graph".to_owned()))?;
+    let file = File::open(model.path())?;
+    if file.metadata()?.len() < model.n_bytes() {
+        return Err(Cannot::File(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let proto = ModelProto::parse_file(file);
+    let proto = proto.map_err(|error| Cannot::Model(error.to_string()))?;
+    let graph = proto.graph.ok_or_else(|| Cannot::Model("the file has no graph".to_owned()))?;
     Reader { model, names: HashMap::new() }.program(graph)
 }
 

@@ -109,14 +109,13 @@ pub(crate) fn describe(
     arena: &mut Arena,
     given: &[Given],
 ) -> Result<Described, Cannot> {
-    let failed = Cannot::Failed;
     let engine = &prepared.engine;
     let program = &prepared.program;
     let n_parts: usize = program.nodes.iter().map(|it| it.inputs.len() + it.outputs.len()).sum();
     let capacity = PER_NODE * program.nodes.len() + 2 * n_parts + 2 * program.outputs.len() + 64;
     let bytes = computation::graph_bytes(engine, 2 * capacity);
-    let nodes = Context::new(engine, capacity, bytes).map_err(failed)?;
-    let leaves = Context::new(engine, capacity, 0).map_err(failed)?;
+    let nodes = Context::new(engine, capacity, bytes)?;
+    let leaves = Context::new(engine, capacity, 0)?;
     let mut translation = Translation {
         prepared,
         builder: Builder::new(&nodes, stream.workshop()),
@@ -136,9 +135,9 @@ pub(crate) fn describe(
     let outputs = translation.outputs()?;
     let Translation { values, constants, fills, late, .. } = translation;
     let n_leaves = constants.len() + fills.len();
-    let leaves = Store::new(leaves, stream, n_leaves, None).map_err(failed)?;
+    let leaves = Store::new(leaves, stream, n_leaves, None)?;
     for (leaf, constant) in &constants {
-        write(&leaves, leaf, constant).map_err(failed)?;
+        write(&leaves, leaf, constant)?;
     }
     let on_device: Vec<&Tensor> = outputs
         .iter()
@@ -150,8 +149,7 @@ pub(crate) fn describe(
     let computation = if on_device.is_empty() {
         None
     } else {
-        let made = Computation::new(nodes, arena, &on_device, 2 * capacity);
-        Some(made.map_err(failed)?)
+        Some(Computation::new(nodes, arena, &on_device, 2 * capacity)?)
     };
     let known = values.into_iter().filter_map(|(id, value)| match value {
         Value::Host(tensor) => Some((id, tensor)),

@@ -8,6 +8,7 @@ use ggml_sys::ggml_type;
 
 use super::host::HostTensor;
 use super::program::{Node, Program, ValueId};
+use crate::ggml::cannot::Cannot;
 use crate::ggml::context::{Context, Tensor};
 use crate::ggml::kernels::product::{PANEL, panels};
 use crate::ggml::layers::{Layout, Matrix};
@@ -80,13 +81,13 @@ fn use_of(node: &Node, at: usize, constant: &HostTensor) -> Use {
 }
 
 /// Puts constants where nodes find them.
-pub(crate) fn place(engine: &Arc<Engine>, program: &Program) -> Result<Weights, String> {
+pub(crate) fn place(engine: &Arc<Engine>, program: &Program) -> Result<Weights, Cannot> {
     let uses = uses(program);
     let context = Context::new(engine, uses.len(), 0)?;
     let stream = Stream::new(engine, NonZeroUsize::MIN)?;
     let (mut tensors, mut matrices) = (HashMap::new(), HashMap::new());
     let mut shapes = HashMap::new();
-    let leaf = |shape: &[usize]| context.leaf(ggml_type::F32, shape).map_err(|it| it.to_string());
+    let leaf = |shape: &[usize]| context.leaf(ggml_type::F32, shape);
     for &(id, kind) in &uses {
         let shape = &program.constants[&id].shape;
         shapes.insert(id, shape.clone());
