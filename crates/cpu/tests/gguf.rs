@@ -10,9 +10,13 @@ use std::thread;
 
 use common::{assert_close, farthest, ggml, inputs, lane, load, model, onnxruntime, rten, run};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
+use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
 use shapeyard_cpu::{CpuOptions, Ggml, GgmlWeights};
+
+/// How many rows of a matrix lie together in an artifact.
+const PANEL: u64 = 16;
 
 /// What a GGUF encoder says where one for ONNX says `outputs`: hidden tokens have no vector.
 fn without_hidden(outputs: &Outputs, mask: &Tensor) -> Outputs {
@@ -258,6 +262,78 @@ fn a_held_artifact_answers_as_a_copied_one_does() {
         };
         assert!(answer(held) == answer(copied), "{}", weights.name());
     }
+}
+
+/// The file with one more tensor of zeros.
+fn with_zeros(file: &str, name: &str, shape: &[u64]) -> Vec<u8> {
+    let (mut whole, model) = (fs::read(common::path(file)).unwrap(), model(file));
+    let tensors = &model.gguf().unwrap().tensors;
+    let start = tensors.values().map(|it| it.offset).min().unwrap() as usize;
+    let infos = tensors.iter().map(|(name, it)| 8 + name.len() + 4 + 8 * it.shape.len() + 4 + 8);
+    let end = model.gguf().unwrap().metadata_end as usize + infos.sum::<usize>();
+    let n_tensors = tensors.len() as u64 + 1;
+    whole[8..16].copy_from_slice(&n_tensors.to_le_bytes());
+    let data = whole.split_off(start);
+    whole.truncate(end);
+    whole.extend((name.len() as u64).to_le_bytes());
+    whole.extend(name.as_bytes());
+    whole.extend((shape.len() as u32).to_le_bytes());
+    shape.iter().rev().for_each(|extent| whole.extend(extent.to_le_bytes()));
+    whole.extend(0u32.to_le_bytes());
+    let offset = data.len().next_multiple_of(32);
+    whole.extend((offset as u64).to_le_bytes());
+    whole.resize(whole.len().next_multiple_of(32), 0);
+    whole.extend(data);
+    whole.resize(whole.len().next_multiple_of(32), 0);
+    whole.extend(vec![0; 4 * shape.iter().product::<u64>() as usize]);
+    whole
+}
+
+/// Only artifacts have matrices as our product reads them; whatever else is in a file of a user's own is passed over.
+#[test]
+fn a_name_that_artifacts_use_means_nothing_in_a_file_of_a_users_own() {
+    let test = "a_name_that_artifacts_use_means_nothing_in_a_file_of_a_users_own";
+    let Some(backend) = ggml(test) else { return };
+    let answer = |model: &Model| {
+        let executable = load(backend.as_ref(), model).unwrap();
+        let (mut session, mut outputs) = (lane(executable.as_ref(), 1), Outputs::new());
+        let given = inputs(executable.signature(), 3);
+        run(executable.as_ref(), session.as_mut(), &given, &mut outputs).unwrap();
+        outputs
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    // The matrix is 16 x 16.
+    fs::write(&path, with_zeros("encoder.gguf", "blk.0.attn_q.panels", &[1, 16, PANEL])).unwrap();
+    let extended = Model::open(&path).unwrap();
+    assert!(extended.gguf().unwrap().tensors.contains_key("blk.0.attn_q.panels"));
+    assert!(answer(&extended) == answer(&model("encoder.gguf")));
+}
+
+/// A type of panels that no product reads is found when the artifact is loaded, not by every request.
+#[test]
+fn panels_of_another_type_are_refused_at_load() {
+    if ggml("panels_of_another_type_are_refused_at_load").is_none() {
+        return;
+    }
+    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..CpuOptions::default() };
+    let (backend, folder) = (Ggml::new(&options), tempfile::tempdir().unwrap());
+    let (model, output) = (model("encoder.gguf"), folder.path().join("narrow.gguf"));
+    let artifact = backend.compile(&CompileJob::new(&model, Bucket::default(), output)).unwrap();
+    let mut bytes = fs::read(&artifact.payload).unwrap();
+    let name = b"blk.0.attn_q.panels";
+    let at = bytes.windows(name.len()).position(|it| it == name).unwrap();
+    // After the name the number of axes, three extents, and the type: bf16 has as many bytes.
+    let dtype = at + name.len() + 4 + 3 * 8;
+    assert_eq!(bytes[dtype], 1);
+    bytes[dtype] = 30;
+    fs::write(&artifact.payload, bytes).unwrap();
+    let checksum = Digest::of_file(&artifact.payload).unwrap();
+    let artifact = Artifact { checksum, ..artifact };
+    let job = LoadJob { artifacts: &[artifact], ..LoadJob::of(&model) };
+    let error = backend.load(&job).err().unwrap();
+    assert!(matches!(error, BackendError::Artifact { .. }), "{error}");
+    assert!(error.to_string().contains("blk.0.attn_q.panels"), "{error}");
 }
 
 /// Whatever a byte of the head becomes, the file is refused or serves; the process goes on.

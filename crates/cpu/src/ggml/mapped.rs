@@ -12,11 +12,10 @@ use memmap2::Mmap;
 use super::context::Tensor;
 use super::library::Engine;
 
-/// How weights come into memory.
+/// How the weights of an artifact come into memory.
 ///
 /// Reading a mapped page that the file has lost ends the process, so only files are mapped that nobody
-/// changes: those that a store published and holds. A user's own file may be written anew at any time, by
-/// a download or a conversion, and is copied. An f16 artifact of the real encoder takes 43 MiB copied, and none
+/// changes: those that a store published and holds. An f16 artifact of the real encoder takes 43 MiB copied, and none
 /// of the process's own memory mapped, and is loaded in a third of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Residence {

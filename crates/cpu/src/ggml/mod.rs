@@ -37,7 +37,7 @@ use shapeyard_core::plan::{Plan, PlanOptions, Workload};
 use shapeyard_core::{DataType, Model};
 
 use self::cannot::{Cannot, LOAD};
-use self::encoder::Encoder;
+use self::encoder::{Encoder, Origin};
 use self::executable::{GgmlExecutable, Loaded};
 use self::library::Engine;
 use self::mapped::Residence;
@@ -174,7 +174,7 @@ impl Ggml {
             let sizes = sizes(model.gguf().ok_or_else(foreign)?)?;
             let file = gguf::read(File::open(artifact.payload())?);
             let file = file.map_err(|error| Cannot::Model(error.to_string()))?;
-            Encoder::load(engine, &sizes, artifact.payload(), &file, residence)
+            Encoder::load(engine, &sizes, artifact.payload(), &file, Origin::Artifact(residence))
         };
         let encoder = caught(load).map_err(failed)?;
         Ok(Loaded::Encoder(Arc::new(encoder)))
@@ -190,7 +190,7 @@ fn from_model(engine: &Arc<Engine>, model: &Model) -> Result<Loaded, BackendErro
 }
 
 fn from_gguf(engine: &Arc<Engine>, model: &Model, file: &GgufFile) -> Result<Loaded, Cannot> {
-    let encoder = Encoder::load(engine, &sizes(file)?, model.path(), file, Residence::Copied)?;
+    let encoder = Encoder::load(engine, &sizes(file)?, model.path(), file, Origin::Foreign)?;
     Ok(Loaded::Encoder(Arc::new(encoder)))
 }
 

@@ -20,12 +20,12 @@ use self::graph::Sketch;
 pub(crate) use self::lane::EncoderLane;
 use self::modern_bert::ModernBert;
 use self::texts::{Form, Limits};
+pub(crate) use self::weights::Origin;
 use self::weights::Weights;
 use super::cannot::Cannot;
 use super::computation::Arena;
 use super::context::Made;
 use super::library::Engine;
-use super::mapped::Residence;
 use super::store::Store;
 use super::stream::Stream;
 
@@ -63,9 +63,9 @@ impl Encoder {
         sizes: &EncoderSizes,
         path: &Path,
         file: &GgufFile,
-        residence: Residence,
+        origin: Origin,
     ) -> Result<Self, Cannot> {
-        let mut weights = Weights::of(engine, path, file, residence)?;
+        let mut weights = Weights::of(engine, path, file, origin)?;
         let network = match &sizes.kind {
             EncoderKind::Bert => Network::Bert(Bert::read(&mut weights, sizes)?),
             EncoderKind::ModernBert(local) => {

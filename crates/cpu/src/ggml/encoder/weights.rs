@@ -26,6 +26,16 @@ pub(crate) const ROWS: &str = "weight";
 /// The ending of its name in files of ours, which may have it in panels.
 pub(crate) const PANELS: &str = "panels";
 
+/// Whose file tensors come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A user's own, with matrices by rows. It may be written anew at any time, by a download or a conversion, and
+    /// is copied.
+    Foreign,
+    /// One that was compiled, in which matrices may lie in panels.
+    Artifact(Residence),
+}
+
 /// Whether a tensor is a table of which rows are picked, and not multiplied with.
 pub(crate) fn is_table(name: &str) -> bool {
     name.ends_with("_embd.weight") || name == "token_types.weight"
@@ -35,6 +45,7 @@ pub(crate) fn is_table(name: &str) -> bool {
 pub(crate) struct Weights<'a> {
     engine: &'a Arc<Engine>,
     file: &'a GgufFile,
+    may_have_panels: bool,
     content: File,
     mapped: Option<Mapped>,
     context: Context,
@@ -64,15 +75,17 @@ impl<'a> Weights<'a> {
         engine: &'a Arc<Engine>,
         path: &Path,
         file: &'a GgufFile,
-        residence: Residence,
+        origin: Origin,
     ) -> Result<Self, Cannot> {
         let content = File::open(path)?;
-        let mapped = match residence {
-            Residence::Mapped => Mapped::new(engine, &content)?,
-            Residence::Copied => None,
+        let mapped = match origin {
+            Origin::Artifact(Residence::Mapped) => Mapped::new(engine, &content)?,
+            Origin::Artifact(Residence::Copied) | Origin::Foreign => None,
         };
+        let may_have_panels = origin != Origin::Foreign;
         let context = Context::new(engine, file.tensors.len(), 0)?;
-        Ok(Self { engine, file, content, mapped, context, waiting: Vec::new() })
+        let waiting = Vec::new();
+        Ok(Self { engine, file, may_have_panels, content, mapped, context, waiting })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -117,17 +130,19 @@ impl<'a> Weights<'a> {
     ) -> Result<Matrix, Cannot> {
         let in_panels = [n_outputs.div_ceil(PANEL), n_inputs, PANEL];
         let panels = format!("{layer}.{PANELS}");
-        let (tensor, layout) = if self.has(&panels) {
+        let (tensor, layout) = if self.may_have_panels && self.has(&panels) {
             if !self.engine.is_processor() {
                 return Err(Cannot::Model(format!("`{panels}` is laid out for the processor")));
             }
             let found = self.find(&panels, &in_panels)?;
+            if !has_kernel(found.dtype) {
+                return Err(Cannot::Model(format!("`{panels}` is of a type without a product")));
+            }
             (self.place(found, found.dtype, &in_panels, Change::Nothing)?, Layout::Panels)
         } else {
             let found = self.find(&format!("{layer}.{ROWS}"), &[n_outputs, n_inputs])?;
             let held = held(found.dtype);
-            let has_kernel = matches!(held, GgufType::F32 | GgufType::F16);
-            if has_kernel && self.engine.is_processor() {
+            if has_kernel(held) && self.engine.is_processor() {
                 let change = Change::Into { held, in_panels: true };
                 (self.place(found, held, &in_panels, change)?, Layout::Panels)
             } else {
@@ -185,6 +200,11 @@ impl<'a> Weights<'a> {
         }
         Ok(store)
     }
+}
+
+/// Whether our product reads panels of this type.
+fn has_kernel(held: GgufType) -> bool {
+    matches!(held, GgufType::F32 | GgufType::F16)
 }
 
 /// The type in which memory holds a matrix: one in which nothing else is rounded more than the matrix is.
