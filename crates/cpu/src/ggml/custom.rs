@@ -242,6 +242,9 @@ impl Builder<'_> {
     /// The result has the shape of the query, and is contiguous once heads and length are exchanged.
     pub(crate) fn attention(&self, [query, key, value, mask]: [&Tensor; 4], scale: f32) -> Made {
         let never = || Refusal::Never("that is no attention".to_owned());
+        if !self.context.engine().is_processor() {
+            return Err(never());
+        }
         let key = self.permute(key, &[0, 1, 3, 2])?;
         let (&[batch, n_heads, length, width], &[_, _, n_keys, _]) = (&*query.shape, &*value.shape)
         else {

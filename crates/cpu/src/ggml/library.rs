@@ -43,6 +43,7 @@ pub(crate) struct Engine {
     pub(crate) api: Api,
     device: NonNull<ggml_backend_device>,
     device_name: String,
+    is_processor: bool,
     pub(crate) set_n_threads: Option<ggml_backend_set_n_threads_t>,
     pub(crate) pools: Option<PoolFunctions>,
     pub(crate) version: String,
@@ -97,12 +98,15 @@ impl Engine {
         let registry = unsafe { (api.backend_dev_backend_reg)(device.as_ptr()) };
         let version = library.version();
         let device_name = text(device, api.backend_dev_name);
+        // SAFETY: the device is one of the library's.
+        let kind = unsafe { (api.backend_dev_type)(device.as_ptr()) };
         let fingerprint =
             Fingerprint(format!("ggml {version} {device_name} {}", dynamic::processor()));
         Ok(Self {
             api,
             device,
             device_name,
+            is_processor: kind == ggml_backend_dev_type::CPU,
             set_n_threads: set_n_threads(&api, registry),
             pools: pool_functions(&api, registry),
             version,
@@ -125,11 +129,15 @@ impl Engine {
         devices(&self.api).into_iter().map(step).collect()
     }
 
-    /// Whether it computes in the process's own memory.
-    pub(crate) fn is_processor(&self) -> bool {
-        // SAFETY: the device is one of the library's.
-        let kind = unsafe { (self.api.backend_dev_type)(self.device.as_ptr()) };
-        kind == ggml_backend_dev_type::CPU
+    /// Whether it computes in the process's own memory, where kernels of ours take part.
+    pub(crate) const fn is_processor(&self) -> bool {
+        self.is_processor
+    }
+
+    /// Uses the processor as another device is used: with ggml's operators alone.
+    #[cfg(test)]
+    pub(crate) fn use_as_another(&mut self) {
+        self.is_processor = false;
     }
 
     pub(crate) const fn device(&self) -> NonNull<ggml_backend_device> {

@@ -9,6 +9,8 @@ mod cannot;
 mod computation;
 mod context;
 mod custom;
+#[cfg(test)]
+mod elsewhere;
 mod encoder;
 mod executable;
 mod inputs;
