@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -211,14 +211,19 @@ impl Builder<'_> {
             n_rows: shape.iter().product::<usize>() / row,
             row_width: row,
         });
-        let place = (&raw const *job).cast_mut().cast::<c_void>();
+        // Its address is taken where it stays: moving a box ends what was derived from it before.
+        let mut jobs = self.context.jobs.borrow_mut();
+        jobs.push(job);
+        let place = jobs.last().map_or(ptr::null(), |job| &raw const **job);
+        let place = place.cast_mut().cast::<c_void>();
+        drop(jobs);
         let mut raw: SmallVec<[*mut ggml_tensor; 5]> =
             sources.iter().map(|it| it.raw().as_ptr()).collect();
         let n_sources = raw.len() as c_int;
         let [ne0, ne1, ne2, ne3] = ne;
         // SAFETY: context and tensors are alive. The context keeps the job where it is as long as the
         // graph, whose memory has room for every element that the job reads and writes.
-        let made = self.compute(shape, |api, ctx| unsafe {
+        self.compute(shape, |api, ctx| unsafe {
             (api.custom_4d)(
                 ctx,
                 ggml_type::F32,
@@ -232,9 +237,7 @@ impl Builder<'_> {
                 N_TASKS_MAX,
                 place,
             )
-        });
-        self.context.jobs.borrow_mut().push(job);
-        made
+        })
     }
 
     /// Attention of [batch, heads, length, width]; `key` as it is multiplied, [batch, heads, width, keys].

@@ -472,12 +472,14 @@ fn range(start: &HostTensor, limit: &HostTensor, delta: &HostTensor) -> Made {
     let span = limit.checked_sub(start).ok_or("its bounds are too far apart")?;
     let n = match delta {
         0 => return Err("its step is 0".into()),
-        delta if (span > 0) == (delta > 0) && span != 0 => (span.abs() - 1) / delta.abs() + 1,
+        delta if (span > 0) == (delta > 0) && span != 0 => {
+            (span.unsigned_abs() - 1) / delta.unsigned_abs() + 1
+        }
         _ => 0,
     };
-    let shape = extents(&[n])?;
+    let shape = vec![n as usize];
     room(&shape, 0)?;
-    let values = (0..n).map(|at| start + at * delta).collect();
+    let values = (0..n as i64).map(|at| start + at * delta).collect();
     Ok(HostTensor::ints(DataType::I64, shape, values))
 }
 
@@ -516,8 +518,11 @@ fn reduce(
         inputs.first().copied().flatten().ok_or_else(|| never("it has no data"))?.clone();
     let rank = so_far.shape.len();
     let gone: Vec<usize> = match axes(node, inputs)? {
-        Some(axes) => axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?,
-        None => (0..rank).collect(),
+        Some(axes) if !axes.is_empty() => {
+            axes.iter().map(|&it| shape::axis(it, rank)).collect::<Result<_, _>>()?
+        }
+        _ if node.int("noop_with_empty_axes", 0) != 0 => return Ok(so_far),
+        _ => (0..rank).collect(),
     };
     for &axis in &gone {
         so_far = reduce_axis(&so_far, axis, &int, &float)?;
@@ -615,6 +620,34 @@ mod tests {
         assert_eq!(sums, ints(&[2], &[1, 2]));
         let sums = made(&node("CumSum", &[]), &[&mask, &ints(&[], &[1])]);
         assert_eq!(sums, ints(&[2, 2], &[1, 1, 1, 2]));
+    }
+
+    #[test]
+    fn an_empty_list_of_axes_means_all_unless_it_means_none() {
+        let data = ints(&[2, 2], &[1, 2, 3, 4]);
+        let none = ints(&[0], &[]);
+        let sum = |attributes: &[(&str, Attribute)], inputs: &[&HostTensor]| {
+            made(&node("ReduceSum", attributes), inputs)
+        };
+        let noop = [("noop_with_empty_axes", Attribute::Int(1))];
+        assert_eq!(sum(&[], &[&data, &none]), ints(&[1, 1], &[10]));
+        assert_eq!(sum(&[], &[&data]), ints(&[1, 1], &[10]));
+        assert_eq!(sum(&noop, &[&data, &none]), data);
+        assert_eq!(sum(&noop, &[&data]), data);
+    }
+
+    #[test]
+    fn ranges_between_the_ends_of_integers_are_counted_right() {
+        let range = |start: i64, limit: i64, delta: i64| {
+            let bounds = [start, limit, delta].map(|value| ints(&[], &[value]));
+            let inputs: Vec<_> = bounds.iter().map(Some).collect();
+            evaluate(&node("Range", &[]), &inputs).map(|made| made.as_ints().unwrap().to_vec())
+        };
+        assert_eq!(range(0, i64::MIN, i64::MIN), Ok(vec![0]));
+        assert_eq!(range(-1, i64::MIN, i64::MIN), Ok(vec![-1]));
+        assert_eq!(range(3, 0, -2), Ok(vec![3, 1]));
+        range(0, i64::MIN, -1).unwrap_err();
+        range(1, i64::MIN, -1).unwrap_err();
     }
 
     #[test]

@@ -42,21 +42,21 @@ fn gelu_around(program: &Program, erf_at: usize, erf: &Node) -> Option<(usize, N
     let graph = Uses { program };
     let (scaled_at, scaled) = graph.maker(erf.input(0)?)?;
     let x = graph.scaled_by(scaled, std::f32::consts::FRAC_1_SQRT_2)?;
-    let (raised_at, raised) = graph.only_user(erf.outputs[0])?;
-    if raised.operator != "Add" || graph.number(raised, erf.outputs[0])? != 1.0 {
+    let (raised_at, raised) = graph.only_user(erf.output()?)?;
+    if raised.operator != "Add" || graph.number(raised, erf.output()?)? != 1.0 {
         return None;
     }
-    let (product_at, product) = graph.only_user(raised.outputs[0])?;
+    let (product_at, product) = graph.only_user(raised.output()?)?;
     if product.operator != "Mul" {
         return None;
     }
     let mut gone = vec![scaled_at, erf_at, raised_at];
-    let other = graph.other(product, raised.outputs[0])?;
+    let other = graph.other(product, raised.output()?)?;
     let end = if other == x || graph.constant(other) == Some(0.5) {
         gone.push(product_at);
         let wanted = if other == x { None } else { Some(x) };
-        let (end_at, end) = graph.only_user(product.outputs[0])?;
-        let factor = graph.other(end, product.outputs[0])?;
+        let (end_at, end) = graph.only_user(product.output()?)?;
+        let factor = graph.other(end, product.output()?)?;
         let fits = match wanted {
             Some(x) => factor == x,
             None => graph.constant(factor) == Some(0.5),
@@ -68,7 +68,7 @@ fn gelu_around(program: &Program, erf_at: usize, erf: &Node) -> Option<(usize, N
         (product_at, product)
     };
     // What is used elsewhere too has to stay.
-    gone.retain(|&at| graph.n_users(program.nodes[at].outputs[0]) <= 1);
+    gone.retain(|&at| program.nodes[at].output().is_none_or(|made| graph.n_users(made) <= 1));
     let inputs = vec![Some(x)];
     let operator = GELU.to_owned();
     let gelu = Node { operator, inputs, attributes: HashMap::new(), ..end.1.clone() };
@@ -111,9 +111,9 @@ fn attention(graph: &Uses<'_>, at: usize, softmax: &Node) -> Option<(usize, Node
     }
     let scores = softmax.input(0)?;
     let (scores_at, product) = graph.maker(scores)?;
-    let (mixed_at, mixed) = graph.only_user(softmax.outputs[0])?;
+    let (mixed_at, mixed) = graph.only_user(softmax.output()?)?;
     let products = product.operator == "MatMul" && mixed.operator == "MatMul";
-    if !products || graph.n_users(scores) != 1 || mixed.input(0)? != softmax.outputs[0] {
+    if !products || graph.n_users(scores) != 1 || mixed.input(0)? != softmax.output()? {
         return None;
     }
     let inputs = vec![product.input(0), product.input(1), mixed.input(1), softmax.input(1)];
@@ -131,7 +131,7 @@ fn masked_softmax(
         return None;
     }
     let (masked_at, masked) = graph.maker(softmax.input(0)?)?;
-    if masked.operator != "Add" || graph.n_users(masked.outputs[0]) != 1 {
+    if masked.operator != "Add" || graph.n_users(masked.output()?) != 1 {
         return None;
     }
     let (scores, mask) = (masked.input(0)?, masked.input(1)?);
@@ -207,6 +207,68 @@ impl<'a> Uses<'a> {
             ("Mul", Some(by), None) if near(by, factor) => Some(b),
             ("Div", None, Some(by)) if near(by, 1.0 / factor) => Some(a),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ggml::onnx::host::HostTensor;
+
+    fn node(operator: &str, inputs: &[ValueId], outputs: &[ValueId]) -> Node {
+        Node {
+            operator: operator.to_owned(),
+            name: String::new(),
+            inputs: inputs.iter().copied().map(Some).collect(),
+            outputs: outputs.to_vec(),
+            attributes: HashMap::new(),
+            opset: 17,
+        }
+    }
+
+    fn program(nodes: Vec<Node>, constants: &[(ValueId, f32)]) -> Program {
+        let number = |value: f32| Arc::new(HostTensor::floats(vec![], vec![value]));
+        let constants = constants.iter().map(|&(id, value)| (id, number(value))).collect();
+        Program { nodes, constants, inputs: vec![0], outputs: vec![99] }
+    }
+
+    /// `x * (1 + erf(x / sqrt 2)) / 2`, and a softmax with a mask between two products.
+    fn fusible() -> Program {
+        let nodes = vec![
+            node("Mul", &[0, 10], &[1]),
+            node("Erf", &[1], &[2]),
+            node("Add", &[2, 11], &[3]),
+            node("Mul", &[0, 3], &[4]),
+            node("Mul", &[4, 12], &[5]),
+            node("MatMul", &[5, 20], &[30]),
+            node("Mul", &[30, 12], &[31]),
+            node("Add", &[31, 21], &[32]),
+            node("Softmax", &[32], &[33]),
+            node("MatMul", &[33, 22], &[99]),
+        ];
+        program(nodes, &[(10, std::f32::consts::FRAC_1_SQRT_2), (11, 1.0), (12, 0.5)])
+    }
+
+    #[test]
+    fn what_belongs_together_becomes_one_node() {
+        let mut whole = fusible();
+        fuse(&mut whole);
+        let operators: Vec<&str> = whole.nodes.iter().map(|node| node.operator.as_str()).collect();
+        assert_eq!(operators, [GELU, ATTENTION]);
+    }
+
+    #[test]
+    fn a_node_without_outputs_is_no_part_of_anything() {
+        let n_nodes = fusible().nodes.len();
+        for at in 0..n_nodes {
+            let mut damaged = fusible();
+            damaged.nodes[at].outputs.clear();
+            fuse(&mut damaged);
+            let is_end = [4, 9].contains(&at);
+            assert!(is_end || damaged.nodes.len() > 2, "node {at}");
         }
     }
 }

@@ -79,6 +79,11 @@ impl Node {
         }
     }
 
+    /// The first output; a damaged file may have a node without any.
+    pub(crate) fn output(&self) -> Option<ValueId> {
+        self.outputs.first().copied()
+    }
+
     /// An input that is there.
     pub(crate) fn input(&self, at: usize) -> Option<ValueId> {
         self.inputs.get(at).copied().flatten()
