@@ -8,7 +8,9 @@ use shapeyard_core::{Route, RunError};
 
 use super::asked::{ask, run_twice, runs_any_shape, runs_in_buckets};
 use super::requests::{assert_alike, inputs};
-use super::support::{Programs, bucket, dynamic, everywhere, migraphx, model, onnxruntime, rten};
+use super::support::{
+    Programs, bucket, dynamic, everywhere, ggml, migraphx, model, onnxruntime, rten,
+};
 
 const FILE: &str = "encoder.onnx";
 
@@ -19,6 +21,9 @@ fn covers(test: &str, batch: &str, sequence: &str, most: (usize, usize)) {
     };
     let asked = ask(&mut dynamic(reference.as_ref(), FILE), (1..=most.0).flat_map(shape));
     runs_any_shape(dynamic(rten().as_ref(), FILE), &asked);
+    if let Some(backend) = ggml(test) {
+        runs_any_shape(dynamic(backend.as_ref(), FILE), &asked);
+    }
     let Some(backend) = migraphx(test) else { return };
     let steps = [("batch", batch), ("sequence", sequence)];
     let steps: BTreeMap<String, Steps> =

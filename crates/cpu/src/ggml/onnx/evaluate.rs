@@ -18,7 +18,7 @@ pub(crate) fn knows(operator: &str) -> bool {
 }
 
 /// Sorted, to be searched.
-const OPERATORS: [&str; 39] = [
+pub(crate) const OPERATORS: [&str; 39] = [
     "Abs",
     "Add",
     "And",

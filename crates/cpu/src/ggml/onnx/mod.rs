@@ -74,3 +74,24 @@ fn trial(spec: &TensorSpec) -> Option<Result<Given, Cannot>> {
     };
     Some(zeros.map(|zeros| Given::Late(Arc::new(zeros))).map_err(refuse))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{evaluate, fuse, operators};
+
+    /// The names in a part of the README.
+    fn listed(heading: &str) -> Vec<&'static str> {
+        let readme = include_str!("../../../README.md");
+        let part = readme.split("\n### ").find_map(|part| part.strip_prefix(heading)).unwrap();
+        part.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_readme_names_the_operators_that_are_served() {
+        // What stands for several nodes is in no file.
+        let inner = [fuse::GELU, fuse::MASKED_SOFTMAX, fuse::ATTENTION];
+        let on_device = operators::OPERATORS.into_iter().filter(|name| !inner.contains(name));
+        assert_eq!(listed("Of floats"), on_device.collect::<Vec<_>>());
+        assert_eq!(listed("Of integers"), evaluate::OPERATORS);
+    }
+}
