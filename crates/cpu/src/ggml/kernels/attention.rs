@@ -471,7 +471,7 @@ mod tests {
         };
         assert_eq!(parts(2, None), [0..50, 50..200]);
         assert_eq!(parts(2, Some(0)), [0..100, 100..200]);
-        assert_eq!(parts(1, None), [0..200]);
+        assert!(matches!(&*parts(1, None), [all] if *all == (0..200)));
     }
 
     #[test]

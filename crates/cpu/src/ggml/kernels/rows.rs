@@ -121,7 +121,7 @@ mod tests {
                     let mean = row.iter().sum::<f64>() / width as f64;
                     let square = |x: &f64| (x - mean).powi(2);
                     let variance = row.iter().map(square).sum::<f64>() / width as f64;
-                    let deviation = (variance + f64::from(epsilon as f32)).sqrt();
+                    let deviation = (variance + f64::from(epsilon)).sqrt();
                     let (weight, bias) = (&weight, &bias);
                     (0..width)
                         .map(move |at| {
