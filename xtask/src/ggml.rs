@@ -1,6 +1,7 @@
 //! ggml as a shared library, and llama.cpp as a contender, built once from the sources that a published
 //! crate carries.
 
+mod pack;
 mod part;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+pub(crate) use self::pack::pack;
 pub(crate) use self::part::Part;
 use crate::availability::Availability;
 use crate::paths::{self, Layout};

@@ -58,6 +58,28 @@ impl Part {
         }
     }
 
+    /// ggml's folders that it is built of, besides the processor's.
+    pub(crate) const fn folders(self) -> &'static [&'static str] {
+        match self {
+            Self::Cpu => &[],
+            Self::Cuda => &["ggml-cuda"],
+            Self::Hip => &["ggml-hip", "ggml-cuda"],
+            Self::Metal => &["ggml-metal"],
+            Self::Vulkan => &["ggml-vulkan"],
+        }
+    }
+
+    /// ggml's name for the first device of its kind.
+    pub(crate) const fn first_device(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Cuda => "CUDA0",
+            Self::Hip => "ROCm0",
+            Self::Metal => "MTL0",
+            Self::Vulkan => "Vulkan0",
+        }
+    }
+
     pub(crate) const fn build_takes(self) -> &'static str {
         match self {
             Self::Cpu | Self::Metal => "a minute",
