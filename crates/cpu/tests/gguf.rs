@@ -1,4 +1,5 @@
-//! Encoders from GGUF files on ggml: the answers of the ONNX file with the same weights, and damaged files.
+//! Encoders from GGUF files on ggml, on the device that `SHAPEYARD_GGML_DEVICE` names: the answers of the ONNX
+//! file with the same weights, and damaged files.
 
 // Helpers of tests are no tests to the lints.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
@@ -8,7 +9,10 @@ mod common;
 use std::fs;
 use std::thread;
 
-use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run};
+use common::{
+    assert_close, ggml, ggml_device, ggml_options, inputs, lane, load, model, onnxruntime, rten,
+    run,
+};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Executable, Model, Outputs, Tensor};
@@ -88,6 +92,8 @@ fn local_attention_and_rotations_are_those_of_the_onnx_encoder() {
 fn texts_that_are_packed_give_what_they_give_alone() {
     let test = "texts_that_are_packed_give_what_they_give_alone";
     let Some(backend) = ggml(test) else { return };
+    // Other devices choose how they multiply, and so the order of sums, by the number of rows.
+    let tolerance = if ggml_device().is_some() { 1e-5 } else { 1e-6 };
     for file in ["encoder.gguf", "modern_encoder.gguf"] {
         let executable = load(backend.as_ref(), &model(file)).unwrap();
         for n_threads in [1, 3] {
@@ -118,7 +124,7 @@ fn texts_that_are_packed_give_what_they_give_alone() {
                         let largest = alone.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
                         let apart = alone.iter().zip(shown).map(|(a, b)| (a - b).abs());
                         let farthest = apart.fold(0.0, f32::max);
-                        assert!(farthest <= 1e-6 * largest, "{file}: {farthest} of {largest}");
+                        assert!(farthest <= tolerance * largest, "{file}: {farthest} of {largest}");
                     }
                 }
             }
@@ -210,7 +216,7 @@ fn a_held_artifact_answers_as_a_copied_one_does() {
         if ggml(test).is_none() {
             return;
         }
-        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let options = CpuOptions { ggml_weights: Some(weights), ..ggml_options() };
         let backend = Ggml::new(&options);
         let folder = tempfile::tempdir().unwrap();
         let model = model("encoder.gguf");
@@ -246,8 +252,10 @@ fn damage_every_byte_of_the_head(backend: &dyn Backend, file: &str) {
     let path = folder.path().join("damaged.gguf");
     // The head ends where the metadata and the list of tensors do; data cannot be damaged.
     let head = model(file).gguf().unwrap().tensors.values().map(|it| it.offset).min();
+    // What opening another device costs, a few bytes have to be worth; an odd step meets both kinds of damage.
+    let step = if ggml_device().is_some() { 17 } else { 1 };
     let mut n_served = 0;
-    for at in 0..usize::try_from(head.unwrap()).unwrap() {
+    for at in (0..usize::try_from(head.unwrap()).unwrap()).step_by(step) {
         let mut damaged = whole.clone();
         damaged[at] ^= if at.is_multiple_of(2) { 0x01 } else { 0x80 };
         fs::write(&path, damaged).unwrap();
