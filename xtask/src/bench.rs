@@ -65,10 +65,10 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     command.args(["run", "--release", "--package", "shapeyard-bench", "--"]);
     command.args(&args.suite).env("SHAPEYARD_REVISION", revision(layout));
     if needs_nothing(&args.suite) {
-        return process::run(&mut command);
+        return process::run_as_ours(&mut command);
     }
     if needs_migraphx(&args.suite) {
-        return process::run(inside_migraphx(layout, &mut command)?);
+        return process::run_as_ours(inside_migraphx(layout, &mut command)?);
     }
     terminal::heading("bench: set-up");
     let runtime = Runtime::prepare(layout, false)?;
@@ -96,7 +96,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
         add_peers(layout, &mut command)?;
     }
     terminal::heading(format_args!("bench: {}", args.suite.join(" ")));
-    process::run(runtime.apply(&mut command))
+    process::run_as_ours(runtime.apply(&mut command))
 }
 
 /// Makes the scripts find OpenVINO, or one that Python imports anyway where it cannot be had, and the weights for

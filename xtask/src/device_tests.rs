@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::ggml::{self, Part};
 use crate::paths::{self, Layout};
 use crate::{process, terminal};
 
@@ -22,20 +23,28 @@ const SUITES: [(&str, &str); 7] = [
     ("shapeyard-migraphx", "device"),
 ];
 
+/// Suites that run ggml, on the device that `SHAPEYARD_GGML_DEVICE` names.
+const GGML_SUITES: [(&str, &str); 3] =
+    [("shapeyard-cpu", "ggml"), ("shapeyard-cpu", "gguf"), ("shapeyard-cpu", "minilm")];
+
 /// What is loaded in MIGraphX's place; tests look for it beside themselves.
 const DOUBLE: &str = "migraphx_c_gpu_double";
 
 /// Build the tests that want a GPU into `target/device`, to be run here or copied to where one is
 ///
 /// The folder holds the suites, the double of MIGraphX, the tiny models, and a script `run.sh` that runs
-/// one suite after the other and fails if any does, or if there is no device. The machine needs a HIP or
-/// CUDA runtime with its run-time compiler, and a C library as new as here.
+/// one suite after the other, or those that it is given, and fails if any does, or if there is no device. The
+/// machine needs a HIP or CUDA runtime with its run-time compiler, and a C library as new as here.
+///
+/// With `--ggml` the folder also holds the suites of ggml, its sources, and a script `build-ggml.sh`, which
+/// has to be run there first: it takes cmake, a compiler for C++ and the GPU's own, and no network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask device-tests                       then copy target/device, and start run.sh there
   cargo xtask device-tests --run                 on a machine with a GPU
-  cargo xtask device-tests --release")]
+  cargo xtask device-tests --release
+  cargo xtask device-tests --ggml cuda           then build-ggml.sh there, and run.sh")]
 pub(crate) struct Args {
     /// Run them here
     #[arg(long)]
@@ -43,25 +52,38 @@ pub(crate) struct Args {
     /// Build them optimised
     #[arg(long)]
     release: bool,
+    /// Pack the suites of ggml too, and its sources with the part for these GPUs
+    #[arg(long, value_name = "KIND")]
+    ggml: Option<Part>,
+}
+
+impl Args {
+    fn suites(&self) -> Vec<(&'static str, &'static str)> {
+        let ggml = self.ggml.map_or(&[][..], |_| &GGML_SUITES);
+        [&SUITES, ggml].concat()
+    }
 }
 
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     terminal::heading("device tests: build");
-    let built = build(layout, args.release)?;
+    let suites = args.suites();
+    let built = build(layout, &suites, args.release)?;
     let folder = layout.target().join("device");
     paths::remove_folder(&folder)?;
     paths::create_folder(&folder)?;
-    let names = SUITES.map(|(package, suite)| format!("{package}-{suite}"));
-    for ((package, suite), name) in SUITES.iter().zip(&names) {
-        copy(built.suite(package, suite)?, &folder.join(name))?;
+    let names = copy_programs(&built, &suites, &folder)?;
+    let models = layout.root().join("tests").join("models");
+    paths::copy_folder(&models, &folder.join("models"), &|_| false)?;
+    if let Some(part) = args.ggml {
+        ggml::pack(layout, part, &folder)?;
     }
-    let library = built.double.as_deref().context("cargo names no shared library of the double")?;
-    let name = library.file_name().context("the double has no name")?;
-    copy(library, &folder.join(name))?;
-    copy_models(layout, &folder.join("models"))?;
-    write_script(&folder.join("run.sh"), &names)?;
+    write_script(&folder.join("run.sh"), &names, args.ggml)?;
     terminal::say(format_args!("{} holds {} suites", layout.shown(&folder), names.len()));
-    if args.run { process::run(&mut process::shell(&folder.join("run.sh"))) } else { Ok(()) }
+    let scripts = args.ggml.map(|_| "build-ggml.sh").into_iter().chain(["run.sh"]);
+    for script in scripts.filter(|_| args.run) {
+        process::run(&mut process::shell(&folder.join(script)))?;
+    }
+    Ok(())
 }
 
 /// What cargo made.
@@ -102,11 +124,11 @@ impl Built {
     }
 }
 
-fn build(layout: &Layout, release: bool) -> Result<Built> {
+fn build(layout: &Layout, suites: &[(&str, &str)], release: bool) -> Result<Built> {
     let mut command = process::cargo();
     command.current_dir(layout.root()).args(["test", "--no-run", "--message-format=json"]);
     command.args(release.then_some("--release"));
-    let mut packages: Vec<&str> = SUITES.iter().map(|(package, _)| *package).collect();
+    let mut packages: Vec<&str> = suites.iter().map(|(package, _)| *package).collect();
     packages.dedup();
     command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.args(["--lib", "--test", "*"]).stderr(Stdio::inherit());
@@ -119,49 +141,63 @@ fn build(layout: &Layout, release: bool) -> Result<Built> {
     Ok(built)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    Ok(())
+/// Copies the suites and the double; answers the suites' names there.
+fn copy_programs(built: &Built, suites: &[(&str, &str)], to: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (package, suite) in suites {
+        let name = format!("{package}-{suite}");
+        copy_program(built.suite(package, suite)?, &to.join(&name))?;
+        names.push(name);
+    }
+    let library = built.double.as_deref().context("cargo names no shared library of the double")?;
+    let name = library.file_name().context("the double has no name")?;
+    copy_program(library, &to.join(name))?;
+    Ok(names)
 }
 
-fn copy_models(layout: &Layout, to: &Path) -> Result<()> {
-    paths::create_folder(to)?;
-    let from = layout.root().join("tests").join("models");
-    let entries = fs::read_dir(&from).with_context(|| format!("cannot list {}", from.display()))?;
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot list {}", from.display()))?.path();
-        if let Some(name) = path.file_name() {
-            copy(&path, &to.join(name))?;
-        }
+/// Copies a program less what only a debugger reads, which is most of it, where there is a tool for that.
+fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    paths::copy_file(from, to)?;
+    if process::works(Command::new("strip").arg("--version"))? {
+        process::run_quietly(Command::new("strip").arg(to))?;
     }
     Ok(())
 }
 
-fn write_script(path: &Path, names: &[String]) -> Result<()> {
-    let script = script(names);
+fn write_script(path: &Path, names: &[String], ggml: Option<Part>) -> Result<()> {
+    let script = script(names, ggml);
     fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One suite after the other, each test alone: some take all memory there is.
-fn script(names: &[String]) -> String {
+fn script(names: &[String], ggml: Option<Part>) -> String {
     let mut text = String::from(
-        "#!/bin/sh\n# Made by `cargo xtask device-tests`: runs each suite on this machine's GPU.\n\
+        "#!/bin/sh\n# Made by `cargo xtask device-tests`: runs each suite, or those that are named, on this \
+         machine's GPU.\n\
          cd \"$(dirname \"$0\")\" || exit 1\n\
          # MIGraphX is AMD's: its backend takes another platform only where that is asked for.\n\
          [ -e /dev/kfd ] || export HIP_PLATFORM=\"${HIP_PLATFORM:-nvidia}\"\n\
-         export SHAPEYARD_REQUIRE_DEVICE=1 SHAPEYARD_TINY_MODELS=\"$PWD/models\"\n\
-         failed=\n",
+         export SHAPEYARD_REQUIRE_DEVICE=1 SHAPEYARD_TINY_MODELS=\"$PWD/models\"\n",
     );
-    for name in names {
-        // Writing to a text cannot fail.
-        let _ = writeln!(
-            text,
-            "echo '==> {name}'\n./{name} --test-threads=1 || failed=\"$failed {name}\""
-        );
-    }
+    text.extend(ggml.map(ggml_settings));
+    // Writing to a text cannot fail.
+    let _ = writeln!(text, "[ $# -gt 0 ] || set -- {}", names.join(" "));
+    text.push_str(
+        "failed=\nfor name in \"$@\"; do\n    echo \"==> $name\"\n    \
+         \"./$name\" --test-threads=1 || failed=\"$failed $name\"\ndone\n",
+    );
     text.push_str("[ -z \"$failed\" ] || { echo \"failed:$failed\"; exit 1; }\n");
     text
+}
+
+/// Where the library is, and which of its devices computes. cuBLAS would round the factors of products of
+/// f32 to TF32, as ggml tells it to, and the suites compare with the processor's.
+fn ggml_settings(part: Part) -> String {
+    let (suffix, device) = (std::env::consts::DLL_SUFFIX, part.first_device());
+    format!(
+        "export GGML_DYLIB_PATH=\"${{GGML_DYLIB_PATH:-${{GGML_BUILD:-$PWD/ggml/build}}/out/libggml{suffix}}}\"\n\
+         export SHAPEYARD_GGML_DEVICE=\"${{SHAPEYARD_GGML_DEVICE:-{device}}}\" NVIDIA_TF32_OVERRIDE=0\n"
+    )
 }
 
 #[cfg(test)]
@@ -191,8 +227,17 @@ mod tests {
 
     #[test]
     fn a_suite_that_fails_fails_the_script() {
-        let script = script(&["a-device".to_owned()]);
-        assert!(script.contains("./a-device --test-threads=1 || failed"), "{script}");
+        let script = script(&["a-device".to_owned(), "b-device".to_owned()], None);
+        assert!(script.contains("set -- a-device b-device\n"), "{script}");
+        assert!(script.contains("\"./$name\" --test-threads=1 || failed"), "{script}");
         assert!(script.trim_end().ends_with("exit 1; }"), "{script}");
+        assert!(!script.contains("GGML"), "{script}");
+    }
+
+    #[test]
+    fn suites_of_ggml_are_told_library_and_device() {
+        let script = script(&["a-ggml".to_owned()], Some(Part::Cuda));
+        assert!(script.contains("${SHAPEYARD_GGML_DEVICE:-CUDA0}"), "{script}");
+        assert!(script.contains("${GGML_BUILD:-$PWD/ggml/build}/out/libggml"), "{script}");
     }
 }

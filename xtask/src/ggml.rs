@@ -1,6 +1,9 @@
 //! ggml as a shared library, and llama.cpp as a contender, built once from the sources that a published
 //! crate carries.
 
+mod pack;
+mod part;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+pub(crate) use self::pack::pack;
+pub(crate) use self::part::Part;
 use crate::availability::Availability;
 use crate::paths::{self, Layout};
 use crate::python::{self, Python};
@@ -35,9 +40,14 @@ const OPTIONS: [&str; 6] = [
 ];
 
 /// The path of a usable library: the one that the user named, that of an earlier set-up, or one that is
-/// built now.
-pub(crate) fn library(layout: &Layout) -> Result<Availability<PathBuf>> {
+/// built now. Whoever asks for no part gets the one that was asked for last.
+pub(crate) fn library(layout: &Layout, asked: Option<Part>) -> Result<Availability<PathBuf>> {
     if let Some(given) = std::env::var_os(LIBRARY_VARIABLE).filter(|given| !given.is_empty()) {
+        if asked.is_some() {
+            bail!(
+                "{LIBRARY_VARIABLE} names a library, so one that is built here would not be used; unset it"
+            );
+        }
         return setup::named_by_user(LIBRARY_VARIABLE, Path::new(&given));
     }
     if !cfg!(unix) {
@@ -46,9 +56,16 @@ pub(crate) fn library(layout: &Layout) -> Result<Availability<PathBuf>> {
     }
     let library = layout.ggml();
     let _guard = layout.lock()?;
+    let choice = library.with_extension("choice");
+    let part = asked.map_or_else(|| Part::chosen_before(&choice), Ok)?;
     let name = format!("libggml{}", std::env::consts::DLL_SUFFIX);
-    let product = Product { recipe: "ggml", target: "whole", file: &name, minutes: "a minute" };
-    product.installed(layout, &library)
+    let takes = part.build_takes();
+    let product = Product { recipe: "ggml", target: "whole", file: &name, part, takes };
+    let installed = product.installed(layout, &library)?;
+    if matches!(installed, Availability::Ready(_)) {
+        part.choose(&choice)?;
+    }
+    Ok(installed)
 }
 
 /// llama.cpp with the program that encodes with it, built now unless it is there.
@@ -58,7 +75,8 @@ pub(crate) fn llama(layout: &Layout) -> Result<Availability<PathBuf>> {
     }
     let _guard = layout.lock()?;
     let target = "llama-encode";
-    let product = Product { recipe: "llama", target, file: target, minutes: "five minutes" };
+    let (part, takes) = (Part::Cpu, "five minutes");
+    let product = Product { recipe: "llama", target, file: target, part, takes };
     product.installed(layout, &layout.llama())
 }
 
@@ -70,7 +88,9 @@ struct Product<'a> {
     target: &'static str,
     /// What the build leaves.
     file: &'a str,
-    minutes: &'static str,
+    part: Part,
+    /// How long building it takes.
+    takes: &'static str,
 }
 
 impl Product<'_> {
@@ -80,7 +100,7 @@ impl Product<'_> {
         let recipe = layout.root().join("xtask").join(self.recipe);
         let inputs = ["CMakeLists.txt", "encode.cpp"].map(|name| recipe.join(name));
         let inputs: Vec<PathBuf> = inputs.into_iter().filter(|path| path.is_file()).collect();
-        let wanted = digest::of_inputs(&inputs, &circumstances())?;
+        let wanted = digest::of_inputs(&inputs, &circumstances(self.part))?;
         if place.is_file() && digest::stamp_matches(&stamp, &wanted)? {
             return Ok(Availability::Ready(place.to_owned()));
         }
@@ -110,11 +130,14 @@ impl Product<'_> {
                           g++ make`).";
             return Ok(Availability::Missing(reason.to_owned()));
         }
+        if let Availability::Missing(reason) = self.part.compiler()? {
+            return Ok(Availability::Missing(reason));
+        }
         let sources = match sources(&folder.join("crate"))? {
             Availability::Ready(sources) => sources,
             Availability::Missing(reason) => return Ok(Availability::Missing(reason)),
         };
-        terminal::say(format_args!("building {}, which takes about {}", self.recipe, self.minutes));
+        terminal::say(format_args!("building {}, which takes about {}", self.recipe, self.takes));
         let build = folder.join("build");
         let mut defined = OsString::from("-DLLAMA_SOURCES=");
         defined.push(&sources);
@@ -123,7 +146,8 @@ impl Product<'_> {
         let mut make = Command::new(&cmake);
         make.arg("--build").arg(&build).args(["--target", self.target, "--parallel"]);
         let n_jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        for step in [configure.args(OPTIONS).arg(defined), make.arg(n_jobs.to_string())] {
+        let options = configure.args(OPTIONS).args(self.part.options()).arg(defined);
+        for step in [options, make.arg(n_jobs.to_string())] {
             process::run_quietly(step).with_context(|| {
                 format!("{} could not be built of its published sources", self.recipe)
             })?;
@@ -134,12 +158,12 @@ impl Product<'_> {
 
 /// What decides a product besides its recipe. It is built for this very processor, and one that lacks
 /// an instruction would end the program.
-fn circumstances() -> String {
+fn circumstances(part: Part) -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features =
         cpus.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let architecture = std::env::consts::ARCH;
-    let options = OPTIONS.join(" ");
+    let options = [&OPTIONS, part.options()].concat().join(" ");
     format!("{CHECKSUM} {architecture} {options} {}", features.unwrap_or_default())
 }
 
@@ -231,6 +255,10 @@ fn source_folder(metadata: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]
@@ -246,6 +274,13 @@ mod tests {
     #[test]
     fn the_pin_is_a_whole_digest() {
         assert!(CHECKSUM.len() == 64 && CHECKSUM.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert!(circumstances().starts_with(CHECKSUM));
+        assert!(circumstances(Part::Cpu).starts_with(CHECKSUM));
+    }
+
+    #[test]
+    fn every_part_is_a_product_of_its_own() {
+        let of = |part: &Part| circumstances(*part);
+        let all: BTreeSet<String> = Part::value_variants().iter().map(of).collect();
+        assert_eq!(all.len(), Part::value_variants().len());
     }
 }

@@ -73,10 +73,13 @@ enum Command {
 fn main() -> ExitCode {
     match dispatch(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref() {
+            Some(process::Ended(code)) => ExitCode::from(*code),
+            None => {
+                terminal::error(&error);
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

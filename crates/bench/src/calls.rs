@@ -133,7 +133,10 @@ pub fn run(
         }
     };
     let contenders = callers.iter().enumerate().map(measured).collect();
-    let title = format!("{title}; {n_calls} calls a round, each timed by itself");
+    let n_warm = n_warm(n_calls);
+    let title = format!(
+        "{title}; {n_calls} calls a round, each timed by itself, after {n_warm} that do not count"
+    );
     Ok(Contest { name: name.to_owned(), title, n_rounds, contenders, ..Contest::default() })
 }
 

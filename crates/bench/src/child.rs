@@ -1,7 +1,8 @@
 //! A process of this program that answers line by line.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::de::DeserializeOwned;
@@ -12,6 +13,15 @@ pub struct Child {
     process: Process,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// Reads what it complains of, so that it never waits for a reader; gives the last line.
+    complaints: Option<JoinHandle<String>>,
+}
+
+/// The last line that a program said before it failed.
+pub(crate) fn last_words(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.unwrap_or("it said nothing").trim_start_matches("error: ").to_owned()
 }
 
 impl Child {
@@ -21,11 +31,18 @@ impl Child {
     ///
     /// Where the system does not start it.
     pub fn start(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().context("a worker could not be started")?;
         let orders = process.stdin.take().context("a worker takes no orders")?;
         let answers = process.stdout.take().context("a worker gives no answers")?;
-        Ok(Self { process, orders, answers: BufReader::new(answers) })
+        let mut said = process.stderr.take().context("a worker cannot complain")?;
+        let complaints = thread::spawn(move || {
+            let mut all = Vec::new();
+            // What was read before an error is what there is to tell.
+            let _ = said.read_to_end(&mut all);
+            last_words(&all)
+        });
+        Ok(Self { process, orders, answers: BufReader::new(answers), complaints: Some(complaints) })
     }
 
     /// Gives an order, one line.
@@ -45,8 +62,17 @@ impl Child {
     pub fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "a worker ended without an answer");
+        ensure!(!line.is_empty(), "{}", self.why_it_ended());
         serde_json::from_str(&line).with_context(|| format!("a worker says `{}`", line.trim_end()))
+    }
+
+    fn why_it_ended(&mut self) -> String {
+        let status = match self.process.wait() {
+            Ok(status) => format!("it ended with {status}"),
+            Err(error) => format!("how it ended is not known ({error})"),
+        };
+        let complaint = self.complaints.take().and_then(|it| it.join().ok());
+        format!("{status}: {}", complaint.unwrap_or_default())
     }
 }
 

@@ -48,10 +48,10 @@ impl Command {
             Self::ServeMix(args) => args.run(host)?,
             Self::Compare(args) => return compare::run(args, host.format),
             Self::Report(args) => return report::run(args),
-            Self::EncodeContender(args) => encode::contender::run(args)?,
-            Self::QueryContender(args) => encode::query::run(args)?,
+            Self::EncodeContender(args) => encode::contender::run(host, args)?,
+            Self::QueryContender(args) => encode::query::run(host, args)?,
             Self::ColdstartContender(args) => coldstart::contender::run(host, args)?,
-            Self::ServeContender(args) => serve_mix::contender::run(args)?,
+            Self::ServeContender(args) => serve_mix::contender::run(host, args)?,
         }
         Ok(true)
     }

@@ -204,7 +204,9 @@ pub struct Ratio<'a> {
 }
 
 impl<'a> Ratio<'a> {
-    fn of(of: &'a Measured, over: &'a Measured) -> Self {
+    /// Of the rounds that both took part in.
+    #[must_use]
+    pub fn of(of: &'a Measured, over: &'a Measured) -> Self {
         let ratios: Vec<f64> = of.seconds.iter().zip(&over.seconds).map(|(a, b)| a / b).collect();
         Self { of, over, median: median(&ratios) }
     }

@@ -20,6 +20,7 @@ use shapeyard_bench::suite::{BadArgument, Format, Host, Suite as _};
 use shapeyard_bench::{
     calls, child, command, compare, contest, corpus, inputs, measure, random, record, report, suite,
 };
+use shapeyard_cpu::CpuOptions;
 
 /// The hidden command of this program that compiles.
 const WORKER: &str = "migraphx-worker";
@@ -88,7 +89,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         call: "cargo xtask bench",
         words: &[],
         migraphx_worker: WORKER,
-        onnxruntime: None,
+        cpu: CpuOptions::default(),
+        options: Vec::new(),
         format: args.format,
     };
     match &args.command {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use shapeyard_core::plan::Histogram;
 use shapeyard_core::plan::fitted::lengths;
 
-use crate::compare::{Comparison, Line};
+use crate::compare::{Comparison, Line, Verdict};
 use crate::contest::{Contender, Contest, Goal, timed};
 use crate::record::{self, Record};
 use crate::suite::{Host, Output, Suite, at_least_one, share};
@@ -80,12 +80,17 @@ impl Suite for Args {
         let Some(last) = record.contests.last_mut() else { bail!("nothing was measured") };
         last.notes =
             [("again", &same), ("slowed", &slower)].map(|(name, line)| told(name, line)).into();
+        let wrong = |line: &Line, right| f64::from(u8::from(line.verdict != right));
         last.goals = vec![
-            Goal::at_most("nothing changed: share found", self.fail_over, same.change.abs()),
             Goal::at_most(
-                "a tenth slower: the least that the rounds allow, below nothing",
+                "nothing changed: verdicts other than equal",
                 0.0,
-                -slower.least,
+                wrong(&same, Verdict::Equal),
+            ),
+            Goal::at_most(
+                "a tenth slower: verdicts other than slower",
+                0.0,
+                wrong(&slower, Verdict::Slower),
             ),
         ];
         Ok(())

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use shapeyard_core::Model;
+use shapeyard_cpu::CpuOptions;
 use shapeyard_migraphx::WorkerProgram;
 
 use crate::record::{self, Record, Watch};
@@ -24,8 +26,10 @@ pub struct Host {
     pub words: &'static [&'static str],
     /// The word after this program's name that makes it MIGraphX's worker.
     pub migraphx_worker: &'static str,
-    /// ONNX Runtime's library, where another than `ORT_DYLIB_PATH` names was asked for.
-    pub onnxruntime: Option<PathBuf>,
+    /// What the backends on the processor were told.
+    pub cpu: CpuOptions,
+    /// The same as options of this program, which stand before the words.
+    pub options: Vec<OsString>,
     /// How results are printed.
     pub format: Format,
 }
@@ -39,8 +43,8 @@ impl Host {
     pub fn hidden(&self, name: &str) -> Result<Command> {
         let [program, rest @ ..] = &own()?[..] else { bail!("this program has no name") };
         let mut command = Command::new(program);
-        command.args(rest).args(self.words).arg(name);
-        if let Some(library) = &self.onnxruntime {
+        command.args(rest).args(&self.options).args(self.words).arg(name);
+        if let Some(library) = &self.cpu.onnxruntime {
             command.env(ONNXRUNTIME_VARIABLE, library);
         }
         Ok(command)
@@ -59,7 +63,11 @@ impl Host {
 
     /// The line that a person types to measure the same again.
     fn line(&self) -> String {
-        let words = std::env::args_os().skip(1 + self.words.len());
+        // Options of the whole program may stand before the words that lead to the suites.
+        let mut words = std::env::args_os().skip(1);
+        for word in self.words {
+            words.by_ref().find(|it| it == word);
+        }
         let words = measured_words(words.collect());
         [self.call.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
     }
@@ -88,6 +96,10 @@ fn measured_words(words: Vec<OsString>) -> Vec<String> {
         match word.split_once('=').map_or(word.as_str(), |(name, _)| name) {
             "--record" | "--format" if !word.contains('=') => drop(words.next()),
             "--record" | "--format" => {}
+            name if word.contains('=') && name.starts_with("--") => {
+                let value = word[name.len() + 1..].to_owned();
+                kept.push(format!("{name}={}", without_folders(value)));
+            }
             _ => kept.push(without_folders(word)),
         }
     }
@@ -132,6 +144,16 @@ pub fn share(text: &str) -> Result<f64, String> {
     let share = digits.trim().parse::<f64>().map(|it| it / unit);
     let share = share.ok().filter(|it| it.is_finite() && *it >= 0.0);
     share.ok_or_else(|| "a share such as `5%` or `0.05`, not negative".to_owned())
+}
+
+/// Opens the model that is to be measured, before anything is.
+///
+/// # Errors
+///
+/// That it is none, as a bad argument.
+pub fn open_model(path: &Path) -> Result<Model> {
+    let told = |error| BadArgument::new(format!("`{}`: {error}", path.display()));
+    Ok(Model::open(path).map_err(told)?)
 }
 
 /// What every suite takes.
@@ -180,20 +202,26 @@ pub trait Suite {
     /// [`Skipped`] where this machine lacks what is measured; anything else is a failure.
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()>;
 
-    /// Measures, prints the record and appends it where it is wanted.
+    /// Measures, prints the record and appends it where it is wanted. Of a suite that fails in the middle too: the
+    /// contests that it had finished.
     ///
     /// # Errors
     ///
-    /// What the suite failed of, or what keeps the record from being written.
+    /// What the suite failed of; that the record cannot be written, before anything is measured.
     fn run(&self, host: &Host) -> Result<()> {
+        if let Some(path) = &self.output().record {
+            record::check_writable(path)?;
+        }
         let mut record = Record::new(Self::NAME, host.line());
         let watch = Watch::start();
-        match self.measure(host, &mut record) {
-            Ok(()) => {}
-            Err(error) => match error.downcast::<Skipped>() {
+        let mut failure = None;
+        if let Err(error) = self.measure(host, &mut record) {
+            match error.downcast::<Skipped>() {
                 Ok(Skipped(reason)) => record.skipped = Some(reason),
+                // What was measured before it is kept.
+                Err(error) if !record.contests.is_empty() => failure = Some(error),
                 Err(error) => return Err(error),
-            },
+            }
         }
         if let Some(reason) = &record.skipped {
             eprintln!("{}: skipped: {reason}", Self::NAME);
@@ -203,7 +231,8 @@ pub trait Suite {
             Format::Text => record.print(),
             Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
         }
-        self.output().record.as_ref().map_or(Ok(()), |path| record::append(path, &record))
+        self.output().record.as_ref().map_or(Ok(()), |path| record::append(path, &record))?;
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -227,9 +256,13 @@ mod tests {
     fn a_command_tells_neither_its_record_nor_folders_of_the_machine() {
         let words = ["io", "--record", "io.jsonl", "--format=json", "--models", "tests/models"];
         let folder = std::env::temp_dir().join("libmigraphx_c.so");
-        let words = words.into_iter().map(Into::into).chain([folder.into_os_string()]);
+        let mut joined = OsString::from("--library=");
+        joined.push(&folder);
+        let words = words.into_iter().map(Into::into).chain([folder.into_os_string(), joined]);
         let words = measured_words(words.collect());
-        assert_eq!(words, ["io", "--models", "tests/models", "libmigraphx_c.so"]);
+        let library = "libmigraphx_c.so";
+        assert_eq!(words[..4], ["io", "--models", "tests/models", library]);
+        assert_eq!(words[4], format!("--library={library}"));
     }
 
     #[test]

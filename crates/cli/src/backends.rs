@@ -122,7 +122,8 @@ fn unknown(registry: &Registry, name: &BackendId) -> OpenError {
     OpenError::Unknown { name: name.clone(), known: known.collect::<Vec<_>>().join(", ") }
 }
 
-fn cpu_options(global: &Global) -> CpuOptions {
+/// What the command line says to the backends on the processor.
+pub(crate) fn cpu_options(global: &Global) -> CpuOptions {
     CpuOptions {
         onnxruntime: global.onnxruntime.clone(),
         ggml: global.ggml.clone(),

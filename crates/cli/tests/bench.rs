@@ -72,9 +72,60 @@ fn what_makes_no_sense_is_refused_with_2() {
         &["serve-mix", "--model", encoder, "--rows", "0"],
         &["serve-mix", "--lengths", "9..3"],
         &["coldstart", "--answers", "1"],
+        &["coldstart", "--model", "nowhere.onnx"],
+        &["serve-mix", "--model", "nowhere.onnx"],
+        &["encode", "--model", "nowhere.onnx"],
+        &["encode", "--model", encoder, "--record", "nowhere/a.jsonl"],
     ] {
         let ran = bench(words);
         assert_eq!(ran.code, 2, "{words:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{words:?}: {ran:?}");
     }
+}
+
+/// A suite on a tiny encoder, with what it keeps; MIGraphX and libraries that are not here are left out.
+fn measured(folder: &Folder, words: &[&str]) -> serde_json::Value {
+    let file = folder.path("a.jsonl");
+    let record = ["--record", file.to_str().unwrap()];
+    bench(&[words, &record].concat()).done();
+    serde_json::from_str(std::fs::read_to_string(&file).unwrap().trim()).unwrap()
+}
+
+fn names(contest: &serde_json::Value) -> Vec<&str> {
+    let contenders = contest["contenders"].as_array().unwrap();
+    contenders.iter().map(|it| it["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn an_encoder_is_measured_and_what_cannot_take_part_is_named() {
+    let folder = Folder::new();
+    folder.write("texts/a.md", "# One\n\nsome words here\n\n# Two\n\nand others there, too\n");
+    let [encoder, tokenizer] = ["encoder.onnx", "tiny_tokenizer.json"].map(model);
+    let words = ["encode", "--rounds", "2", "--query-rounds", "1", "--query-lengths", "4,400"];
+    let [encoder, tokenizer] = [&encoder, &tokenizer].map(|path| path.to_str().unwrap());
+    let texts = folder.path("texts");
+    let files = ["--model", encoder, "--tokenizer", tokenizer, "--corpus", texts.to_str().unwrap()];
+    let record = measured(&folder, &[&words[..], &files, &["--backend", "rten,nobody"]].concat());
+    let contest = &record["contests"][0];
+    assert_eq!(names(contest)[0], "ours, rten", "{contest}");
+    let notes = contest["notes"].to_string();
+    assert!(notes.contains("left out: nobody: "), "{notes}");
+    assert!(notes.contains("queries of 400 tokens: the longest"), "{notes}");
+    assert_eq!(record["settings"]["encoder: ours, rten"]["backend"], "rten");
+}
+
+#[test]
+fn a_cold_start_and_a_mix_are_measured() {
+    let folder = Folder::new();
+    let encoder = model("encoder.onnx");
+    let encoder = encoder.to_str().unwrap();
+    let words = ["coldstart", "--model", encoder, "--static-model", encoder, "--rounds", "1"];
+    let more = ["--answers", "6", "--extents", "batch=1,sequence=4"];
+    let record = measured(&folder, &[&words[..], &more].concat());
+    assert!(names(&record["contests"][0]).contains(&"rten"), "{record}");
+    let folder = Folder::new();
+    let words = ["serve-mix", "--model", encoder, "--rounds", "1", "--seconds", "1"];
+    let more = ["--backends", "rten", "--threads", "2", "--lengths", "2..4", "--rows", "2"];
+    let record = measured(&folder, &[&words[..], &more].concat());
+    assert!(names(&record["contests"][0])[0].starts_with("ours, rten"), "{record}");
 }

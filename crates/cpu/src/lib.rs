@@ -53,7 +53,7 @@ pub struct CpuOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The ggml library to load. When it is given, nothing else is tried.
     pub ggml: Option<PathBuf>,
-    /// The device of ggml that computes, by ggml's own name for it (`CPU`, `CUDA0`, `Metal`, `Vulkan0`); the
+    /// The device of ggml that computes, by ggml's own name for it (`CPU`, `CUDA0`, `ROCm0`, `MTL0`, `Vulkan0`); the
     /// processor where none is named. Devices in libraries of their own are looked for beside ggml's.
     pub ggml_device: Option<String>,
     /// What ggml's artifacts hold in place of `f32` matrices; without it ggml makes none. Only GGUF files

@@ -6,12 +6,13 @@
 
 mod common;
 
-use common::{ggml, lane, load, model};
+use common::{ggml_on_the_processor, lane, load, model};
 use shapeyard_core::{Outputs, Request, Tensor};
 
 #[test]
 fn as_many_tokens_as_were_seen_allocate_nothing() {
-    let Some(backend) = ggml("as_many_tokens_as_were_seen_allocate_nothing") else { return };
+    let test = "as_many_tokens_as_were_seen_allocate_nothing";
+    let Some(backend) = ggml_on_the_processor(test) else { return };
     let executable = load(backend.as_ref(), &model("encoder.gguf")).unwrap();
     let mut session = lane(executable.as_ref(), 2);
     let mut outputs = Outputs::new();

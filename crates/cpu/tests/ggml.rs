@@ -1,4 +1,4 @@
-//! ggml beside the embedded engine, on the same ONNX files.
+//! ggml beside the embedded engine, on the same ONNX files; on the device that `SHAPEYARD_GGML_DEVICE` names.
 
 // Helpers of tests are no tests to the lints.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::thread;
 
 use common::onnx::{FLOAT, Graph, INT64};
-use common::{assert_close, ggml, inputs, lane, load, model, onnxruntime, rten, run, shape};
+use common::{
+    assert_close, ggml, ggml_device, ggml_on_the_processor, ggml_options, inputs, lane, load,
+    model, onnxruntime, rten, run, shape,
+};
 use shapeyard_core::backend::{BackendError, LoadJob, Status};
 use shapeyard_core::registry::Registry;
 use shapeyard_core::{Backend, Executable, Model, Outputs, RunError, Tensor, Tier};
@@ -223,7 +226,8 @@ fn two_lanes_give_the_bytes_of_one() {
 
 #[test]
 fn threads_do_not_change_the_result() {
-    let Some(backend) = ggml("threads_do_not_change_the_result") else { return };
+    let test = "threads_do_not_change_the_result";
+    let Some(backend) = ggml_on_the_processor(test) else { return };
     let executable = load(backend.as_ref(), &model("encoder.onnx")).unwrap();
     let with = |n_threads| {
         let mut session = lane(executable.as_ref(), n_threads);
@@ -347,13 +351,27 @@ fn half_of_the_library_is_told_before_it_is_loaded() {
 
 #[test]
 fn it_is_asked_last_and_can_be_forced() {
-    let backends = shapeyard_cpu::backends(&CpuOptions::default());
+    let backends = shapeyard_cpu::backends(&ggml_options());
     let names: Vec<_> = backends.iter().map(|backend| backend.id().to_string()).collect();
     assert_eq!(names, ["onnxruntime", "rten", "ggml"]);
     let Some(_) = ggml("it_is_asked_last_and_can_be_forced") else { return };
     let model = model("dense.onnx");
     let opened = Registry::new(backends).open(&"ggml".parse().unwrap(), &LoadJob::of(&model));
     assert_eq!(opened.unwrap().backend.id().as_str(), "ggml");
+}
+
+#[test]
+fn the_device_that_is_named_computes() {
+    let Some(backend) = ggml("the_device_that_is_named_computes") else { return };
+    let device = ggml_device().unwrap_or("CPU".to_owned());
+    let probe = backend.probe();
+    let computing = probe.searched.iter().filter(|step| step.outcome == "computes");
+    let places: Vec<_> = computing.map(|step| &step.place).collect();
+    let wanted = format!("its device `{device}` ");
+    assert!(matches!(&*places, [place] if place.starts_with(&wanted)), "{:?}", probe.searched);
+    let Status::Usable { fingerprint, .. } = &probe.status else { panic!("it was usable before") };
+    assert!(fingerprint.0.contains(&format!(" {device} ")), "{fingerprint}");
+    assert_eq!(results(backend.as_ref(), "dense.onnx", &[2]).len(), 1);
 }
 
 #[test]

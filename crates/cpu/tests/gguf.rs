@@ -1,4 +1,5 @@
-//! Encoders from GGUF files on ggml: the answers of the ONNX file with the same weights, and damaged files.
+//! Encoders from GGUF files on ggml, on the device that `SHAPEYARD_GGML_DEVICE` names: the answers of the ONNX
+//! file with the same weights, and damaged files.
 
 // Helpers of tests are no tests to the lints.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
@@ -8,7 +9,10 @@ mod common;
 use std::fs;
 use std::thread;
 
-use common::{assert_close, farthest, ggml, inputs, lane, load, model, onnxruntime, rten, run};
+use common::{
+    assert_close, farthest, ggml, ggml_device, ggml_on_the_processor, ggml_options, inputs, lane,
+    load, model, onnxruntime, rten, run,
+};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, InUse, LoadJob, RunError};
 use shapeyard_core::model::Digest;
 use shapeyard_core::plan::Bucket;
@@ -92,6 +96,8 @@ fn local_attention_and_rotations_are_those_of_the_onnx_encoder() {
 fn texts_that_are_packed_give_what_they_give_alone() {
     let test = "texts_that_are_packed_give_what_they_give_alone";
     let Some(backend) = ggml(test) else { return };
+    // Other devices choose how they multiply, and so the order of sums, by the number of rows.
+    let tolerance = if ggml_device().is_some() { 1e-5 } else { 1e-6 };
     for file in ["encoder.gguf", "modern_encoder.gguf"] {
         let executable = load(backend.as_ref(), &model(file)).unwrap();
         for n_threads in [1, 3] {
@@ -121,7 +127,7 @@ fn texts_that_are_packed_give_what_they_give_alone() {
                         let alone = vectors(ids, &vec![1; n_tokens], n_tokens);
                         let largest = alone.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
                         let farthest = farthest(alone.iter().zip(shown));
-                        assert!(farthest <= 1e-6 * largest, "{file}: {farthest} of {largest}");
+                        assert!(farthest <= tolerance * largest, "{file}: {farthest} of {largest}");
                     }
                 }
             }
@@ -212,7 +218,7 @@ fn a_model_that_cannot_be_read_again_is_told_from_an_output_that_cannot_be_writt
     if ggml(test).is_none() {
         return;
     }
-    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..CpuOptions::default() };
+    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..ggml_options() };
     let backend = Ggml::new(&options);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
@@ -243,7 +249,7 @@ fn a_held_artifact_answers_as_a_copied_one_does() {
         if ggml(test).is_none() {
             return;
         }
-        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let options = CpuOptions { ggml_weights: Some(weights), ..ggml_options() };
         let backend = Ggml::new(&options);
         let folder = tempfile::tempdir().unwrap();
         let model = model("encoder.gguf");
@@ -313,10 +319,11 @@ fn a_name_that_artifacts_use_means_nothing_in_a_file_of_a_users_own() {
 /// A type of panels that no product reads is found when the artifact is loaded, not by every request.
 #[test]
 fn panels_of_another_type_are_refused_at_load() {
-    if ggml("panels_of_another_type_are_refused_at_load").is_none() {
+    let test = "panels_of_another_type_are_refused_at_load";
+    if ggml_on_the_processor(test).is_none() {
         return;
     }
-    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..CpuOptions::default() };
+    let options = CpuOptions { ggml_weights: Some(GgmlWeights::F16), ..ggml_options() };
     let (backend, folder) = (Ggml::new(&options), tempfile::tempdir().unwrap());
     let (model, output) = (model("encoder.gguf"), folder.path().join("narrow.gguf"));
     let artifact = backend.compile(&CompileJob::new(&model, Bucket::default(), output)).unwrap();
@@ -351,8 +358,10 @@ fn damage_every_byte_of_the_head(backend: &dyn Backend, file: &str) {
     let path = folder.path().join("damaged.gguf");
     // The head ends where the metadata and the list of tensors do; data cannot be damaged.
     let head = model(file).gguf().unwrap().tensors.values().map(|it| it.offset).min();
+    // What opening another device costs, a few bytes have to be worth; an odd step meets both kinds of damage.
+    let step = if ggml_device().is_some() { 17 } else { 1 };
     let mut n_served = 0;
-    for at in 0..usize::try_from(head.unwrap()).unwrap() {
+    for at in (0..usize::try_from(head.unwrap()).unwrap()).step_by(step) {
         let mut damaged = whole.clone();
         damaged[at] ^= if at.is_multiple_of(2) { 0x01 } else { 0x80 };
         fs::write(&path, damaged).unwrap();

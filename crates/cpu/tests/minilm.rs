@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{farthest, ggml, lane, load, onnxruntime, rten, run, write_down};
+use common::{farthest, ggml, ggml_options, lane, load, onnxruntime, rten, run, write_down};
 use shapeyard_core::backend::{Artifact, BackendError, CompileJob, LoadJob};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Backend, Model, Outputs, Tensor};
@@ -163,7 +163,7 @@ fn narrower_weights_stay_near_the_original() {
     for (weights, share) in
         [(GgmlWeights::F16, 0.51), (GgmlWeights::Q8_0, 0.28), (GgmlWeights::Q4K, 0.18)]
     {
-        let options = CpuOptions { ggml_weights: Some(weights), ..CpuOptions::default() };
+        let options = CpuOptions { ggml_weights: Some(weights), ..ggml_options() };
         let backend = Ggml::new(&options);
         let output = folder.path().join(format!("{weights:?}.gguf"));
         let job = CompileJob::new(&model, Bucket::default(), output);

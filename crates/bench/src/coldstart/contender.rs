@@ -12,7 +12,6 @@ use shapeyard_core::backend::{
 };
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::{Model, Outputs, Request, Tensor, TensorView};
-use shapeyard_cpu::CpuOptions;
 use shapeyard_migraphx::{
     CompileOptions, CompilePlace, Compiler, MigraphxBackend, MigraphxOptions, Target,
 };
@@ -131,7 +130,7 @@ fn backend(host: &Host, who: Who) -> Result<Arc<dyn Backend>> {
         };
         return Ok(Arc::new(MigraphxBackend::new(options)?));
     }
-    let mut all = shapeyard_cpu::backends(&CpuOptions::default()).into_iter();
+    let mut all = shapeyard_cpu::backends(&host.cpu).into_iter();
     all.find(|it| it.id().as_str() == who.name()).context("it is not built in")
 }
 

@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::contest::{Contest, Measured, Role};
 use crate::measure::{median, order};
 use crate::record::Record;
-use crate::suite::{BadArgument, Host, Output, Suite, at_least_one};
+use crate::suite::{BadArgument, Host, Output, Suite, at_least_one, open_model};
 
 /// The hidden command of this program that starts cold.
 pub const CONTENDER: &str = "coldstart-contender";
@@ -92,6 +92,9 @@ impl Suite for Args {
         let least = 2 * N_IN_A_ROW;
         let too_few = || BadArgument::new(format!("--answers must be at least {least}"));
         ensure!(self.answers >= least, too_few());
+        for model in [&self.model, &self.static_model] {
+            open_model(model)?;
+        }
         record.set("model", super::encode::name_of(&self.model));
         record.set("static_model", super::encode::name_of(&self.static_model));
         record.set("extents", self.extents.join(","));

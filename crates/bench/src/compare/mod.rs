@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use self::shift::shift;
+use self::shift::{Shift, shift};
 use crate::contest::{Contest, Measured, Role};
 use crate::record::{self, Record};
 use crate::suite::{BadArgument, Format, share};
@@ -28,7 +28,8 @@ second run where the first leaves a difference unsure.
   slower   the ratio grew by more than --fail-over, and not by chance (99%): the exit code is 1
   faster   the opposite
   equal    it did not change by more than --fail-over, and the rounds rule out twice as much
-  unsure   it may have, but the rounds differ too much, by noise or because they are few: measure more of them
+  unsure   it may have, but the rounds differ too much, by noise or because they are few: measure more of \
+them; fewer than five on a side never rule out chance
 
 Examples:
   cargo xtask bench plan --record before.jsonl
@@ -142,9 +143,49 @@ impl Comparison {
             }
         }
         let noisy = before.iter().chain(after).filter(|it| it.noise.is_noisy());
-        let notes = noisy.map(|it| format!("{}: {}", it.suite, it.noise)).collect();
+        let mut notes: Vec<String> =
+            noisy.map(|it| format!("{}: {}", it.suite, it.noise)).collect();
+        notes.extend(alone(&shared, &lines));
+        notes.extend(after.iter().flat_map(|it| differing(before, it)));
         Self { fail_over, lines, in_one_only, notes }
     }
+}
+
+/// Contests whose ratios have nothing below the line.
+fn alone(shared: &BTreeMap<String, Vec<String>>, lines: &[Line]) -> Vec<String> {
+    let is_alone = |it: &&String| shared.get(*it).is_some_and(Vec::is_empty);
+    let mut contests: Vec<&String> = lines.iter().map(|it| &it.contest).filter(is_alone).collect();
+    contests.dedup();
+    let told = |it: &String| {
+        format!(
+            "{it}: nobody but ours took part in every run, so the times themselves are compared, and another \
+             machine or hour counts"
+        )
+    };
+    contests.into_iter().map(told).collect()
+}
+
+/// What was set otherwise than in the last earlier run of the suite.
+fn differing(before: &[Record], after: &Record) -> Vec<String> {
+    let Some(earlier) = before.iter().rfind(|it| it.suite == after.suite) else {
+        return Vec::new();
+    };
+    let shown = |value: &serde_json::Value| match value.is_array() || value.is_object() {
+        true => "another".to_owned(),
+        false => value.to_string(),
+    };
+    let setting = |(name, then): (&String, &serde_json::Value)| {
+        let now = after.settings.get(name).filter(|now| *now != then)?;
+        Some(format!("{}: {name}: {} before, {} after", after.suite, shown(then), shown(now)))
+    };
+    let title = |now: &Contest| {
+        let then = earlier.contests.iter().find(|it| it.name == now.name)?;
+        let name = name_of(after, now);
+        (then.title != now.title)
+            .then(|| format!("{name}: `{}` before, `{}` after", then.title, now.title))
+    };
+    let settings = earlier.settings.iter().filter_map(setting);
+    settings.chain(after.contests.iter().filter_map(title)).collect()
 }
 
 fn line(
@@ -158,6 +199,7 @@ fn line(
     // Rounds that do not even rule out twice as much say nothing.
     let is_narrow = most <= 2.0 * fail_over && least >= -2.0 * fail_over;
     let verdict = match () {
+        () if !Shift::can_rule_out_chance(a.len(), b.len()) => Verdict::Unsure,
         () if change > fail_over && least > 0.0 => Verdict::Slower,
         // As much faster as the other is slower: the ratio's inverse.
         () if 1.0 / (1.0 + change) - 1.0 > fail_over && most < 0.0 => Verdict::Faster,
@@ -171,12 +213,15 @@ fn name_of(record: &Record, contest: &Contest) -> String {
     format!("{} {}", record.suite, contest.name)
 }
 
-/// The contenders that ours may be compared with, by contest: those that every run of it has.
+/// The contenders that ours may be compared with, by contest: those that took part in every round of every run.
 fn shared_others(before: &[Record], after: &[Record]) -> BTreeMap<String, Vec<String>> {
     let mut shared: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for record in before.iter().chain(after) {
         for contest in &record.contests {
-            let others: Vec<String> = others(contest).map(|it| it.name.clone()).collect();
+            // One that took part in fewer rounds would take the others from the comparison.
+            let n_rounds = contest.first_of_ours().map_or(0, |it| it.seconds.len());
+            let whole = others(contest).filter(|it| it.seconds.len() == n_rounds);
+            let others: Vec<String> = whole.map(|it| it.name.clone()).collect();
             shared
                 .entry(name_of(record, contest))
                 .and_modify(|known| known.retain(|name| others.contains(name)))
@@ -201,9 +246,6 @@ fn ratios(records: &[Record], shared: &BTreeMap<String, Vec<String>>) -> Ratios 
                     Some(beside) => others(contest).filter(|it| it.name == *beside).collect(),
                     None => others(contest).filter(|it| known.contains(&it.name)).collect(),
                 };
-                // One that took part in fewer rounds would take the others from the comparison.
-                let is_whole = |it: &&Measured| it.seconds.len() == ours.seconds.len();
-                let others: Vec<&Measured> = others.into_iter().filter(is_whole).collect();
                 all.entry((name.clone(), ours.name.clone()))
                     .or_default()
                     .extend(log_ratios(ours, &others));

@@ -11,6 +11,18 @@ pub(super) struct Shift {
     pub(super) high: f64,
 }
 
+/// What an interval may miss.
+const MISSED: f64 = 0.01;
+
+impl Shift {
+    /// Whether samples of these sizes can give an interval of 99%: even the whole range of the differences is
+    /// wrong in two of the `(m + n) choose m` orders that equal samples have. Five and five are the least.
+    pub(super) fn can_rule_out_chance(m: usize, n: usize) -> bool {
+        let orders: f64 = (1..=m).map(|i| (n + i) as f64 / i as f64).product();
+        2.0 / orders <= MISSED
+    }
+}
+
 /// Standard normal quantile of a two-sided interval that misses in one case of a hundred.
 const Z: f64 = 2.576;
 
@@ -19,7 +31,7 @@ const Z: f64 = 2.576;
 ///
 /// Hollander, Wolfe and Chicken, *Nonparametric Statistical Methods*, 3rd edition, section 4.2 and 4.3, with the
 /// normal approximation of the interval's ranks. One wild round moves neither, unlike a mean. Samples too
-/// small for the interval give the whole range of the differences.
+/// small for the interval give the whole range of the differences, and [`Shift::can_rule_out_chance`] says so.
 pub(super) fn shift(a: &[f64], b: &[f64]) -> Option<Shift> {
     if a.is_empty() || b.is_empty() || !a.iter().chain(b).all(|it| it.is_finite()) {
         return None;
@@ -49,6 +61,14 @@ mod tests {
         assert_eq!(found, Shift { estimate: 10.0, low: 8.0, high: 12.0 });
         assert_eq!(shift(&[], &[1.0]), None);
         assert_eq!(shift(&[f64::NAN], &[1.0]), None);
+    }
+
+    #[test]
+    fn few_rounds_cannot_rule_out_chance() {
+        let pairs = [(1, 1), (3, 3), (4, 4), (5, 5), (3, 9), (2, 19)];
+        let found = pairs.map(|(m, n)| Shift::can_rule_out_chance(m, n));
+        assert_eq!(found, [false, false, false, true, true, true]);
+        assert!(!Shift::can_rule_out_chance(0, 9) && Shift::can_rule_out_chance(500, 500));
     }
 
     #[test]

@@ -68,6 +68,45 @@ fn rounds_that_differ_wildly_leave_it_open() {
 }
 
 #[test]
+fn few_rounds_are_never_enough() {
+    let cut = |n: usize, ours: f64| {
+        let mut record = record(1.0, ours, &[0.0]);
+        record.contests[0].contenders.iter_mut().for_each(|it| it.seconds.truncate(n));
+        record
+    };
+    for (n, found) in [(1, Verdict::Unsure), (3, Verdict::Unsure), (5, Verdict::Slower)] {
+        assert_eq!(verdict(&cut(n, 1.0), &cut(n, 1.2)), found, "{n} rounds");
+    }
+    assert_eq!(verdict(&cut(5, 1.0), &cut(5, 1.0)), Verdict::Equal);
+}
+
+#[test]
+fn a_rival_of_fewer_rounds_in_one_run_does_not_count() {
+    let with_slow = |n_rounds: usize| {
+        let mut record = record(1.0, 1.0, &[0.0]);
+        let slow = Measured::new("slow rival", Role::Rival, vec![100.0; n_rounds]);
+        record.contests[0].contenders.push(slow);
+        record
+    };
+    assert_eq!(verdict(&with_slow(1), &with_slow(N_ROUNDS)), Verdict::Equal);
+}
+
+#[test]
+fn what_makes_runs_unlike_is_told() {
+    let (mut before, mut after) = (record(1.0, 1.0, &[0.0]), record(1.0, 1.0, &[0.0]));
+    before.set("threads", 2);
+    after.set("threads", 4);
+    after.contests[0].title = "other work".to_owned();
+    for record in [&mut before, &mut after] {
+        record.contests[0].contenders.truncate(1);
+    }
+    let notes = Comparison::of(&[before], &[after], 0.05).notes.join("\n");
+    for told in ["threads: 2 before, 4 after", "`other work` after", "nobody but ours"] {
+        assert!(notes.contains(told), "{told}: {notes}");
+    }
+}
+
+#[test]
 fn a_rival_that_only_one_run_has_does_not_count() {
     let (before, mut after) = (record(1.0, 1.0, &[0.0]), record(1.0, 1.0, &[0.0]));
     let slow = Measured::new("new rival", Role::Rival, vec![100.0; N_ROUNDS]);

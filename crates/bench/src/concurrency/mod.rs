@@ -81,7 +81,7 @@ impl Suite for Args {
         let n_sessions = self.sessions.unwrap_or(processors).max(1);
         let place = Place::make(self, host.worker()?)?;
         record.library("migraphx", &place.compiler);
-        record.set("model", self.model.display().to_string());
+        record.set_file("model", &self.model);
         record.set("target", self.target.name());
         record.set("extent", self.extent);
         record.set("batches", place.batches.clone());

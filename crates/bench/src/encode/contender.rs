@@ -12,7 +12,6 @@ use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::{Batch, token_budget};
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_core::{Backend, Model};
-use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
 use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
@@ -22,17 +21,18 @@ use super::openvino::{self, Precision};
 use super::{direct, llama, sentence_transformers};
 use crate::contest::slowed;
 use crate::measure::{cpu_time, peak_memory};
+use crate::suite::Host;
 
 /// Who encodes, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     /// Ours, finding its setting.
-    Calibrate,
+    Calibrate { backend: String },
     /// Ours, with a setting.
-    Ours { setting: Setting },
+    Ours { setting: Setting, backend: String },
     /// Ours, texts as they come: what padding costs it.
-    OursArrival { split: Split, n_rows: usize },
+    OursArrival { split: Split, n_rows: usize, backend: String },
     /// ONNX Runtime through its own interface, texts as they come.
     DirectArrival { split: Split, n_rows: usize },
     /// ONNX Runtime through its own interface, with the batches that ours makes.
@@ -59,8 +59,6 @@ pub struct Args {
     vectors: PathBuf,
     #[arg(long)]
     threads: usize,
-    #[arg(long)]
-    backend: String,
     /// For ours with a setting.
     #[arg(long)]
     handicap: f64,
@@ -94,15 +92,17 @@ pub(super) struct Measured {
 /// # Errors
 ///
 /// What it failed of.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(host: &Host, args: &Args) -> Result<()> {
     let kind: Kind = serde_json::from_str(&args.kind)?;
     let ids: Vec<Vec<u32>> = serde_json::from_slice(&fs::read(&args.tokens)?)?;
     let measured = match &kind {
-        Kind::Calibrate => ours(args, ids, None, None)?,
-        Kind::Ours { setting } => ours(args, ids, Some(*setting), None)?,
-        Kind::OursArrival { split, n_rows } => {
-            let setting = Setting { split: *split, token_budget: usize::MAX };
-            ours(args, ids, Some(setting), Some(*n_rows))?
+        Kind::Calibrate { backend } => ours(host, args, ids, Way::calibrating(backend))?,
+        Kind::Ours { setting, backend } => {
+            ours(host, args, ids, Way { setting: Some(*setting), ..Way::calibrating(backend) })?
+        }
+        Kind::OursArrival { split, n_rows, backend } => {
+            let setting = Some(Setting { split: *split, token_budget: usize::MAX });
+            ours(host, args, ids, Way { backend, setting, in_order: Some(*n_rows) })?
         }
         Kind::DirectArrival { split, n_rows } => {
             let batches = direct::in_order(&lengths(&ids), *n_rows);
@@ -139,20 +139,31 @@ fn sorted(ids: &[Vec<u32>], setting: Setting) -> Vec<Batch> {
     token_budget::pack(&lengths(ids), setting.token_budget)
 }
 
-/// Ours, in batches of its own or of so many texts as they come.
-fn ours(
-    args: &Args,
-    ids: Vec<Vec<u32>>,
+/// How ours encodes.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    backend: &'a str,
+    /// Found on the texts where there is none.
     setting: Option<Setting>,
+    /// So many texts a batch as they come, rather than batches of its own.
     in_order: Option<usize>,
-) -> Result<Measured> {
+}
+
+impl<'a> Way<'a> {
+    const fn calibrating(backend: &'a str) -> Self {
+        Self { backend, setting: None, in_order: None }
+    }
+}
+
+fn ours(host: &Host, args: &Args, ids: Vec<Vec<u32>>, way: Way<'_>) -> Result<Measured> {
+    let Way { backend, setting, in_order } = way;
     let texts: Vec<Tokens> = ids
         .into_iter()
         .map(|ids| Tokens { type_ids: vec![0; ids.len()], ids, truncated: false })
         .collect();
     let model = Model::open(&args.model)?;
-    let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
-    let choice: Choice = args.backend.parse()?;
+    let registry = Registry::new(shapeyard_cpu::backends(&host.cpu));
+    let choice: Choice = backend.parse()?;
     let n_threads = setting.map_or(args.threads, |setting| setting.split.n_threads);
     let job = LoadJob::of(&model).for_sessions(SessionOptions::threads(n_threads));
     let opened = registry.open(&choice, &job)?;

@@ -13,7 +13,6 @@ mod tally;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use shapeyard_core::plan::Histogram;
@@ -24,7 +23,8 @@ use shapeyard_encode::units::{self, UnitOptions};
 use self::contender::{Kind, Measured};
 use self::peers::Peer;
 use self::tally::{Tally, Workload};
-use crate::contest::Contest;
+use crate::child::last_words;
+use crate::contest::{Contest, Role};
 use crate::corpus;
 use crate::record::{self, Record};
 use crate::suite::{BadArgument, Host, Output, Suite, at_least_one, share};
@@ -47,25 +47,31 @@ const CALIBRATION_FACTOR: usize = 4;
 /// Fewer texts leave too little for each trial, and of more nothing new is learnt.
 const CALIBRATION: std::ops::RangeInclusive<usize> = 800..=2600;
 
+/// What is measured where no model is named.
+const MODELS: [&str; 3] = [
+    "target/models/minilm-l6/minilm-l6.onnx",
+    "target/models/minilm-l6/minilm-l6-int8.onnx",
+    "target/models/minilm-l6/minilm-l6.gguf",
+];
+
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ours first finds its setting on more texts of the same corpus. Every contender runs in a process of its own; \
+Each backend of ours first finds its setting on more texts of the same corpus. ONNX Runtime driven directly gets \
+the texts in arrival order, one by one, and in our batches. What cannot take part is left out and named. Every contender runs in a process of its own; \
 the time is from the first batch to the last normalised vector, with sessions made before.
 
 Examples:
   cargo xtask bench encode
   cargo xtask bench encode --units 2000 --rounds 3
+  cargo xtask bench encode --backend rten        the embedded engine alone
   cargo xtask bench encode --peers               OpenVINO and sentence-transformers beside them
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
 pub struct Args {
-    /// ONNX and GGUF files of one encoder, each measured for itself; ggml serves GGUF.
-    #[arg(long = "model", value_name = "FILE", default_values = [
-        "target/models/minilm-l6/minilm-l6.onnx",
-        "target/models/minilm-l6/minilm-l6-int8.onnx",
-        "target/models/minilm-l6/minilm-l6.gguf",
-    ])]
+    /// ONNX and GGUF files of one encoder, each measured for itself; ggml serves GGUF. Where none is named, those
+    /// that `cargo xtask models` makes.
+    #[arg(long = "model", value_name = "FILE")]
     models: Vec<PathBuf>,
     /// The encoder's tokenizer.
     #[arg(long, value_name = "FILE", default_value = "target/models/minilm-l6/tokenizer.json")]
@@ -94,9 +100,14 @@ pub struct Args {
     /// Interleaved rounds of 20 queries.
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = at_least_one)]
     query_rounds: usize,
-    /// Which backend serves ours.
-    #[arg(long, default_value = "onnxruntime")]
-    backend: String,
+    /// Which backends serve ours, each with the setting that it finds; single queries go to the first.
+    #[arg(
+        long = "backend",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "onnxruntime,rten"
+    )]
+    backends: Vec<String>,
     /// Measure OpenVINO and sentence-transformers too, on ONNX files, as far as Python imports them; `cargo xtask`
     /// installs the first
     #[arg(long)]
@@ -119,6 +130,7 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
+        let models = self.models()?;
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let texts = folder.path().join(TEXTS_FILE);
         let peers = match self.peers {
@@ -133,29 +145,55 @@ impl Suite for Args {
         record.set("max_length", self.max_length);
         record.set("threads", self.threads);
         record.set("handicap", self.handicap);
-        for model in &self.models {
+        let lab = Lab { args: self, host, workload: &workload, folder: folder.path() };
+        let mut left_out = Vec::new();
+        for model in &models {
+            record.set(&format!("{}: BLAKE3", name_of(model)), digest(model)?);
             let peers = if is_gguf(model) { &[][..] } else { &peers };
-            let mut contest = measure(self, host, model, peers, &workload, folder.path(), record)?;
-            contest.notes.extend(peers.iter().map(|peer| peer.note()));
-            record.contests.push(contest);
-            if !is_gguf(model) {
-                record.contests.extend(queries(self, host, model, folder.path())?);
-            }
+            let reason = lab.model(model, peers, record)?;
+            left_out.extend(reason.map(|it| format!("{} cannot be run: {it}", name_of(model))));
         }
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        let left_out = left_out.join("; ");
+        // One that was asked for by name is no lack of this machine.
+        let is_lack = self.models.is_empty() && !record.contests.is_empty();
+        ensure!(is_lack, "{left_out}");
+        eprintln!("left out: {left_out}");
+        record.set("left_out", left_out);
         Ok(())
     }
+}
+
+impl Args {
+    /// The models that are there: all that were named, or else those of the usual that were made.
+    fn models(&self) -> Result<Vec<PathBuf>> {
+        let missing = self.models.iter().find(|it| !it.is_file());
+        let missing = missing.map(|it| BadArgument::new(format!("there is no `{}`", it.display())));
+        missing.map_or(Ok(()), Err)?;
+        if !self.models.is_empty() {
+            return Ok(self.models.clone());
+        }
+        let usual: Vec<PathBuf> =
+            MODELS.iter().map(PathBuf::from).filter(|it| it.is_file()).collect();
+        let none = "no --model is named, and there is none of `cargo xtask models`";
+        ensure!(!usual.is_empty(), BadArgument::new(none));
+        Ok(usual)
+    }
+}
+
+/// What tells whether two runs had the same model, whatever its file is called.
+fn digest(model: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap(model).with_context(|| format!("`{}` cannot be read", model.display()))?;
+    Ok(hasher.finalize().to_hex()[..16].to_owned())
 }
 
 /// The name by which a model's contests are known.
 pub(crate) fn name_of(model: &Path) -> String {
     let name = if is_gguf(model) { model.file_name() } else { model.file_stem() };
     name.unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
-}
-
-fn queries(args: &Args, host: &Host, model: &Path, folder: &Path) -> Result<Vec<Contest>> {
-    let tokens = folder.join(MEASURED_FILE);
-    let lengths = args.query_lengths.iter().filter(|length| **length > 0);
-    lengths.map(|&length| query::measure(host, args, model, &tokens, length)).collect()
 }
 
 /// Cuts the corpus into texts and writes their tokens where contenders find them.
@@ -186,73 +224,152 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     Ok(Workload { n_units, n_tokens, median_length: lengths[n_units / 2], lengths: counts })
 }
 
-fn measure(
-    args: &Args,
-    host: &Host,
-    model: &Path,
-    peers: &[Box<dyn Peer>],
-    workload: &Workload,
-    folder: &Path,
-    record: &mut Record,
-) -> Result<Contest> {
-    let twin = twin(model);
-    let backend = if is_gguf(model) { "ggml" } else { &args.backend };
-    let start = |kind: &Kind| -> Result<Measured> {
+/// One run of the suite: what all contenders have in common.
+#[derive(Clone, Copy)]
+struct Lab<'a> {
+    args: &'a Args,
+    host: &'a Host,
+    workload: &'a Workload,
+    folder: &'a Path,
+}
+
+/// A backend of ours with what its calibration found.
+struct Calibrated {
+    backend: String,
+    setting: Setting,
+    found: Measured,
+}
+
+impl Lab<'_> {
+    /// Measures a model with all its contenders, and single queries of an ONNX file; says why where no backend of ours
+    /// runs it.
+    fn model(
+        self,
+        model: &Path,
+        peers: &[Box<dyn Peer>],
+        record: &mut Record,
+    ) -> Result<Option<String>> {
+        let name = name_of(model);
+        let (calibrated, left_out) = self.calibrate(model);
+        let Some(first) = calibrated.first() else { return Ok(Some(left_out.join("; "))) };
+        let mut contest = self.contest(model, peers, &calibrated, record)?;
+        contest.notes.extend(peers.iter().map(|peer| peer.note()));
+        let longest = self.workload.lengths.iter().map(|(length, _)| *length).max().unwrap_or(0);
+        let queries = self.args.query_lengths.iter().filter(|it| **it > 0 && !is_gguf(model));
+        let (short, long): (Vec<usize>, Vec<usize>) =
+            queries.copied().partition(|it| *it <= longest);
+        let too_long =
+            |it: usize| format!("queries of {it} tokens: the longest text has {longest}");
+        let left_out = left_out.into_iter().chain(long.into_iter().map(too_long));
+        let left_out: Vec<String> = left_out.map(|it| format!("left out: {it}")).collect();
+        left_out.iter().for_each(|it| eprintln!("{name}: {it}"));
+        contest.notes.extend(left_out);
+        for it in &calibrated {
+            let way = record::Way { backend: it.backend.clone(), setting: it.setting };
+            record
+                .set(&record::way_of(&name, &tally::ours(&it.backend)), serde_json::to_value(way)?);
+        }
+        record.contests.push(contest);
+        let tokens = self.folder.join(MEASURED_FILE);
+        for length in short {
+            let asked = query::Asked { model, tokens: &tokens, length, backend: &first.backend };
+            record.contests.push(query::measure(self.host, self.args, &asked)?);
+        }
+        Ok(None)
+    }
+
+    /// The backends that can run the model, and why others cannot.
+    fn calibrate(self, model: &Path) -> (Vec<Calibrated>, Vec<String>) {
+        let name = name_of(model);
+        let of_gguf = [String::from("ggml")];
+        let backends = if is_gguf(model) { &of_gguf[..] } else { &self.args.backends };
+        let (mut calibrated, mut left_out) = (Vec::new(), Vec::new());
+        for backend in backends {
+            eprintln!("{name}: calibrating {backend}");
+            let kind = Kind::Calibrate { backend: backend.clone() };
+            let found = self.start(&kind, model).and_then(|found| {
+                let setting = found.setting.context("the calibration found no setting")?;
+                Ok(Calibrated { backend: backend.clone(), setting, found })
+            });
+            match found {
+                Ok(found) => calibrated.push(found),
+                Err(error) => left_out.push(format!("{backend}: {error:#}")),
+            }
+        }
+        (calibrated, left_out)
+    }
+
+    fn contest(
+        self,
+        model: &Path,
+        peers: &[Box<dyn Peer>],
+        calibrated: &[Calibrated],
+        record: &mut Record,
+    ) -> Result<Contest> {
+        let (name, n_rounds) = (name_of(model), self.args.rounds);
+        let mut kinds = kinds(model, calibrated, self.args.threads);
+        for peer in peers {
+            kinds.extend(peer.kinds(model, self.args.threads)?);
+        }
+        let mut tallies: Vec<Tally> = kinds.into_iter().map(Tally::new).collect();
+        let mut reference = Vec::new();
+        for round in 0..n_rounds {
+            for at in crate::measure::order(round, tallies.len()) {
+                let tally = &mut tallies[at];
+                let rests = round >= self.args.arrival_rounds && tally.is_arrival();
+                if rests || tally.is_left_out() {
+                    continue;
+                }
+                eprintln!("{name}: round {} of {n_rounds}: {}", round + 1, tally.name());
+                let measured = match self.start(tally.kind(), model) {
+                    Ok(measured) => measured,
+                    Err(error) if tally.role() != Role::Ours => {
+                        tally.leave_out(&format!("{error:#}"));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if let Some((name, version)) = measured.backend.split_once(' ') {
+                    record.library(name, version);
+                }
+                tally.add(&measured, &reference)?;
+                if reference.is_empty() {
+                    reference = measured.vectors;
+                }
+            }
+        }
+        Ok(tally::contest(&name, self.workload, calibrated, tallies))
+    }
+
+    /// Runs one contender once.
+    fn start(self, kind: &Kind, model: &Path) -> Result<Measured> {
+        let twin = twin(model);
         let model = match kind {
             Kind::DirectArrival { .. } | Kind::DirectSorted { .. } => &twin,
             _ => model,
         };
-        let tokens = if *kind == Kind::Calibrate { CALIBRATION_FILE } else { MEASURED_FILE };
-        let tokens = folder.join(tokens);
-        let vectors = folder.join("vectors.f32");
-        let output = host
+        let is_calibration = matches!(kind, Kind::Calibrate { .. });
+        let tokens = if is_calibration { CALIBRATION_FILE } else { MEASURED_FILE };
+        let tokens = self.folder.join(tokens);
+        let vectors = self.folder.join("vectors.f32");
+        let output = self
+            .host
             .hidden(CONTENDER)?
             .args(["--kind".as_ref(), serde_json::to_string(kind)?.as_ref() as &std::ffi::OsStr])
             .args(["--model".as_ref(), model.as_os_str()])
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
-            .args(["--threads", &args.threads.to_string(), "--backend", backend])
-            .args(["--handicap", &args.handicap.to_string()])
-            .stderr(Stdio::inherit())
+            .args(["--threads", &self.args.threads.to_string()])
+            .args(["--handicap", &self.args.handicap.to_string()])
             .output()?;
         if !output.status.success() {
-            bail!("the contender {kind:?} ended with {}", output.status);
+            bail!("it ended with {}: {}", output.status, last_words(&output.stderr));
         }
-        let mut measured: Measured = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("the contender {kind:?} printed something else"))?;
+        let mut measured: Measured =
+            serde_json::from_slice(&output.stdout).context("it printed something else")?;
         measured.vectors = read_vectors(&vectors)?;
         Ok(measured)
-    };
-    let name = name_of(model);
-    eprintln!("{name}: calibrating");
-    let calibrated = start(&Kind::Calibrate)?;
-    let setting = calibrated.setting.context("the calibration found no setting")?;
-    record.set(&record::setting_of(&name), serde_json::to_value(setting)?);
-    record.set(&record::backend_of(&name), backend);
-    let mut kinds = kinds(model, setting, args.threads);
-    for peer in peers {
-        kinds.extend(peer.kinds(model, args.threads)?);
     }
-    let mut tallies: Vec<Tally> = kinds.into_iter().map(Tally::new).collect();
-    let mut reference = Vec::new();
-    for round in 0..args.rounds {
-        for at in crate::measure::order(round, tallies.len()) {
-            let tally = &mut tallies[at];
-            if round >= args.arrival_rounds && tally.is_arrival() {
-                continue;
-            }
-            eprintln!("{name}: round {} of {}: {}", round + 1, args.rounds, tally.name());
-            let measured = start(tally.kind())?;
-            if let Some((name, version)) = measured.backend.split_once(' ') {
-                record.library(name, version);
-            }
-            tally.add(&measured, &reference)?;
-            if reference.is_empty() {
-                reference = measured.vectors;
-            }
-        }
-    }
-    Ok(tally::contest(&name, workload, &calibrated, tallies))
 }
 
 fn is_gguf(model: &Path) -> bool {
@@ -264,23 +381,35 @@ fn twin(model: &Path) -> PathBuf {
     model.with_extension("onnx")
 }
 
-/// Ours, and its rivals: for GGUF files ours and llama.cpp, for ONNX files ONNX Runtime, in arrival order and others,
-/// and ONNX Runtime with our batches in every split.
-fn kinds(model: &Path, setting: Setting, n_threads: usize) -> Vec<Kind> {
+/// Ours, and its rivals: for GGUF files ours and llama.cpp; for ONNX files ONNX Runtime in arrival order. For both, where
+/// the ONNX file is there, ONNX Runtime in every split: text by text, which pads nothing and takes nothing of ours,
+/// and with our batches.
+fn kinds(model: &Path, calibrated: &[Calibrated], n_threads: usize) -> Vec<Kind> {
     let whole = Split { n_sessions: 1, n_threads };
-    let mut kinds = vec![Kind::Ours { setting }];
+    let ours = |it: &Calibrated| Kind::Ours { setting: it.setting, backend: it.backend.clone() };
+    let mut kinds: Vec<Kind> = calibrated.iter().map(ours).collect();
+    let Some(first) = calibrated.first() else { return kinds };
     if is_gguf(model) {
-        kinds.push(Kind::OursArrival { split: setting.split, n_rows: 32 });
+        let (split, backend) = (first.setting.split, first.backend.clone());
+        kinds.push(Kind::OursArrival { split, n_rows: 32, backend });
         kinds.extend(llama::kinds(n_threads).into_iter().filter(|_| llama::is_there()));
     } else {
         kinds.push(Kind::DirectArrival { split: whole, n_rows: 32 });
     }
     if twin(model).is_file() {
-        let with = |split| Kind::DirectSorted { setting: Setting { split, ..setting } };
-        kinds.extend(splits(n_threads).into_iter().map(with));
+        let budgets = [first.setting.token_budget, TEXT_BY_TEXT];
+        for split in splits(n_threads) {
+            let with =
+                |token_budget| Kind::DirectSorted { setting: Setting { split, token_budget } };
+            kinds.extend(budgets.map(with));
+        }
     }
+    kinds.dedup();
     kinds
 }
+
+/// The budget that makes every text a batch of its own.
+const TEXT_BY_TEXT: usize = 1;
 
 fn read_vectors(path: &Path) -> Result<Vec<f32>> {
     let bytes = fs::read(path)?;

@@ -5,7 +5,9 @@ use anyhow::{Result, ensure};
 use shapeyard_core::plan::calibrate::{Setting, Split};
 
 use super::contender::{Kind, Measured};
-use crate::contest::{self, Contest, Facts, Ratio, Role};
+use super::openvino::Precision;
+use super::{Calibrated, TEXT_BY_TEXT};
+use crate::contest::{self, Contest, Facts, Goal, Ratio, Role};
 use crate::measure::median;
 use crate::report::ARRIVAL;
 
@@ -29,6 +31,13 @@ pub(super) struct Tally {
     n_padded_tokens: usize,
     /// The least cosine between its vectors and those of the first contender's first run.
     least_cosine: f64,
+    /// Why it takes no part any more.
+    left_out: Option<String>,
+}
+
+/// What ours on a backend is called.
+pub(super) fn ours(backend: &str) -> String {
+    format!("ours, {backend}")
 }
 
 impl Tally {
@@ -40,6 +49,7 @@ impl Tally {
             peak_memory_bytes: 0,
             n_padded_tokens: 0,
             least_cosine: 1.0,
+            left_out: None,
         }
     }
 
@@ -51,16 +61,44 @@ impl Tally {
         matches!(self.kind, Kind::DirectArrival { .. })
     }
 
+    pub(super) const fn is_left_out(&self) -> bool {
+        self.left_out.is_some()
+    }
+
+    /// Takes it out of the contest, with what it measured.
+    pub(super) fn leave_out(&mut self, reason: &str) {
+        self.left_out = Some(format!("left out: {}: {reason}", self.name()));
+    }
+
+    pub(super) const fn role(&self) -> Role {
+        match self.kind {
+            Kind::Calibrate { .. } | Kind::Ours { .. } | Kind::OursArrival { .. } => Role::Ours,
+            Kind::DirectArrival { .. }
+            | Kind::DirectSorted { .. }
+            | Kind::Llama { .. }
+            | Kind::Openvino { .. }
+            | Kind::SentenceTransformers { .. } => Role::Rival,
+        }
+    }
+
+    /// Whether it reads the model's numbers at their own width.
+    const fn is_of_same_precision(&self) -> bool {
+        !matches!(self.kind, Kind::Openvino { precision: Precision::Bf16, .. })
+    }
+
     /// The same in every run, whatever the calibration found, so that runs can be compared.
     pub(super) fn name(&self) -> String {
         match &self.kind {
-            Kind::Calibrate => "ours, calibrating".to_owned(),
-            Kind::Ours { .. } => "ours".to_owned(),
-            Kind::OursArrival { split, n_rows } => {
-                format!("ours, arrival order, batch {n_rows}: {split}")
+            Kind::Calibrate { backend } => format!("{}, calibrating", ours(backend)),
+            Kind::Ours { backend, .. } => ours(backend),
+            Kind::OursArrival { split, n_rows, backend } => {
+                format!("{}, {ARRIVAL}, batch {n_rows}: {split}", ours(backend))
             }
             Kind::DirectArrival { split, n_rows } => {
                 format!("ONNX Runtime directly, {ARRIVAL}, batch {n_rows}: {split}")
+            }
+            Kind::DirectSorted { setting: Setting { split, token_budget: TEXT_BY_TEXT } } => {
+                format!("ONNX Runtime directly, text by text: {split}")
             }
             Kind::DirectSorted { setting } => {
                 format!("ONNX Runtime directly, our batches: {}", setting.split)
@@ -99,14 +137,7 @@ impl Tally {
     }
 
     fn measured(self, workload: &Workload) -> contest::Measured {
-        let role = match self.kind {
-            Kind::Calibrate | Kind::Ours { .. } | Kind::OursArrival { .. } => Role::Ours,
-            Kind::DirectArrival { .. }
-            | Kind::DirectSorted { .. }
-            | Kind::Llama { .. }
-            | Kind::Openvino { .. }
-            | Kind::SentenceTransformers { .. } => Role::Rival,
-        };
+        let role = self.role();
         let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {
             cpu_seconds: Some(median(&self.cpu_seconds)),
@@ -134,34 +165,73 @@ fn least_cosine(a: &[f32], b: &[f32], n_dims: usize) -> f64 {
 pub(super) fn contest(
     model: &str,
     workload: &Workload,
-    calibrated: &Measured,
+    calibrated: &[Calibrated],
     tallies: Vec<Tally>,
 ) -> Contest {
-    let n_rounds = tallies.first().map_or(0, |tally| tally.wall_seconds.len());
-    let mut notes = Vec::new();
-    if let Some(setting) = calibrated.setting {
-        let seconds = calibrated.wall.as_secs_f64();
-        notes.push(format!("ours runs {setting}, found in {seconds:.1} s of work that counts"));
-    }
-    let mut tried = calibrated.tried.clone();
-    tried.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let tried: Vec<String> =
-        tried.iter().map(|(setting, rate)| format!("{rate:.0} {setting}")).collect();
-    notes.push(match tried[..] {
-        [] => "the texts were too few to try settings; that is the usual one".to_owned(),
-        _ => format!("what it tried, in real tokens a second: {}", tried.join("; ")),
-    });
+    let mut notes: Vec<String> = calibrated.iter().flat_map(found).collect();
+    notes.extend(tallies.iter().filter_map(|it| it.left_out.clone()));
+    let tallies: Vec<Tally> = tallies.into_iter().filter(|it| !it.is_left_out()).collect();
+    let kinds = tallies.clone();
     let mut contest = Contest {
         name: model.to_owned(),
         title: format!("{} texts, {} tokens", workload.n_units, workload.n_tokens),
-        n_rounds,
+        n_rounds: tallies.first().map_or(0, |tally| tally.wall_seconds.len()),
         contenders: tallies.into_iter().map(|it| it.measured(workload)).collect(),
         notes,
         ..Contest::default()
     };
     let faster = faster(&contest);
     contest.notes.extend(faster);
+    contest.goals = goals(&contest, &kinds);
     contest
+}
+
+/// Which setting a calibration found, and what it tried.
+fn found(calibrated: &Calibrated) -> [String; 2] {
+    let Calibrated { backend, setting, found } = calibrated;
+    let name = ours(backend);
+    let mut tried = found.tried.clone();
+    tried.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let tried: Vec<String> =
+        tried.iter().map(|(setting, rate)| format!("{rate:.0} {setting}")).collect();
+    let tried = match tried[..] {
+        [] => format!("{name}: the texts were too few to try settings; that is the usual one"),
+        _ => format!("{name} tried, in real tokens a second: {}", tried.join("; ")),
+    };
+    let seconds = found.wall.as_secs_f64();
+    [
+        format!(
+            "{name} runs {setting}, found on more such texts, which took {seconds:.1} s to encode"
+        ),
+        tried,
+    ]
+}
+
+/// Ours may take as long as the best rival that computes with the same numbers,
+const BEST_RIVAL: f64 = 1.0;
+/// a quarter of the time of ONNX Runtime in arrival order,
+const IN_ARRIVAL_ORDER: f64 = 0.25;
+/// and llama.cpp at its best 1.2 times as long as ours.
+const LLAMA: f64 = 1.0 / 1.2;
+
+fn goals(contest: &Contest, tallies: &[Tally]) -> Vec<Goal> {
+    let Some(ours) = contest.best(Role::Ours) else { return Vec::new() };
+    let among = |is_one: &dyn Fn(&Tally) -> bool| {
+        let all = contest.contenders.iter().zip(tallies);
+        let all = all.filter(|(_, tally)| tally.role() == Role::Rival && is_one(tally));
+        let best = all.min_by(|(a, _), (b, _)| a.rounds.median.total_cmp(&b.rounds.median));
+        best.map(|(it, _)| Ratio::of(ours, it).median)
+    };
+    let is_llama = |it: &Tally| matches!(it.kind, Kind::Llama { .. });
+    let wanted: [(&str, f64, Option<f64>); 3] = [
+        ("the best rival of the same precision", BEST_RIVAL, among(&Tally::is_of_same_precision)),
+        ("ONNX Runtime in arrival order", IN_ARRIVAL_ORDER, among(&Tally::is_arrival)),
+        ("the best of llama.cpp", LLAMA, among(&is_llama)),
+    ];
+    let goal = |(whom, at_most, found): (&str, f64, Option<f64>)| {
+        Some(Goal::at_most(format!("the best of ours, times {whom}"), at_most, found?))
+    };
+    wanted.into_iter().filter_map(goal).collect()
 }
 
 /// Which rival is ahead of ours, where one is.

@@ -1,7 +1,7 @@
 //! Records in files, one JSON object a line.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,12 +16,46 @@ use crate::suite::BadArgument;
 ///
 /// What keeps the file from being written.
 pub fn append(path: &Path, record: &Record) -> Result<()> {
-    let unwritable = || format!("`{}` cannot be written", path.display());
-    let mut file =
-        OpenOptions::new().create(true).append(true).open(path).with_context(unwritable)?;
     let mut line = serde_json::to_vec(record)?;
     line.push(b'\n');
-    file.write_all(&line).with_context(unwritable)
+    let written = opened(path).and_then(|mut file| file.write_all(&line));
+    written.with_context(|| format!("`{}` cannot be written", path.display()))
+}
+
+/// Whether [`append`] will find the file writable, asked before minutes are spent on what it would keep.
+///
+/// # Errors
+///
+/// What keeps it from being opened, as a bad argument.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let told = |error| BadArgument::new(format!("`{}` cannot be written: {error}", path.display()));
+    Ok(opened(path).map(drop).map_err(told)?)
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Puts what a suite found in the place of what the same suite had found on the same machine; the file is whole at
+/// every moment.
+///
+/// # Errors
+///
+/// What keeps the file from being read or written.
+pub fn replace(path: &Path, new: &[Record]) -> Result<()> {
+    let is_replaced = |old: &Record| {
+        new.iter().any(|it| (&it.suite, &it.machine.host) == (&old.suite, &old.machine.host))
+    };
+    let kept = if path.exists() { read_file(path)? } else { Vec::new() };
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unwritable = || format!("`{}` cannot be replaced", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+    for record in kept.iter().filter(|it| !is_replaced(it)).chain(new) {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        file.write_all(&line).with_context(unwritable)?;
+    }
+    file.persist(path).map(drop).with_context(unwritable)
 }
 
 /// All records of a file; of a folder those of its `.jsonl` files, in order of their names.
@@ -93,6 +127,27 @@ mod tests {
         append(&folder.path().join("1.jsonl"), &first).unwrap();
         fs::write(folder.path().join("other.txt"), "no record").unwrap();
         assert_eq!(read(folder.path()).unwrap(), [first, second]);
+    }
+
+    #[test]
+    fn only_the_same_suites_of_the_same_machine_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let mut elsewhere = Record::new("plan", "it");
+        "elsewhere".clone_into(&mut elsewhere.machine.host);
+        let all = [Record::new("plan", "it"), elsewhere.clone(), Record::new("cache", "it")];
+        all.iter().for_each(|it| append(&path, it).unwrap());
+        let new = Record::new("plan", "again");
+        replace(&path, std::slice::from_ref(&new)).unwrap();
+        assert_eq!(read(&path).unwrap(), [elsewhere, all[2].clone(), new]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_told_before_anything_is_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(check_writable(&folder.path().join("new.jsonl")).is_ok());
+        let error = check_writable(&folder.path().join("none/a.jsonl")).unwrap_err();
+        assert!(error.downcast_ref::<BadArgument>().is_some());
     }
 
     #[test]

@@ -9,12 +9,14 @@ mod machine;
 mod noise;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use shapeyard_core::backend::{Backend, Status};
+use shapeyard_core::plan::calibrate::Setting;
 
-pub use self::file::{append, read};
+pub use self::file::{append, check_writable, read, replace};
 pub use self::machine::Machine;
 pub use self::noise::{Noise, Watch};
 use crate::contest::Contest;
@@ -86,6 +88,12 @@ impl Record {
         self.settings.insert(name.to_owned(), value.into());
     }
 
+    /// Notes which file was used, without the machine's folders.
+    pub fn set_file(&mut self, name: &str, path: &Path) {
+        let file = path.file_name().unwrap_or(path.as_os_str());
+        self.set(name, file.to_string_lossy().into_owned());
+    }
+
     /// Notes the version of a library.
     pub fn library(&mut self, name: &str, version: impl Into<String>) {
         self.libraries.insert(name.to_owned(), version.into());
@@ -125,14 +133,18 @@ impl Record {
     }
 }
 
-/// The setting's name under which `encode` keeps what a model was run with.
-pub(crate) fn setting_of(model: &str) -> String {
-    format!("{model}: setting")
+/// How one of ours ran an encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    /// The backend's name.
+    pub(crate) backend: String,
+    /// What it found, and was run with.
+    pub(crate) setting: Setting,
 }
 
-/// The setting's name under which `encode` keeps who ran a model.
-pub(crate) fn backend_of(model: &str) -> String {
-    format!("{model}: backend")
+/// The setting's name under which `encode` keeps the [`Way`] of a contender on a model.
+pub(crate) fn way_of(model: &str, contender: &str) -> String {
+    format!("{model}: {contender}")
 }
 
 /// The measured sources, and whether they have changes that no revision has.

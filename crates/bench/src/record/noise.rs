@@ -10,8 +10,11 @@ const NOISY_OTHERS: f64 = 0.05;
 /// So does a host that takes more than this share of a virtual machine's time.
 const NOISY_STEAL: f64 = 0.01;
 
+/// Of fewer of the kernel's ticks than these no share is told: one tick more or less would decide it.
+const LEAST_TICKS: u64 = 200;
+
 /// What else a machine did. Shares are of the time of all its processors; unknown where the system does not
-/// tell.
+/// tell, or over less than a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Processes that wanted to run, on average over the minute before.
@@ -70,7 +73,7 @@ impl Watch {
     pub fn noise(&self) -> Noise {
         let since = self.ticks.zip(Ticks::now()).map(|(then, now)| now.since(&then));
         let share = |of: fn(&Ticks) -> u64| {
-            let since = since.filter(|since| since.all > 0)?;
+            let since = since.filter(|since| since.all >= LEAST_TICKS)?;
             Some(of(&since) as f64 / since.all as f64)
         };
         Noise {

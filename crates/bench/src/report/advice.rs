@@ -6,8 +6,8 @@ use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::prices::{PerProgram, Price};
 use shapeyard_core::plan::{PlanOptions, Policy, Prices, RoutingPlan, Stock, Workload, plan};
 
-use crate::contest::{Contest, Measured, Role};
-use crate::record::{Record, backend_of, setting_of};
+use crate::contest::{Contest, Measured, Ratio, Role};
+use crate::record::{Record, Way, way_of};
 use crate::table::number;
 
 /// How many times as fast as the measured CPU a device is assumed to run tokens, where no prices are given.
@@ -57,9 +57,10 @@ fn summary(text: &mut String, found: &[Found<'_>]) -> std::fmt::Result {
     for it in found {
         let seconds = it.ours.rounds.median;
         let times = |other: Option<&Measured>| {
-            other.map_or(String::new(), |it| format!("{:.2}", it.rounds.median / seconds))
+            other.map_or(String::new(), |other| format!("{:.2}", Ratio::of(other, it.ours).median))
         };
-        let arrival = it.contest.contenders.iter().find(|it| it.name.contains(ARRIVAL));
+        let mut rivals = it.contest.contenders.iter().filter(|it| it.role == Role::Rival);
+        let arrival = rivals.find(|it| it.name.contains(ARRIVAL));
         let memory =
             it.ours.facts.peak_memory_bytes.map_or(String::new(), |it| (it >> 20).to_string());
         let queries = it.queries();
@@ -70,6 +71,17 @@ fn summary(text: &mut String, found: &[Found<'_>]) -> std::fmt::Result {
         let (arrival, best) = (times(arrival), times(it.contest.best(Role::Rival)));
         let queries = queries.collect::<Vec<_>>().join(", ");
         writeln!(text, "| {name} | {how} | {rate} | {arrival} | {best} | {memory} | {queries} |")?;
+    }
+    let rate = |it: &&Found<'_>| it.n_texts / it.ours.rounds.median;
+    let fastest = found.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
+    if let Some(it) = fastest.filter(|_| found.len() > 1) {
+        writeln!(
+            text,
+            "\nThe most texts a second: **{}** on {}. Files of narrower weights give other vectors; `tests/reference` and \
+             the cosines above say how near they are.",
+            it.contest.name,
+            it.how()
+        )?;
     }
     Ok(())
 }
@@ -95,20 +107,17 @@ impl<'a> Found<'a> {
         Some(Self { record, contest, ours, n_texts: *n_texts, n_tokens })
     }
 
-    fn backend(&self) -> Option<&str> {
-        self.record.settings.get(&backend_of(&self.contest.name))?.as_str()
-    }
-
-    fn setting(&self) -> Option<Setting> {
-        let value = self.record.settings.get(&setting_of(&self.contest.name))?;
+    /// How the best of ours ran; one in arrival order finds nothing.
+    fn way(&self) -> Option<Way> {
+        let value = self.record.settings.get(&way_of(&self.contest.name, &self.ours.name))?;
         serde_json::from_value(value.clone()).ok()
     }
 
     /// The backend and its setting in words.
     fn how(&self) -> String {
-        match (self.backend(), self.setting()) {
-            (Some(backend), Some(setting)) => format!("{backend}, {setting}"),
-            _ => self.ours.name.clone(),
+        match self.way() {
+            Some(Way { backend, setting }) => format!("{backend}, {setting}"),
+            None => self.ours.name.clone(),
         }
     }
 
@@ -116,8 +125,8 @@ impl<'a> Found<'a> {
         let name = &self.contest.name;
         writeln!(text, "\n### {name}: {} texts, {} tokens", self.n_texts, number(self.n_tokens))?;
         self.write_best(text)?;
-        let (Some(workload), Some(cpu)) = (self.workload(), self.cpu()) else { return Ok(()) };
-        self.write_device(text, &workload, cpu, prices)
+        let Some(workload) = self.workload() else { return Ok(()) };
+        self.write_device(text, &workload, self.cpu(), prices)
     }
 
     fn write_best(&self, text: &mut String) -> std::fmt::Result {
@@ -131,9 +140,7 @@ impl<'a> Found<'a> {
             number(self.n_texts / seconds),
             hours(seconds),
         )?;
-        if let (Some(backend), Some(Setting { split, token_budget })) =
-            (self.backend(), self.setting())
-        {
+        if let Some(Way { backend, setting: Setting { split, token_budget } }) = self.way() {
             let Split { n_sessions, n_threads } = split;
             let threads = n_sessions * n_threads;
             writeln!(
@@ -145,15 +152,13 @@ impl<'a> Found<'a> {
         }
         writeln!(text)?;
         for rival in self.contest.contenders.iter().filter(|it| it.role == Role::Rival) {
-            let other = rival.rounds.median;
-            let (than, saved) = (other / seconds, hours(other - seconds));
-            let (name, verb) = (&rival.name, if other >= seconds { "saves" } else { "costs" });
+            // Of the rounds that both took part in, as in the table above.
+            let than = Ratio::of(rival, self.ours).median;
+            let (name, saved) = (&rival.name, hours(seconds * (than - 1.0).abs()));
+            let verb = if than >= 1.0 { "saves" } else { "costs" };
             writeln!(
                 text,
-                "* Beside {name}: {} s / {} s = {than:.2}; it {verb} {} hours a million texts.",
-                number(other),
-                number(seconds),
-                saved.trim_start_matches('-'),
+                "* Beside {name}: {than:.2} times as long as ours; ours {verb} {saved} hours a million texts."
             )?;
         }
         Ok(())
@@ -181,18 +186,10 @@ impl<'a> Found<'a> {
         Some(Workload::items("batch", "sequence", lengths))
     }
 
-    /// What the measured CPU costs: a token at full throughput, a start by what single queries of two lengths
-    /// have in common.
-    fn cpu(&self) -> Option<Price> {
-        let queries = self.queries();
-        let launch = match queries[..] {
-            [(short, quick), (long, slow), ..] if long > short => {
-                (quick - short * (slow - quick) / (long - short)).max(0.0)
-            }
-            _ => return None,
-        };
+    /// What the measured CPU costs. Starting the batches is in the time of the tokens already.
+    fn cpu(&self) -> Price {
         let token = self.ours.rounds.median / self.n_tokens;
-        Some(Price { load: 0.0, launch, token, token_length: 0.0 })
+        Price { load: 0.0, launch: 0.0, token, token_length: 0.0 }
     }
 
     fn write_device(
@@ -226,22 +223,45 @@ impl<'a> Found<'a> {
         let more = ["s a pass", "s on the CPU", "saved s", "compiling s", "pays after"];
         writeln!(text, "| {} | {} |", heads.join(" | "), more.join(" | "))?;
         writeln!(text, "| --- | --- |{}", " ---: |".repeat(heads.len() + more.len() - 2))?;
-        for (name, prices) in cases {
+        for (name, prices) in &cases {
             let options = PlanOptions {
                 lengths: Policy::fitted(N_LENGTHS),
                 ..PlanOptions::tokens(TOKEN_BUDGET)
             };
             let stock = Stock { cpu_is_loaded: true, ..Stock::default() };
             // These policies name extents; a plan without them has nothing to say.
-            if let Ok(plan) = plan(workload, &options, &prices, &stock) {
+            if let Ok(plan) = plan(workload, &options, prices, &stock) {
                 writeln!(text, "| {name} | {} |", cells(&plan))?;
             }
         }
         writeln!(
             text,
-            "\nSaved = seconds on the CPU - seconds a pass; it pays after compiling / saved passes, rounded up. A \
-             single query never pays for a compile: one pass of it saves milliseconds."
-        )
+            "\nSaved = seconds on the CPU - seconds a pass; it pays after compiling / saved passes, rounded up."
+        )?;
+        self.write_queries(text, &cases)
+    }
+
+    /// After how many single queries a program of just their length has paid.
+    fn write_queries(&self, text: &mut String, cases: &[(String, Prices)]) -> std::fmt::Result {
+        for (length, seconds) in self.queries() {
+            let pays = |(name, prices): &(String, Prices)| {
+                let device = prices.device.launch + length * prices.device.token;
+                let compile = prices.compile.fixed + length * prices.compile.token;
+                let (saved, device) = (seconds - device, number(1e3 * device));
+                match (compile / saved).ceil() {
+                    n if saved > 0.0 => format!("{name}: {device} ms there, after {n:.0} queries"),
+                    _ => format!("{name}: {device} ms there, never"),
+                }
+            };
+            let pays: Vec<String> = cases.iter().map(pays).collect();
+            let cpu = number(1e3 * seconds);
+            writeln!(
+                text,
+                "\nA single query of {length} tokens takes {cpu} ms on the CPU; a program for it pays ({}).",
+                pays.join("; ")
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -297,10 +317,10 @@ mod tests {
         let mut record = Record::new("encode", "");
         record.set("tokens", 10_000);
         record.set("lengths", serde_json::json!([[50, 50], [150, 50]]));
-        record.set(&backend_of("m"), "onnxruntime");
         let split = Split { n_sessions: 2, n_threads: 1 };
-        let setting = serde_json::to_value(Setting { split, token_budget: 512 });
-        record.set(&setting_of("m"), setting.unwrap_or_default());
+        let setting = Setting { split, token_budget: 512 };
+        let way = serde_json::to_value(Way { backend: "onnxruntime".to_owned(), setting });
+        record.set(&way_of("m", "ours"), way.unwrap());
         record.contests = vec![texts, query(10, 0.003), query(100, 0.012)];
         record
     }
@@ -309,7 +329,7 @@ mod tests {
     fn the_arithmetic_is_that_of_the_figures() {
         let text = write(&[record()], None);
         assert!(
-            text.contains("50.0 s / 10.0 s = 5.00; it saves 111 hours a million texts"),
+            text.contains("5.00 times as long as ours; ours saves 111 hours a million texts"),
             "{text}"
         );
         assert!(
@@ -320,8 +340,10 @@ mod tests {
         assert!(text.contains(line), "{text}");
         assert!(text.contains("1000 µs a token"), "{text}");
         assert!(text.contains("| 20 times | "), "{text}");
-        let cpu = Found::of(&record(), &record().contests[0]).unwrap().cpu().unwrap();
-        assert!((cpu.launch - 0.002).abs() < 1e-12 && (cpu.token - 0.001).abs() < 1e-12);
+        // 10 tokens of 50 µs after a start of 1 ms: 8 s / (3 ms - 1.5 ms).
+        assert!(text.contains("20 times: 1.50 ms there, after 5334 queries"), "{text}");
+        let cpu = Found::of(&record(), &record().contests[0]).unwrap().cpu();
+        assert!((cpu.token - 0.001).abs() < 1e-12);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<bool> {
         return check(&args.out, &files);
     }
     write(&args.out, &files)?;
-    if args.write {
+    if args.write && is_kept {
         remove_stale_plots(&args.out, &files)?;
     }
     Ok(true)

@@ -77,12 +77,12 @@ pub(super) fn write(records: Vec<Record>, prices: Option<Prices>, is_kept: bool)
     std::iter::once(text).chain(page.plots).collect()
 }
 
-/// Of each suite on each machine the run that began last.
+/// Of each suite on each machine the run that began last; runs by other commands measured something else.
 fn newest(records: Vec<Record>) -> Vec<Record> {
     let mut kept: Vec<Record> = Vec::new();
     for record in records {
-        let is_same =
-            |it: &&mut Record| it.suite == record.suite && it.machine.host == record.machine.host;
+        let key = |it: &Record| (it.suite.clone(), it.machine.host.clone(), it.command.clone());
+        let is_same = |it: &&mut Record| key(it) == key(&record);
         match kept.iter_mut().find(is_same) {
             Some(known) if known.began <= record.began => *known = record,
             Some(_) => {}
@@ -108,7 +108,12 @@ impl Page {
     }
 
     fn plot(&mut self, name: &str, alt: &str, svg: String) {
-        let path = PathBuf::from(PLOTS).join(format!("{}.svg", slug(name)));
+        // Runs of one suite by two commands have contests of one name.
+        let names =
+            (1..).map(|nth| if nth == 1 { slug(name) } else { format!("{}-{nth}", slug(name)) });
+        let mut paths = names.map(|name| PathBuf::from(PLOTS).join(format!("{name}.svg")));
+        let is_free = |path: &PathBuf| self.plots.iter().all(|plot| plot.path != *path);
+        let path = paths.find(is_free).unwrap_or_default();
         self.line(format_args!("\n![{alt}]({})\n", path.display()));
         self.plots.push(File { path, text: svg });
     }

@@ -72,7 +72,7 @@ impl Suite for Args {
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
         let place = Place::make(self, host)?;
         record.library("migraphx", &place.compiler);
-        record.set("model", self.model.display().to_string());
+        record.set_file("model", &self.model);
         record.set("rows", self.rows);
         record.set("extent", self.extent);
         record.set("threads", self.threads);

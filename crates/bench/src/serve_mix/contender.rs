@@ -14,12 +14,12 @@ use shapeyard_core::engine::{Engine, EngineOptions, InferRequest};
 use shapeyard_core::plan::Bucket;
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_core::{Model, Outputs, Tensor};
-use shapeyard_cpu::CpuOptions;
 
 use crate::direct;
 use crate::inputs::inputs;
 use crate::measure::{cpu_time, peak_memory};
 use crate::random::Random;
+use crate::suite::Host;
 
 /// The name of what is no backend of ours.
 pub(super) const DIRECT: &str = "direct";
@@ -43,6 +43,9 @@ pub struct Args {
     longest: usize,
     #[arg(long)]
     clients: usize,
+    /// Threads of ONNX Runtime look for work a while before they sleep, when it is driven directly.
+    #[arg(long)]
+    spins: bool,
 }
 
 /// How long to serve, and which requests.
@@ -70,9 +73,9 @@ pub(super) struct Tally {
 /// # Errors
 ///
 /// What it failed of.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(host: &Host, args: &Args) -> Result<()> {
     let model = Model::open(&args.model)?;
-    let server = Server::open(args, &model)?;
+    let server = Server::open(host, args, &model)?;
     println!("{}", serde_json::to_string(&(&args.backend, &server.version()))?);
     for line in std::io::stdin().lines() {
         let order: Order = serde_json::from_str(&line?)?;
@@ -137,15 +140,15 @@ enum Server {
 }
 
 impl Server {
-    fn open(args: &Args, model: &Model) -> Result<Self> {
+    fn open(host: &Host, args: &Args, model: &Model) -> Result<Self> {
         if args.backend == DIRECT {
             let environment = direct::environment()?;
-            // A session of one thread has nobody who could spin.
-            let open = |_| direct::session(&environment, &args.model, args.session_threads, false);
+            let open =
+                |_| direct::session(&environment, &args.model, args.session_threads, args.spins);
             let idle = (0..args.sessions).map(open).collect::<Result<Vec<_>>>()?;
             return Ok(Self::Direct { idle: Mutex::new(idle), returned: Condvar::new() });
         }
-        let registry = Registry::new(shapeyard_cpu::backends(&CpuOptions::default()));
+        let registry = Registry::new(shapeyard_cpu::backends(&host.cpu));
         let choice: Choice = args.backend.parse()?;
         let session = SessionOptions::threads(args.session_threads);
         let opened = registry.open(&choice, &LoadJob::of(model).for_sessions(session))?;

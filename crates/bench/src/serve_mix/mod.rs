@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::contest::{Contest, Facts, Measured, Role};
 use crate::measure::{Percentiles, order};
 use crate::record::Record;
-use crate::suite::{Host, Output, Suite, at_least_one};
+use crate::suite::{Host, Output, Suite, at_least_one, open_model};
 
 /// The hidden command of this program that serves.
 pub const CONTENDER: &str = "serve-contender";
@@ -21,8 +21,8 @@ pub const CONTENDER: &str = "serve-contender";
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every thread sends a request, waits for its answer and sends the next; equal rounds of all contenders send equal \
-requests. Each contender serves in a process of its own.
+Every thread sends a request, waits for its answer and sends the next, until the time is up; in equal rounds all \
+contenders meet the same order of requests. Each contender serves in a process of its own.
 
 Examples:
   cargo xtask bench serve-mix
@@ -71,6 +71,7 @@ impl Suite for Args {
     }
 
     fn measure(&self, host: &Host, record: &mut Record) -> Result<()> {
+        open_model(&self.model)?;
         let (least, most) = self.lengths;
         record.set("model", super::encode::name_of(&self.model));
         record.set("rows", format!("1 to {}", self.rows));
@@ -99,24 +100,29 @@ impl Args {
         for backend in &self.backends {
             for split in &splits {
                 let name = format!("ours, {backend}: {split}");
-                servers.push(self.start(host, name, Role::Ours, backend, *split)?);
+                servers.push(self.start(host, name, Role::Ours, (backend, false), *split)?);
             }
         }
         for split in &splits {
-            let name = format!("ONNX Runtime directly, shared by hand: {split}");
-            servers.push(self.start(host, name, Role::Rival, contender::DIRECT, *split)?);
-        }
-        for server in &mut servers {
-            let (name, version): (String, String) = server.child.answer()?;
-            if !version.is_empty() {
-                record.library(&name, version);
+            // One thread has nobody who could look for work beside it.
+            for spins in [false, true].into_iter().filter(|spins| !spins || split.n_threads > 1) {
+                let how = if spins { ", spinning" } else { "" };
+                let name = format!("ONNX Runtime directly, shared by hand: {split}{how}");
+                let who = (contender::DIRECT, spins);
+                servers.push(self.start(host, name, Role::Rival, who, *split)?);
             }
-            // The first round makes what is kept; it does not count.
-            server.serve(Order { seconds: 1.0, round: 0 })?;
         }
-        for server in &mut servers {
-            server.tallies.clear();
-        }
+        let mut notes = Vec::new();
+        servers.retain_mut(|server| match server.warm(record) {
+            Ok(()) => true,
+            Err(error) => {
+                notes.push(format!("left out: {}: {error:#}", server.name));
+                false
+            }
+        });
+        notes.iter().for_each(|note| eprintln!("{note}"));
+        let has_ours = servers.iter().any(|it| it.role == Role::Ours);
+        ensure!(has_ours, "none of ours serves: {}", notes.join("; "));
         for round in 0..self.rounds {
             for at in order(round, servers.len()) {
                 eprintln!("round {} of {}: {}", round + 1, self.rounds, servers[at].name);
@@ -132,6 +138,7 @@ impl Args {
             n_warm_up: 1,
             n_rounds: self.rounds,
             contenders: servers.iter().map(Server::measured).collect(),
+            notes,
             ..Contest::default()
         })
     }
@@ -141,11 +148,12 @@ impl Args {
         host: &Host,
         name: String,
         role: Role,
-        backend: &str,
+        (backend, spins): (&str, bool),
         split: Split,
     ) -> Result<Server> {
         let mut command = host.hidden(CONTENDER)?;
         command.arg("--model").arg(&self.model).args(["--backend", backend]);
+        command.args(spins.then_some("--spins"));
         let (least, most) = self.lengths;
         let numbers = [
             ("--sessions", split.n_sessions),
@@ -163,6 +171,17 @@ impl Args {
 }
 
 impl Server {
+    /// Waits until it serves, and makes it fill what it keeps: a round that does not count.
+    fn warm(&mut self, record: &mut Record) -> Result<()> {
+        let (name, version): (String, String) = self.child.answer()?;
+        if !version.is_empty() {
+            record.library(&name, version);
+        }
+        self.serve(Order { seconds: 1.0, round: 0 })?;
+        self.tallies.clear();
+        Ok(())
+    }
+
     fn serve(&mut self, order: Order) -> Result<()> {
         self.child.order(&serde_json::to_string(&order)?)?;
         let tally: Tally = self.child.answer()?;

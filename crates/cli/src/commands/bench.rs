@@ -1,11 +1,14 @@
 //! `shapeyard bench`.
 
-use anyhow::Result;
+use std::ffi::OsString;
+
+use anyhow::{Result, ensure};
 use shapeyard_bench::command::Command;
 use shapeyard_bench::suite::{self, Host};
 
+use crate::backends::cpu_options;
 use crate::cli::Global;
-use crate::exit::Code;
+use crate::exit::{BadInput, Code};
 use crate::migraphx_args::WORKER;
 use crate::output::Format;
 
@@ -31,15 +34,27 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<Code> {
+    ensure!(
+        global.ggml_weights.is_none(),
+        BadInput::new("bench measures a file as it is; give it a GGUF file that has such weights")
+    );
     let host = Host {
         call: "shapeyard bench",
         words: &["bench"],
         migraphx_worker: WORKER,
-        onnxruntime: global.onnxruntime.clone(),
+        options: options(global),
+        cpu: cpu_options(global),
         format: match global.format {
             Format::Text => suite::Format::Text,
             Format::Json => suite::Format::Json,
         },
     };
     Ok(if args.command.run(&host)? { Code::Done } else { Code::No })
+}
+
+/// What says the same to a process of a contender.
+fn options(global: &Global) -> Vec<OsString> {
+    let library = global.ggml.as_ref().map(|path| ["--ggml".into(), path.into()]);
+    let device = global.ggml_device.as_ref().map(|name| ["--ggml-device".into(), name.into()]);
+    library.into_iter().chain(device).flatten().collect()
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod onnx;
 
+use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use shapeyard_core::{
 use shapeyard_cpu::{CpuOptions, Ggml, OnnxRuntime, Rten};
 
 pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models")).join(name)
+    let here = || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models")).to_owned();
+    env::var_os("SHAPEYARD_TINY_MODELS").map_or_else(here, PathBuf::from).join(name)
 }
 
 pub(crate) fn model(name: &str) -> Model {
@@ -33,9 +35,33 @@ pub(crate) fn onnxruntime(test: &str) -> Option<Arc<dyn Backend>> {
     usable(Arc::new(OnnxRuntime::new(&CpuOptions::default())), test, "ONNX Runtime")
 }
 
-/// ggml, or `None` where it is not installed, which is written down.
+/// The device of ggml that the environment names for these tests; `None` is the processor.
+pub(crate) fn ggml_device() -> Option<String> {
+    let named = env::var("SHAPEYARD_GGML_DEVICE").ok();
+    named.filter(|name| !name.is_empty() && name != "CPU")
+}
+
+/// What ggml is told here.
+pub(crate) fn ggml_options() -> CpuOptions {
+    CpuOptions { ggml_device: ggml_device(), ..CpuOptions::default() }
+}
+
+/// ggml on the device that is named, or `None` where it is not installed, which is written down. It fails
+/// where `SHAPEYARD_REQUIRE_DEVICE` asks for one.
 pub(crate) fn ggml(test: &str) -> Option<Arc<dyn Backend>> {
-    usable(Arc::new(Ggml::new(&CpuOptions::default())), test, "ggml")
+    let backend: Arc<dyn Backend> = Arc::new(Ggml::new(&ggml_options()));
+    if let Status::Unusable { reason, .. } = backend.probe().status {
+        assert!(env::var_os("SHAPEYARD_REQUIRE_DEVICE").is_none(), "{test}: {reason}");
+    }
+    usable(backend, test, "ggml")
+}
+
+/// ggml for a test of what only kernels of ours promise, which the processor alone runs.
+pub(crate) fn ggml_on_the_processor(test: &str) -> Option<Arc<dyn Backend>> {
+    let Some(device) = ggml_device() else { return ggml(test) };
+    eprintln!("{test} is skipped: `{device}` is not the processor");
+    write_down(&format!("{test}: `{device}` is not the processor"));
+    None
 }
 
 fn usable(backend: Arc<dyn Backend>, test: &str, name: &str) -> Option<Arc<dyn Backend>> {
@@ -50,7 +76,7 @@ fn usable(backend: Arc<dyn Backend>, test: &str, name: &str) -> Option<Arc<dyn B
 }
 
 pub(crate) fn write_down(line: &str) {
-    if let Some(log) = std::env::var_os("SHAPEYARD_SKIP_LOG") {
+    if let Some(log) = env::var_os("SHAPEYARD_SKIP_LOG") {
         let mut log = OpenOptions::new().create(true).append(true).open(log).unwrap();
         // One write of one line: tests run side by side.
         log.write_all(format!("{line}\n").as_bytes()).unwrap();
