@@ -32,6 +32,10 @@ const TO_END: Duration = Duration::from_secs(2);
 #[cfg(unix)]
 const LEAST_URGENT: i32 = 19;
 
+/// Pauses between looks at a worker's memory. Every look reads a file of each process of the machine, in the process
+/// that answers requests.
+const MEMORY_PAUSE: Duration = Duration::from_millis(250);
+
 /// A compiler's last words say why it failed; the rest of a long log does not.
 const MOST_WORDS: usize = 256 << 10;
 
@@ -94,10 +98,7 @@ pub(super) fn run(
         .map_err(|source| BackendError::Write { path: job.output.clone(), source })?;
     let mut command = program.command()?;
     same_environment(library, &mut command);
-    let mut child = Supervised::start(command, room)?;
-    if compiler.low_priority {
-        child.give_way();
-    }
+    let mut child = Supervised::start(command, room, compiler.low_priority)?;
     let end = child.watch(compiler, cancellation);
     let (status, log) = child.last_words();
     let stopped = |end| BackendError::Compile {
@@ -179,7 +180,7 @@ struct Supervised {
 }
 
 impl Supervised {
-    fn start(mut command: Command, room: &Path) -> Result<Self, BackendError> {
+    fn start(mut command: Command, room: &Path, low_priority: bool) -> Result<Self, BackendError> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -188,6 +189,10 @@ impl Supervised {
             reason: format!("`{}` cannot be started: {error}", command.get_program().display()),
             remedy: format!("name a program that compiles with {VARIABLE}"),
         })?;
+        if low_priority {
+            // Before it gets its job, which it waits for: what it starts from then on does as it does.
+            give_way(child.id());
+        }
         // The pipe has room for a path, and stays open: a worker whose parent is gone reads its end and
         // goes too. One that is gone already says so by its status.
         if let Some(stdin) = &mut child.stdin {
@@ -209,23 +214,9 @@ impl Supervised {
         Ok(Self { child, answer: room.join(worker::ANSWER), log, readers })
     }
 
-    /// Lets everything else have the processors first, where the system knows how. What the worker starts
-    /// later does as it does.
-    fn give_way(&self) {
-        #[cfg(unix)]
-        {
-            // SAFETY: a number for a group that was made for this worker alone. That it cannot be set makes the
-            // worker no less right.
-            #[allow(unsafe_code, reason = "the standard library does not know priorities")]
-            unsafe {
-                libc::setpriority(libc::PRIO_PGRP, self.child.id(), LEAST_URGENT)
-            };
-        }
-    }
-
     fn watch(&mut self, compiler: &Compiler, cancellation: Cancellation<'_>) -> End {
         let start = Instant::now();
-        let mut answered: Option<Instant> = None;
+        let (mut answered, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
         let mut pause = Duration::from_millis(1);
         loop {
             if self.has_ended() {
@@ -246,9 +237,12 @@ impl Supervised {
                 return End::Stopped(CompileEnd::TimedOut { limit });
             }
             if let Some(limit) = compiler.memory_limit
-                && resident_bytes(self.child.id()) > limit
+                && looked.is_none_or(|looked| looked.elapsed() >= MEMORY_PAUSE)
             {
-                return End::Stopped(CompileEnd::OutOfMemory { limit });
+                looked = Some(Instant::now());
+                if resident_bytes(self.child.id()) > limit {
+                    return End::Stopped(CompileEnd::OutOfMemory { limit });
+                }
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -314,6 +308,43 @@ impl Drop for Supervised {
     }
 }
 
+/// Lets everything else have the processors first, where the system knows how. That it does not makes the worker no
+/// less right.
+fn give_way(worker: u32) {
+    #[cfg(unix)]
+    {
+        // SAFETY: a number for a group that was made for this worker alone.
+        #[allow(unsafe_code, reason = "the standard library does not know priorities")]
+        unsafe {
+            libc::setpriority(libc::PRIO_PGRP, worker, LEAST_URGENT)
+        };
+    }
+    #[cfg(target_os = "linux")]
+    idle(worker);
+    #[cfg(not(unix))]
+    let _ = worker;
+}
+
+/// Gives a worker only what others leave of processors and disks. Beside the lowest priority a request would still
+/// lose a hundredth of each processor, in slices that it has to wait for.
+#[cfg(target_os = "linux")]
+fn idle(worker: u32) {
+    const IOPRIO_WHO_PGRP: libc::c_int = 2;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    // The kernel's structure is this one number, which has to be 0 here.
+    let priority: libc::c_int = 0;
+    // SAFETY: reads the number above. The C library's own function may do nothing but fail, as musl's does.
+    #[allow(unsafe_code, reason = "the standard library does not know schedulers")]
+    unsafe {
+        libc::syscall(libc::SYS_sched_setscheduler, worker, libc::SCHED_IDLE, &raw const priority)
+    };
+    // SAFETY: a number for a group that was made for this worker alone.
+    #[allow(unsafe_code, reason = "the standard library does not know schedulers")]
+    unsafe {
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, worker, IOPRIO_CLASS_IDLE)
+    };
+}
+
 fn read_log(mut pipe: impl Read, log: &Mutex<Vec<u8>>) {
     let mut part = [0; 4096];
     loop {
@@ -367,4 +398,30 @@ fn page_bytes() -> u64 {
         }
     }
     4096
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What `/proc/PID/stat` says of a child of a worker.
+    fn stat(low_priority: bool) -> String {
+        let room = tempfile::tempdir().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "read folder; cat /proc/self/stat; true"]);
+        let mut worker = Supervised::start(command, room.path(), low_priority).unwrap();
+        worker.watch(&Compiler::default(), Cancellation::never());
+        worker.last_words().1
+    }
+
+    #[test]
+    fn a_worker_of_low_priority_is_idle_before_it_knows_its_job() {
+        // The nice level is field 19, the policy 41; the first two end with a parenthesis.
+        let of = |stat: &str| -> [String; 2] {
+            let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            [19, 41].map(|nth| fields[nth - 3].to_owned())
+        };
+        assert_eq!(of(&stat(true)), ["19", "5"], "SCHED_IDLE");
+        assert_eq!(of(&stat(false)), of(&fs::read_to_string("/proc/self/stat").unwrap()));
+    }
 }

@@ -222,8 +222,20 @@ fn a_worker_that_has_answered_is_not_waited_for() {
 #[test]
 fn a_compile_of_low_priority_gives_way() {
     let compiler = Compiler { low_priority: true, ..Compiler::default() };
-    let Some((_, log)) = end_of("priority", "sleep 0.3; nice >&2; exit 7", &compiler) else {
+    // Also what it starts does, from the moment at which it knows its job.
+    let words = "read folder; nice >&2; cat /proc/self/stat >&2; exit 7";
+    let Some((_, log)) = end_of("priority", words, &compiler) else {
         return;
     };
-    assert_eq!(log.trim(), "19");
+    let (nice, stat) = log.split_once('\n').unwrap();
+    assert_eq!(nice, "19");
+    assert_eq!(policy(stat), "5", "SCHED_IDLE");
+    let own = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, log) = end_of("priority", words, &Compiler::default()).unwrap();
+    assert_eq!(policy(&log), policy(&own), "as this process");
+}
+
+/// The policy of the scheduler in `/proc/PID/stat`: field 41, of which the first two end with a parenthesis.
+fn policy(stat: &str) -> &str {
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(41 - 3).unwrap()
 }
