@@ -93,6 +93,10 @@ pub enum FallbackReason {
     Padding,
     /// By the prices it costs less there.
     Cheaper,
+    /// Its program could not be loaded again, or not be made: [`Fallback::error`] says why.
+    NotLoaded,
+    /// The device had no room for it: [`Fallback::error`] says how much was wanted.
+    DeviceMemory,
 }
 
 impl fmt::Display for FallbackReason {
@@ -103,6 +107,8 @@ impl fmt::Display for FallbackReason {
             Self::CompileFailed => "its program could not be compiled",
             Self::Padding => "programs would have run too much padding",
             Self::Cheaper => "that was cheaper",
+            Self::NotLoaded => "its program could not be loaded",
+            Self::DeviceMemory => "the device had no room for it",
         })
     }
 }
@@ -116,6 +122,9 @@ pub struct Fallback {
     pub reason: FallbackReason,
     /// Rows that it answered; of a request without rows, 1.
     pub n_rows: usize,
+    /// The words of the preferred backend's error, where it tried and failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What a run says about itself. Making one allocates nothing.

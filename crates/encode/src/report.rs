@@ -33,6 +33,9 @@ pub struct Routed {
     /// Who answered, in whole or in part, instead of the preferred backend, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<(BackendId, FallbackReason)>,
+    /// The words of the first of the preferred backend's errors, where it tried and failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// How many batches.
     pub n_batches: usize,
     /// Real tokens of all.
@@ -55,7 +58,8 @@ impl Routes {
             return;
         }
         let (backend, route) = (report.backend.clone(), report.route);
-        self.0.push(Routed { backend, route, fallback, n_batches: 1, n_real_tokens });
+        let error = report.fallback.as_ref().and_then(|it| it.error.clone());
+        self.0.push(Routed { backend, route, fallback, error, n_batches: 1, n_real_tokens });
     }
 
     /// The backend that answered everything, if one did.

@@ -6,7 +6,8 @@
 //! on one runs on a router: an engine, an encoder, a program of yours.
 //!
 //! * A route is found by a look-up in a table, and remembered for the next request of the shape.
-//! * Where a fallback answers, the report says which, for how many rows, and why.
+//! * Where a fallback answers, the report says which, for how many rows, and why: also where a program cannot be
+//!   loaded again or the device has no room, which is no error while another can answer.
 //! * With [`BackgroundOptions`] the programs that would save requests time are compiled meanwhile, one at a time,
 //!   those that save most first. One that is ready is admitted, and the next request moves over. A
 //!   compile that fails is told once, and changes nothing else. [`Router::events`] tells how it goes.

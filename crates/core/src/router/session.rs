@@ -1,5 +1,6 @@
 //! One lane through a router: a lane through each of the two.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use super::Shared;
 use super::activity::{Activity, Quiet};
 use super::demand::Progress;
 use super::routes::{Decision, Routes};
-use crate::backend::{Outputs, Request, RunError, Session};
+use crate::backend::{BackendError, Outputs, Request, RunError, Session};
 use crate::{Extents, Fallback, FallbackReason, Route, RunReport};
 
 pub(super) struct RouterSession {
@@ -70,8 +71,29 @@ impl RouterSession {
         let (quiet, _running) = (Quiet::of([preferred, compiles]), fallback.begin());
         let report = self.fallback.run(&request, outputs)?;
         let n_rows = self.routes.n_rows(request.extents());
-        let fallback = Some(Fallback { backend: report.backend.clone(), reason, n_rows });
+        let backend = report.backend.clone();
+        let fallback = Some(Fallback { backend, reason, n_rows, error: None });
         Ok(RunReport { route: Route::Fallback, fallback, disturbed: !quiet.lasted(), ..report })
+    }
+
+    /// Lets the fallback answer what the preferred executable could not, where another can.
+    fn run_instead(
+        &mut self,
+        request: &Request<'_>,
+        error: RunError,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError> {
+        let Some(reason) = reason_of(&error) else { return Err(error) };
+        if reason == FallbackReason::NotReady {
+            // A program went since the routes were made, to make room for others.
+            self.shared.renew();
+            return self.fall_back(request, reason, outputs);
+        }
+        let mut report = self.fall_back(request, reason, outputs)?;
+        if let Some(fallback) = &mut report.fallback {
+            fallback.error = Some(words(&error));
+        }
+        Ok(report)
     }
 
     fn run_preferred(
@@ -114,7 +136,8 @@ impl RouterSession {
         times.prepare += rest.times.prepare;
         times.run += rest.times.run;
         times.finish += rest.times.finish + joining.elapsed();
-        let fallback = Fallback { backend: rest.backend, reason, n_rows: n_rows - n_preferred };
+        let n_rows = n_rows - n_preferred;
+        let fallback = Fallback { backend: rest.backend, reason, n_rows, error: None };
         Ok(RunReport {
             route: Route::Hybrid,
             fallback: Some(fallback),
@@ -139,6 +162,30 @@ fn explained(reason: FallbackReason, progress: Progress) -> FallbackReason {
     }
 }
 
+/// Why another answers what ended so; `None` where another would fail too, or nobody wants it.
+fn reason_of(error: &RunError) -> Option<FallbackReason> {
+    match error {
+        RunError::NotReady { .. } => Some(FallbackReason::NotReady),
+        RunError::Prepare { source, .. } => {
+            let is_cancelled = matches!(**source, BackendError::Cancelled { .. });
+            (!is_cancelled).then_some(FallbackReason::NotLoaded)
+        }
+        RunError::DeviceMemory { .. } => Some(FallbackReason::DeviceMemory),
+        _ => None,
+    }
+}
+
+/// An error and what caused it.
+fn words(error: &RunError) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    words
+}
+
 impl Session for RouterSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(self.shared.preferred.signature())?;
@@ -152,13 +199,6 @@ impl Session for RouterSession {
                 return self.fall_back(request, explained(reason, progress), outputs);
             }
         };
-        match answer {
-            // A program went since the routes were made, to make room for others.
-            Err(RunError::NotReady { .. }) => {
-                self.shared.renew();
-                self.fall_back(request, FallbackReason::NotReady, outputs)
-            }
-            answer => answer,
-        }
+        answer.or_else(|error| self.run_instead(request, error, outputs))
     }
 }

@@ -72,13 +72,21 @@ pub(crate) fn shape(batch: usize, width: usize) -> Bucket {
 pub(crate) struct Programs {
     signature: Arc<Signature>,
     ready: Arc<RwLock<ReadyShapes>>,
+    failure: Arc<RwLock<Option<Failure>>>,
 }
+
+/// How every run ends.
+pub(crate) type Failure = fn() -> RunError;
 
 impl Programs {
     pub(crate) fn of(buckets: Vec<Bucket>, can_split: bool) -> Self {
         let ready =
             ReadyShapes { buckets, rows: Some("batch".to_owned()), can_split, rigid: Vec::new() };
-        Self { signature: signature(), ready: Arc::new(RwLock::new(ready)) }
+        Self {
+            signature: signature(),
+            ready: Arc::new(RwLock::new(ready)),
+            failure: Arc::default(),
+        }
     }
 
     /// The same, of a model whose rows are added up too.
@@ -89,6 +97,11 @@ impl Programs {
     /// As a device does that needs the memory for something else.
     pub(crate) fn evict_all(&self) {
         self.ready.write().unwrap().buckets.clear();
+    }
+
+    /// Runs end so from now on.
+    pub(crate) fn fail(&self, failure: Option<Failure>) {
+        *self.failure.write().unwrap() = failure;
     }
 }
 
@@ -116,6 +129,9 @@ impl Executable for Programs {
 
 impl Session for ProgramSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        if let Some(failure) = *self.0.failure.read().unwrap() {
+            return Err(failure());
+        }
         let wanted = self.0.signature.bucket(request.extents());
         let ready = self.0.ready.read().unwrap();
         let Some(pieces) = cover(&wanted, &ready.buckets, &ready.freedom()) else {
@@ -214,6 +230,14 @@ pub(crate) fn run(session: &mut dyn Session, batch: usize, width: usize) -> RunR
     let inputs = inputs(batch, width);
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
     run_bound(session, &signature(), (batch, width), &views).0
+}
+
+/// The error of a request that fails.
+pub(crate) fn error(session: &mut dyn Session, batch: usize, width: usize) -> RunError {
+    let (inputs, signature) = (inputs(batch, width), signature());
+    let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let request = Request::bind(&signature, &views).unwrap();
+    session.run(&request, &mut Outputs::new()).unwrap_err()
 }
 
 /// As [`run`], for a model whose rows are added up too; gives that sum as well.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use shapeyard_core::backend::BackendError;
 use shapeyard_core::plan::prices::Price;
 use shapeyard_core::plan::{PaddingLimit, Prices};
 use shapeyard_core::router::{Router, RouterError, RouterOptions};
-use shapeyard_core::{FallbackReason, Route, RunReport};
+use shapeyard_core::{FallbackReason, Route, RunError, RunReport};
 
 use crate::double::{
-    DYNAMIC, PROGRAMS, Programs, dynamic, dynamic_with_sum, run, run_with_sum, session, shape,
+    DYNAMIC, Failure, PROGRAMS, Programs, dynamic, dynamic_with_sum, error, run, run_with_sum,
+    session, shape,
 };
 
 /// A token costs ten times as much on the CPU, and a program takes as long to start as 20 of its tokens.
@@ -113,6 +115,61 @@ fn a_program_that_went_is_no_error() {
         let report = run(lane.as_mut(), 4, 8);
         assert_eq!((report.route, reason(&report)), (Route::Fallback, FallbackReason::NotReady));
     }
+}
+
+fn no_room() -> RunError {
+    RunError::DeviceMemory { backend: PROGRAMS, reason: "9 bytes of 8".to_owned() }
+}
+
+fn not_prepared(source: BackendError) -> RunError {
+    RunError::Prepare { wanted: shape(32, 8), source: Arc::new(source) }
+}
+
+fn pruned() -> RunError {
+    let reason = "it is gone".to_owned();
+    not_prepared(BackendError::Artifact { path: "program".into(), reason })
+}
+
+#[test]
+fn a_program_that_cannot_be_loaded_and_a_full_device_are_no_errors() {
+    let programs = Programs::of(vec![shape(32, 8)], true);
+    let preferred = Arc::new(programs.clone());
+    let router = Router::new(preferred, dynamic(), priced(PaddingLimit::NONE)).unwrap();
+    let mut lane = session(&router);
+    let cases: [(Failure, FallbackReason, &str); 2] = [
+        (no_room, FallbackReason::DeviceMemory, "9 bytes of 8"),
+        (pruned, FallbackReason::NotLoaded, "it is gone"),
+    ];
+    for (failure, reason, words) in cases {
+        programs.fail(Some(failure));
+        // Whole requests, and those of which a part would run elsewhere in any case.
+        for batch in [32, 32, 33] {
+            let report = run(lane.as_mut(), batch, 8);
+            let fallback = report.fallback.unwrap();
+            assert_eq!((report.route, fallback.backend), (Route::Fallback, DYNAMIC));
+            assert_eq!((fallback.reason, fallback.n_rows), (reason, batch));
+            assert!(fallback.error.unwrap().contains(words));
+        }
+        // Who asks for that backend alone hears of it.
+        let forced = error(session(router.preferred().as_ref()).as_mut(), 32, 8);
+        assert_eq!(forced.to_string(), failure().to_string());
+        programs.fail(None);
+        assert_eq!(run(lane.as_mut(), 32, 8).route, Route::Exact);
+        assert_eq!(run(lane.as_mut(), 33, 8).route, Route::Hybrid);
+    }
+}
+
+#[test]
+fn what_another_cannot_mend_is_told() {
+    let programs = Programs::of(vec![shape(4, 8)], true);
+    let preferred = Arc::new(programs.clone());
+    let router = Router::new(preferred, dynamic(), RouterOptions::default()).unwrap();
+    programs.fail(Some(|| not_prepared(BackendError::Cancelled { what: "it".to_owned() })));
+    let told = error(session(&router).as_mut(), 4, 8);
+    assert!(matches!(told, RunError::Prepare { .. }), "{told}");
+    programs.fail(Some(|| RunError::Library { backend: PROGRAMS, message: "no".to_owned() }));
+    let told = error(session(&router).as_mut(), 4, 8);
+    assert!(matches!(told, RunError::Library { .. }), "{told}");
 }
 
 #[test]

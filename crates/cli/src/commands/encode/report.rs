@@ -111,10 +111,12 @@ impl Finished<'_> {
             let (route, backend) = (human::name(&it.route), &it.backend);
             write!(out, "{name} {batches} of {tokens} on {backend}, {route}")?;
             match &it.fallback {
-                Some((other, reason)) if other == backend => writeln!(out, ": {reason}")?,
-                Some((other, reason)) => writeln!(out, " with {other}: {reason}")?,
-                None => writeln!(out)?,
+                Some((other, reason)) if other == backend => write!(out, ": {reason}")?,
+                Some((other, reason)) => write!(out, " with {other}: {reason}")?,
+                None => {}
             }
+            it.error.iter().try_for_each(|error| write!(out, " ({error})"))?;
+            writeln!(out)?;
         }
         Ok(())
     }

@@ -189,9 +189,10 @@ impl Finished<'_> {
         if self.n_padded_rows > 0 {
             text.push_str(&format!(", {} of padding", human::count(self.n_padded_rows, "row")));
         }
-        if let Some(Fallback { backend, reason, n_rows }) = self.fallback {
+        if let Some(Fallback { backend, reason, n_rows, error }) = self.fallback {
             let rows = human::count(*n_rows, "row");
             text.push_str(&format!("; {rows} on {backend}: {reason}"));
+            text.extend(error.iter().map(|error| format!(" ({error})")));
         }
         text
     }
