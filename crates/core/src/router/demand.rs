@@ -53,6 +53,11 @@ impl Asked {
     pub(super) fn lacking(&self, lack: Option<Lack>) -> Self {
         Self { lack, n: self.n }
     }
+
+    /// Seconds that what they lack would have saved them.
+    fn saved(&self) -> f64 {
+        self.lack.as_ref().map_or(0.0, |lack| self.n as f64 * lack.saves)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -119,10 +124,27 @@ impl Demand {
     /// Remembers what requests of a shape lack.
     pub(super) fn learn(&mut self, request: &Extents, lack: Option<Lack>) {
         if self.shapes.len() >= MOST_SHAPES {
-            self.shapes.clear();
-            self.saved.clear();
+            self.forget_shapes();
         }
         self.shapes.entry(request.clone()).or_insert(Asked { lack, n: 0 });
+    }
+
+    /// Makes room for other shapes. Of those that lack one program one stays and stands for all, so that what it would
+    /// have saved them goes on to count; where even these are many, those stay that lost most.
+    fn forget_shapes(&mut self) {
+        let mut shapes: Vec<(Extents, Asked)> = self.shapes.drain().collect();
+        shapes.sort_by(|(_, a), (_, b)| b.saved().total_cmp(&a.saved()));
+        let mut saved = std::mem::take(&mut self.saved);
+        for (request, Asked { lack, .. }) in shapes {
+            if self.shapes.len() >= MOST_SHAPES / 2 {
+                break;
+            }
+            let Some(lack) = lack else { continue };
+            let Some(seconds) = saved.remove(&lack.bucket) else { continue };
+            self.saved.insert(Arc::clone(&lack.bucket), seconds);
+            let n = (seconds / lack.saves).round() as u64;
+            self.shapes.insert(request, Asked { lack: Some(lack), n });
+        }
     }
 
     /// Queues a program where what it saves is worth what it costs.
@@ -349,6 +371,25 @@ mod tests {
         assert_eq!(demand.next(), None);
         assert_eq!(ask(&mut demand, 3, None), Progress::OnItsWay, "what was learnt stays");
         assert_eq!(queue(&demand), [(batch(4), 1.0)]);
+    }
+
+    #[test]
+    fn shapes_without_end_are_bounded_and_what_they_lack_is_made_all_the_same() {
+        let mut demand = Demand::new(8);
+        let lack = |program| Some(Lack { costs: 6000.0, ..lack(program, 1.0).unwrap() });
+        for n in 1..6000 {
+            assert_eq!(ask(&mut demand, n, lack(8192)), Progress::None);
+            assert!(demand.shapes.len() <= MOST_SHAPES);
+        }
+        assert_eq!(ask(&mut demand, 6000, lack(8192)), Progress::OnItsWay);
+        // And it stays in the queue while others come, that are content or lack ever new programs.
+        for n in 6001..30_000 {
+            ask(&mut demand, n, if n < 11_000 { None } else { lack(n) });
+        }
+        assert!(demand.shapes.len() <= MOST_SHAPES && demand.saved.len() <= MOST_SHAPES);
+        let shapes = demand.take_shapes();
+        demand.ready(&[], shapes);
+        assert_eq!(queue(&demand), [(batch(8192), 6000.0)]);
     }
 
     #[test]
