@@ -66,6 +66,8 @@ pub(super) struct Background {
     /// Told when there is something to do, or nothing any more.
     changed: Condvar,
     stopping: AtomicBool,
+    /// Held while shapes are learnt anew, so that none are learnt by older routes than those before.
+    settling: Mutex<()>,
     observers: Mutex<Vec<SyncSender<Event>>>,
 }
 
@@ -75,6 +77,7 @@ impl Background {
             demand: Mutex::new(Demand::new(options.capacity)),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
+            settling: Mutex::default(),
             observers: Mutex::default(),
             options,
         }
@@ -250,8 +253,9 @@ impl Background {
         outcome.map(|()| start.elapsed())
     }
 
-    /// Nothing is being compiled any more: looks anew at what requests lack, while they go on.
-    fn settle(&self, shared: &Shared) {
+    /// Looks anew at what requests lack, by the routes of now, while they go on.
+    pub(super) fn settle(&self, shared: &Shared) {
+        let _one = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let routes = shared.routes();
         let (shapes, refused) = {
             let mut demand = self.demand();
@@ -266,14 +270,21 @@ impl Background {
             (request, asked)
         });
         let shapes = anew.collect();
-        self.with_demand(|demand| demand.ready(self.planned(), shapes));
+        self.with_demand(|demand| demand.learn_anew(self.planned(), shapes));
+    }
+
+    /// What was being compiled is ready.
+    fn made(&self, shared: &Shared) {
+        // Until nobody lacks it any more it counts as on its way, and is not queued again.
+        self.settle(shared);
+        self.demand().made();
     }
 
     fn finished(&self, bucket: &Bucket, shared: &Shared, outcome: Result<Duration, BackendError>) {
         let tell = |stage| self.tell(&Event { bucket: bucket.clone(), stage });
         match outcome {
             Ok(took) => {
-                self.settle(shared);
+                self.made(shared);
                 tell(Stage::Ready { took });
             }
             // It was given up before it was cancelled.
@@ -302,7 +313,7 @@ pub(super) fn work(shared: &Shared) {
         // A request that was routed before a program was admitted may ask for it once more.
         let now = shared.routes();
         if now.ready().is_some_and(|ready| ready.buckets.contains(&bucket)) {
-            background.settle(shared);
+            background.made(shared);
             background.tell(&Event { bucket: (*bucket).clone(), stage: Stage::GivenUp });
             continue;
         }

@@ -204,10 +204,14 @@ impl Demand {
         std::mem::take(&mut self.shapes)
     }
 
-    /// What was being compiled is ready, and requests of these shapes lack this by now. What nobody lacks any more
-    /// leaves the queue, unless a plan wants it.
-    pub(super) fn ready(&mut self, planned: &[Bucket], shapes: Shapes) {
+    /// What was being compiled is ready.
+    pub(super) fn made(&mut self) {
         self.compiling = None;
+    }
+
+    /// Requests of these shapes lack this by now. What nobody lacks any more leaves the queue, unless a plan wants it;
+    /// what is being compiled goes on.
+    pub(super) fn learn_anew(&mut self, planned: &[Bucket], shapes: Shapes) {
         for (request, asked) in std::mem::replace(&mut self.shapes, shapes) {
             let kept = self.shapes.entry(request).or_insert(Asked { n: 0, ..asked.clone() });
             kept.n = kept.n.saturating_add(asked.n);
@@ -229,7 +233,7 @@ impl Demand {
         for (bucket, &saved) in &self.saved {
             match wants.iter_mut().find(|want| want.bucket == *bucket) {
                 Some(want) => want.saved = saved,
-                None if saved >= costs[bucket] && !self.has_failed(bucket) => {
+                None if saved >= costs[bucket] && !self.is_settled(bucket) => {
                     wants.push(Want { bucket: Arc::clone(bucket), saved, rank: 0 });
                 }
                 None => {}
@@ -289,8 +293,10 @@ impl Demand {
         self.events.drain(..)
     }
 
-    fn has_failed(&self, bucket: &Bucket) -> bool {
-        self.failed.iter().any(|it| *it.bucket == *bucket)
+    /// Whether it is being compiled, or could not be.
+    fn is_settled(&self, bucket: &Arc<Bucket>) -> bool {
+        let has_failed = self.failed.iter().any(|it| it.bucket == *bucket);
+        has_failed || self.compiling.as_ref() == Some(bucket)
     }
 
     fn tell(&mut self, bucket: &Bucket, stage: Stage) {
@@ -343,7 +349,7 @@ mod tests {
         let before = queue(&demand);
         assert_eq!(before, [(batch(4), 130.0), (batch(8), 100.0)]);
         let shapes = demand.take_shapes();
-        demand.ready(&[], shapes);
+        demand.learn_anew(&[], shapes);
         assert_eq!(queue(&demand), before);
     }
 
@@ -357,7 +363,8 @@ mod tests {
             assert_eq!(demand.next().as_deref(), Some(&batch(n)));
             let shapes = demand.take_shapes();
             let content = |(request, asked): (Extents, Asked)| (request, asked.lacking(None));
-            demand.ready(&planned, shapes.into_iter().map(content).collect());
+            demand.learn_anew(&planned, shapes.into_iter().map(content).collect());
+            demand.made();
         }
         assert_eq!(demand.next(), None);
     }
@@ -388,7 +395,7 @@ mod tests {
         }
         assert!(demand.shapes.len() <= MOST_SHAPES && demand.saved.len() <= MOST_SHAPES);
         let shapes = demand.take_shapes();
-        demand.ready(&[], shapes);
+        demand.learn_anew(&[], shapes);
         assert_eq!(queue(&demand), [(batch(8192), 6000.0)]);
     }
 
@@ -400,8 +407,19 @@ mod tests {
         assert_eq!(demand.count(&request(3), Instant::now()), None, "nobody knows it now");
         ask(&mut demand, 3, lack(4, 1.0));
         ask(&mut demand, 7, lack(8, 5.0));
-        demand.ready(&[], shapes);
+        demand.learn_anew(&[], shapes);
         assert_eq!(queue(&demand), [(batch(4), 2.0), (batch(8), 5.0)]);
+    }
+
+    #[test]
+    fn what_is_being_compiled_is_not_queued_once_more() {
+        let mut demand = Demand::new(8);
+        ask(&mut demand, 3, lack(4, 1.0));
+        assert_eq!(demand.next().as_deref(), Some(&batch(4)));
+        let shapes = demand.take_shapes();
+        demand.learn_anew(&[], shapes);
+        assert_eq!(queue(&demand), []);
+        assert_eq!(demand.count(&request(3), Instant::now()), Some(Progress::OnItsWay));
     }
 
     #[test]

@@ -150,10 +150,11 @@ impl Router {
         &self.shared.fallback
     }
 
-    /// Weighs by other prices from the next request on.
+    /// Weighs by other prices from the next request on: where requests go, and which programs are worth their compile.
     pub fn set_prices(&self, prices: Option<Prices>) {
         *self.shared.prices.write().unwrap_or_else(PoisonError::into_inner) = prices;
         self.shared.renew();
+        self.shared.settle();
     }
 
     /// How compiling in the background goes, from now on; ends with it. Nothing comes where nothing is
@@ -224,7 +225,9 @@ impl Executable for Router {
     }
 
     fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
-        self.shared.admit(artifact)
+        self.shared.admit(artifact)?;
+        self.shared.settle();
+        Ok(())
     }
 }
 
@@ -247,6 +250,15 @@ impl Shared {
         let routes = Routes::new(self.preferred.as_ref(), self.prices(), self.padding, generation);
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
         self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Looks anew at what requests lack, after somebody else than the compiler changed what there is.
+    fn settle(&self) {
+        if let Some(background) = &self.background {
+            background.settle(self);
+            // A session that asked in between remembers that it lacks nothing, for as long as routes are the same.
+            self.renew();
+        }
     }
 
     fn prices(&self) -> Option<Prices> {

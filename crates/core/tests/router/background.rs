@@ -8,7 +8,7 @@ use shapeyard_core::backend::{Artifact, ArtifactSource, BackendError, Cancellati
 use shapeyard_core::plan::prices::PerProgram;
 use shapeyard_core::plan::{Bucket, PaddingLimit, Prices};
 use shapeyard_core::router::{BackgroundOptions, Event, Router, RouterOptions, Stage, Wanted};
-use shapeyard_core::{FallbackReason, Route};
+use shapeyard_core::{Executable as _, FallbackReason, Route};
 
 use crate::double::{DYNAMIC, PROGRAMS, Programs, artifact, dynamic, run, session, shape};
 use crate::routing::PRICES;
@@ -215,6 +215,42 @@ fn a_program_is_made_when_it_would_have_saved_its_compile() {
     assert!(held.events.try_recv().is_err());
     assert_eq!(reason(&held.router, 3, 8), Some(FallbackReason::Compiling));
     assert_eq!(held.wanted(), shape(4, 8));
+}
+
+#[test]
+fn what_requests_lack_is_weighed_by_the_prices_of_now() {
+    // A token costs as little on the CPU, and a compile a minute.
+    let compile = PerProgram { fixed: 60.0, token: 0.0 };
+    let cheap = Prices { cpu: PRICES.device, ..PRICES };
+    let options = RouterOptions { prices: Some(cheap), ..RouterOptions::default() };
+    let held = Held::over(&[], options, |it| it);
+    let mut lane = session(&held.router);
+    let mut reason = |n| run(lane.as_mut(), n, 8).fallback.unwrap().reason;
+    assert_eq!(reason(3), FallbackReason::NotReady, "content");
+    held.router.set_prices(Some(Prices { compile, ..PRICES }));
+    assert_eq!(reason(3), FallbackReason::NotReady, "not worth a minute");
+    assert!(held.events.try_recv().is_err());
+    held.router.set_prices(Some(PRICES));
+    assert_eq!(held.wanted(), shape(4, 8), "without another request");
+    held.router.set_prices(Some(PRICES));
+    assert_eq!(reason(3), FallbackReason::Compiling, "what is under way stays so");
+    held.answer.send(Ok(())).unwrap();
+    held.ended();
+    held.router.stop_compiling();
+    assert!(held.asked.try_recv().is_err(), "and is not made twice");
+}
+
+#[test]
+fn what_somebody_else_admits_is_not_made() {
+    let held = Held::new();
+    reason(&held.router, 1, 1);
+    held.wanted();
+    reason(&held.router, 3, 5);
+    held.router.admit(&artifact(&shape(4, 8))).unwrap();
+    // At once: not only when it would be its turn.
+    let stages = held.events.try_iter().filter(|it| it.bucket == shape(4, 8)).map(|it| it.stage);
+    assert!(matches!(&stages.collect::<Vec<_>>()[..], [Stage::Queued, Stage::GivenUp]));
+    assert_eq!(reason(&held.router, 3, 5), None);
 }
 
 #[test]
