@@ -60,9 +60,6 @@ pub(crate) fn options(
     let source = |source| source as Arc<dyn ArtifactSource>;
     let mut background = background.map(source).map(BackgroundOptions::new);
     if let (Some(options), Some(wanted)) = (&mut background, wanted) {
-        if let Wanted::Planned(planned) = &wanted {
-            options.capacity = options.capacity.max(planned.len());
-        }
         options.wanted = wanted;
     }
     RouterOptions { prices: None, padding, background }

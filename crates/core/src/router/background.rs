@@ -30,7 +30,8 @@ pub struct BackgroundOptions {
     pub source: Arc<dyn ArtifactSource>,
     /// Which programs may be made.
     pub wanted: Wanted,
-    /// Programs that wait for their turn at most; 0 counts as 1. Those that save least are given up.
+    /// Programs that wait for their turn at most; 0 counts as 1, and a plan's may all wait. Those that save least are
+    /// given up.
     pub capacity: usize,
     /// How long after a failure that may pass the same program is tried again. What is refused for good never
     /// is.
@@ -73,8 +74,12 @@ pub(super) struct Background {
 
 impl Background {
     pub(super) fn new(options: BackgroundOptions) -> Self {
+        let n_planned = match &options.wanted {
+            Wanted::Planned(planned) => planned.len(),
+            Wanted::Steps(_) => 0,
+        };
         Self {
-            demand: Mutex::new(Demand::new(options.capacity)),
+            demand: Mutex::new(Demand::new(options.capacity.max(n_planned))),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             settling: Mutex::default(),

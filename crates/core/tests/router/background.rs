@@ -335,9 +335,9 @@ fn a_step_that_is_refused_is_followed_by_the_very_shape() {
 
 #[test]
 fn a_plan_is_made_without_a_request_and_nothing_else_is() {
-    let planned = vec![shape(8, 8), shape(2, 8)];
-    let held =
-        Held::with(|it| BackgroundOptions { wanted: Wanted::Planned(planned.clone()), ..it });
+    let planned = vec![shape(8, 8), shape(2, 8), shape(4, 8)];
+    let wanted = Wanted::Planned(planned.clone());
+    let held = Held::with(|it| BackgroundOptions { wanted, capacity: 1, ..it });
     assert_eq!(reason(&held.router, 1, 9), Some(FallbackReason::NotReady));
     for bucket in planned {
         assert_eq!(held.asked.recv().unwrap(), bucket);
