@@ -27,7 +27,7 @@ pub use histogram::Histogram;
 pub use options::{Objective, PaddingLimit, PlanOptions};
 pub use policy::{InvalidPolicy, Policy, Tail};
 pub use prices::Prices;
-pub use ready::{OverReady, ReadyBatch, over_ready};
+pub use ready::{OverReady, ReadyBatch, over_allowed, over_ready};
 pub use routing::{RoutingPlan, Stock, plan};
 pub use steps::{InvalidSteps, Steps, grid};
 pub use table::{Routed, RoutingTable, TooManyShapes};

@@ -8,7 +8,8 @@ use super::{Policy, Tail};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanOptions {
-    /// Tokens a batch may have, padding counted. 1 gives every item a batch of its own.
+    /// Tokens a batch may have, padding counted. 1 gives every item a batch of its own. Where nothing may be compiled,
+    /// batches fill resident programs that have more: these run as many tokens in any case.
     pub token_budget: usize,
     /// Which lengths get programs.
     pub lengths: Policy,

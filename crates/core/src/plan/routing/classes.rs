@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::items::{self, Ranked};
 use super::requests::Asked;
-use crate::plan::{Bucket, Histogram, InvalidSteps, PlanOptions, Prices, Stock, Work, Workload};
+use crate::plan::{
+    Bucket, Histogram, InvalidSteps, Objective, PlanOptions, Prices, Stock, Work, Workload,
+};
 
 /// More candidates than anybody compiles.
 const MOST_PROGRAMS: usize = 4096;
@@ -123,6 +125,8 @@ pub(super) struct Given<'a> {
     work: Counted,
     resident: HashSet<&'a Bucket>,
     compiled: HashSet<&'a Bucket>,
+    /// Rows that batches of some lengths fill.
+    filled: BTreeMap<usize, usize>,
 }
 
 /// The work, so that batches are made of it without looking at all of it again.
@@ -146,7 +150,8 @@ impl<'a> Given<'a> {
         };
         let resident: HashSet<&Bucket> = stock.resident.iter().collect();
         let compiled = stock.compiled.iter().chain(resident.iter().copied()).collect();
-        Self { workload, options, prices, stock, histogram, work, resident, compiled }
+        let filled = filled(workload, options, stock);
+        Self { workload, options, prices, stock, histogram, work, resident, compiled, filled }
     }
 
     /// The lists of lengths to choose from, each ascending; at least one, which may be empty.
@@ -166,16 +171,15 @@ impl<'a> Given<'a> {
     pub(super) fn candidates(&self, lengths: &[usize]) -> Result<Candidates, InvalidSteps> {
         let (classes, shapes) = match &self.work {
             Counted::Requests(asked) => asked.roughly(lengths, self.options)?,
-            Counted::Items(items) => items::stacked(items, lengths, self.options, self.prices),
+            Counted::Items(items) => {
+                items::stacked(items, (lengths, &self.filled), self.options, self.prices)
+            }
         };
         let wanted = shapes.into_iter().map(|((rows, length), is_for_tail)| {
             self.program(self.bucket(rows, length), (rows, length), is_for_tail)
         });
         let ready = self.compiled.iter().filter_map(|bucket| {
-            let extent =
-                |symbol: &String| if symbol.is_empty() { Some(1) } else { bucket.get(symbol) };
-            let shape = (extent(&self.workload.rows)?, extent(&self.workload.length)?);
-            Some(self.program((*bucket).clone(), shape, false))
+            Some(self.program((*bucket).clone(), shape(bucket, self.workload)?, false))
         });
         let found = Candidates::new(classes, wanted.chain(ready).collect());
         if found.programs.len() > MOST_PROGRAMS {
@@ -217,4 +221,23 @@ impl<'a> Given<'a> {
             bucket,
         }
     }
+}
+
+/// Rows and length of a program; `None` of one that has no such symbols.
+fn shape(bucket: &Bucket, workload: &Workload) -> Option<(usize, usize)> {
+    let extent = |symbol: &String| if symbol.is_empty() { Some(1) } else { bucket.get(symbol) };
+    Some((extent(&workload.rows)?, extent(&workload.length)?))
+}
+
+/// Where only what is resident runs, the most rows that programs of a length have: one runs as long with fewer of them.
+fn filled(workload: &Workload, options: &PlanOptions, stock: &Stock) -> BTreeMap<usize, usize> {
+    let mut filled = BTreeMap::new();
+    let is_stacked = options.objective == Objective::Throughput && options.token_budget > 1;
+    if is_stacked && options.compile_seconds == Some(0.0) {
+        for (rows, length) in stock.resident.iter().filter_map(|it| shape(it, workload)) {
+            let most = filled.entry(length).or_insert(1);
+            *most = rows.max(*most);
+        }
+    }
+    filled
 }

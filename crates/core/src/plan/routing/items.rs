@@ -1,5 +1,6 @@
 //! Items stacked into batches for programs of some lengths.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::classes::{Class, CpuWork, Shapes};
@@ -111,16 +112,18 @@ pub(super) fn filling(options: &PlanOptions, prices: &Prices) -> Filling {
     Filling { token_budget, tail: options.tail, launch_tokens: prices.device.launch_tokens() }
 }
 
-/// For every length full batches under the token budget and what is left of them, longest rows first.
+/// For every length full batches under the token budget, or of the rows that are to be `filled`, and what is left of
+/// them, longest rows first.
 pub(super) fn stacked(
     items: &Ranked,
-    lengths: &[usize],
+    (lengths, filled): (&[usize], &BTreeMap<usize, usize>),
     options: &PlanOptions,
     prices: &Prices,
 ) -> (Vec<Class>, Shapes) {
     let mut stack = Stack {
         items,
         filling: filling(options, prices),
+        filled,
         padding: options.padding,
         classes: Vec::new(),
         shapes: Shapes::new(),
@@ -142,12 +145,23 @@ pub(super) fn stacked(
 struct Stack<'a> {
     items: &'a Ranked,
     filling: Filling,
+    filled: &'a BTreeMap<usize, usize>,
     padding: PaddingLimit,
     classes: Vec<Class>,
     shapes: Shapes,
 }
 
 impl Stack<'_> {
+    /// Rows of a full batch: what the token budget allows, in whole runs of what is to be filled, one at least.
+    fn rows(&self, length: usize) -> u64 {
+        let rows = self.filling.rows(length);
+        let rows = match self.filled.get(&length) {
+            Some(&filled) => (rows - rows % filled).max(filled),
+            None => rows,
+        };
+        rows as u64
+    }
+
     /// Items, by rank, that programs of one length hold.
     fn group(&mut self, mine: Range<u64>, length: usize) {
         let before = |length: usize| length.checked_sub(1).map_or(0, |it| self.items.n_upto(it));
@@ -155,7 +169,7 @@ impl Stack<'_> {
         // What would be padded too much.
         let first = within(before(self.padding.shortest(length)));
         let n_exact_rows = mine.end - within(before(length));
-        let (n, rows) = (mine.end - first, self.filling.rows(length) as u64);
+        let (n, rows) = (mine.end - first, self.rows(length));
         let tail = n % rows;
         // Rows that need no padding come first, so that they fill batches of their own.
         let n_exact = n_exact_rows / rows;
