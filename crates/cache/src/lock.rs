@@ -97,6 +97,36 @@ pub(crate) fn may_lock(folder: &Folder) -> bool {
     }
 }
 
+/// The right to change files of a folder that are read before; ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct FolderLock<'a> {
+    folder: &'a Folder,
+}
+
+impl<'a> FolderLock<'a> {
+    /// Waits for whoever has it; `None` where there are no locks.
+    pub(crate) fn acquire(
+        folder: &'a Folder,
+        may_lock: bool,
+    ) -> Result<Option<Self>, StorageError> {
+        if !may_lock {
+            return Ok(None);
+        }
+        match folder.handle().lock() {
+            Ok(()) => Ok(Some(Self { folder })),
+            Err(error) if is_unsupported(&error) => Ok(None),
+            Err(error) => Err(folder.error("lock", "", error)),
+        }
+    }
+}
+
+impl Drop for FolderLock<'_> {
+    fn drop(&mut self) {
+        // Said aloud, since a forked child may still have the folder open.
+        let _ = self.folder.handle().unlock();
+    }
+}
+
 /// The right to make one artifact; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct KeyLock {

@@ -13,8 +13,9 @@ use shapeyard_core::plan::prices::Measurements;
 
 use crate::checksum;
 use crate::error::StorageError;
-use crate::folder::FILE_MODE;
+use crate::folder::{FILE_MODE, Folder};
 use crate::layer::PRICES;
+use crate::lock::FolderLock;
 use crate::sealed;
 use crate::store::Store;
 
@@ -70,11 +71,7 @@ impl Store {
     /// What was measured before. What is damaged, or was measured of something else, counts as nothing.
     #[must_use]
     pub fn measurements(&self, of: &MeasuredOf) -> Option<Measurements> {
-        let folder = self.writable.as_ref()?.folder(PRICES).ok()?;
-        let bytes = folder.read(&of.file_name(), MAX_BYTES).ok()?;
-        let kept: Kept = sealed::from_bytes(KIND, &bytes).ok()?;
-        let is_ours = kept.of == *of && kept.measurements.backend == of.backend;
-        is_ours.then_some(kept.measurements)
+        kept_in(&self.writable.as_ref()?.folder(PRICES).ok()?, of)
     }
 
     /// Keeps what was measured, in the place of what was kept before; says where.
@@ -92,13 +89,13 @@ impl Store {
             StorageError::new("keep prices in", Path::new(""), none)
         })?;
         let folder = layer.make_folder(PRICES)?;
-        let kept = Kept { of: of.clone(), measurements: measurements.clone() };
-        folder.put(&of.file_name(), &sealed::to_bytes(KIND, &kept), FILE_MODE)?;
+        let _alone = FolderLock::acquire(&folder, layer.may_lock(&folder))?;
+        keep_in(&folder, of, measurements)?;
         Ok(folder.path().join(of.file_name()))
     }
 
     /// Adds what production runs showed to what is kept; says whether anything was. Of two processes that do so
-    /// at one moment, the first one's runs are lost.
+    /// at one moment, the first one's runs are lost only where the file system has no locks.
     ///
     /// # Errors
     ///
@@ -108,8 +105,30 @@ impl Store {
         of: &MeasuredOf,
         newer: &Measurements,
     ) -> Result<bool, StorageError> {
-        let Some(mut kept) = self.measurements(of) else { return Ok(false) };
+        // Where nobody calibrated, nothing is made.
+        let Some((layer, _)) = self.writable.as_ref().zip(self.measurements(of)) else {
+            return Ok(false);
+        };
+        let folder = layer.folder(PRICES)?;
+        let _alone = FolderLock::acquire(&folder, layer.may_lock(&folder))?;
+        let Some(mut kept) = kept_in(&folder, of) else { return Ok(false) };
         kept.refine(newer);
-        self.keep_measurements(of, &kept).map(|_| true)
+        keep_in(&folder, of, &kept).map(|()| true)
     }
+}
+
+fn kept_in(folder: &Folder, of: &MeasuredOf) -> Option<Measurements> {
+    let bytes = folder.read(&of.file_name(), MAX_BYTES).ok()?;
+    let kept: Kept = sealed::from_bytes(KIND, &bytes).ok()?;
+    let is_ours = kept.of == *of && kept.measurements.backend == of.backend;
+    is_ours.then_some(kept.measurements)
+}
+
+fn keep_in(
+    folder: &Folder,
+    of: &MeasuredOf,
+    measurements: &Measurements,
+) -> Result<(), StorageError> {
+    let kept = Kept { of: of.clone(), measurements: measurements.clone() };
+    folder.put(&of.file_name(), &sealed::to_bytes(KIND, &kept), FILE_MODE)
 }

@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -47,6 +47,20 @@ impl Drop for Listed {
     }
 }
 
+/// The right to read a file and to write it anew, which ends with the handle: nobody else of this program changes a file
+/// of that folder. `None` where there are no locks; the file is whole all the same.
+pub(crate) fn alone_beside(path: &Path) -> Option<File> {
+    let folder = File::open(folder_of(path)).ok()?;
+    folder.lock().ok().map(|()| folder)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// A file that appears under its name when it is committed; dropped before, it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
@@ -62,16 +76,12 @@ impl AtomicFile {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let mut builder = tempfile::Builder::new();
         builder.prefix(".shapeyard-");
         // A temporary file is for its owner alone; this one becomes an ordinary file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder_of(path))?;
         let listed = UNFINISHED.add(file.path());
         let writer = BufWriter::with_capacity(1 << 20, file);
         Ok(Self { path: path.to_owned(), writer, _listed: listed })

@@ -98,3 +98,24 @@ fn production_refines_what_was_measured_and_starts_nothing() {
     let runs = store.measurements(&of).unwrap().of(SPLIT).runs.n_runs();
     assert_eq!(runs, measured().of(SPLIT).runs.n_runs() + 1.0);
 }
+
+#[test]
+fn what_two_add_at_one_moment_counts_for_both() {
+    const N: usize = 25;
+    let scene = Scene::new();
+    let of = of("a model");
+    scene.store().keep_measurements(&of, &measured()).unwrap();
+    let mut newer = Measurements::new(BACKEND);
+    newer.of(SPLIT).runs.record(1, 3, 1.0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // As another process would have it.
+                let store = scene.store();
+                (0..N).for_each(|_| assert!(store.refine_measurements(&of, &newer).unwrap()));
+            });
+        }
+    });
+    let runs = scene.store().measurements(&of).unwrap().of(SPLIT).runs.n_runs();
+    assert_eq!(runs, measured().of(SPLIT).runs.n_runs() + 2.0 * N as f64);
+}
