@@ -20,7 +20,7 @@ pub struct Recorder {
     length: Axis,
     /// What sessions count that still live.
     lanes: Mutex<Vec<Arc<Mutex<Traffic>>>>,
-    /// What those counted that ended.
+    /// What those counted that ended. Locked before `lanes`, and as long as what they counted is moved or added up.
     ended: Mutex<Traffic>,
 }
 
@@ -60,10 +60,12 @@ impl Recorder {
     /// What was answered so far, as a workload of requests.
     #[must_use]
     pub fn workload(&self) -> Workload {
-        let mut all = locked(&self.ended).clone();
+        let ended = locked(&self.ended);
+        let mut all = ended.clone();
         for lane in locked(&self.lanes).iter() {
             all.merge(&locked(lane));
         }
+        drop(ended);
         all.workload(self.rows.name.clone(), self.length.name.clone())
     }
 
