@@ -143,7 +143,8 @@ impl Loading<'_> {
         }
         let (Some(store), false) = (store, offer.artifacts.is_empty()) else { return Ok(false) };
         let is_weighed = need.is_planned() || self.args.padding.is_given();
-        let work = (&need.lengths(), routing::TOKEN_BUDGET);
+        let (lengths, token_budget) = need.work();
+        let work = (&lengths, token_budget);
         Ok(is_weighed || prices::measured(store, self.model, device, work)?.is_some())
     }
 
@@ -330,8 +331,9 @@ impl Loading<'_> {
 
     /// The error that says what to compile, for a request that found no program.
     pub(crate) fn cold(&self, wanted: &Bucket, nearest: &[Bucket]) -> Cold {
-        let missing = [wanted.clone()];
-        Need::Request(wanted.clone()).cold(&missing, nearest, &self.command())
+        // Nobody asks what it would cost.
+        let need = Need::Request { shape: wanted.clone(), rows: 1, length: 1 };
+        need.cold(&[wanted.clone()], nearest, &self.command())
     }
 }
 

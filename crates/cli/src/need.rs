@@ -8,14 +8,16 @@ use shapeyard_core::plan::{Bucket, Histogram};
 
 /// Rows of the programs that are compiled for texts where none are ready.
 const USUAL_ROWS: usize = 8;
+/// Tokens of a batch of texts that prices are compared by.
+const TOKEN_BUDGET: usize = 512;
 /// Shapes that an error names.
 const N_NEAREST: usize = 3;
 
 /// What requests will look like.
 #[derive(Clone, Debug)]
 pub(crate) enum Need {
-    /// One request of this shape.
-    Request(Bucket),
+    /// One request of this shape, with its rows and the length of each in tokens.
+    Request { shape: Bucket, rows: usize, length: usize },
     /// Texts, stacked along `rows` and varying along `length`.
     Texts {
         rows: String,
@@ -31,10 +33,12 @@ impl Need {
     /// The shapes to compile so that everything can run, beside those that are ready.
     pub(crate) fn missing(&self, ready: &[Bucket], freedom: &Freedom<'_>) -> Vec<Bucket> {
         match self {
-            Self::Request(wanted) if wanted.iter().any(|(_, extent)| extent == 0) => Vec::new(),
-            Self::Request(wanted) => match cover(wanted, ready, freedom) {
+            Self::Request { shape, .. } if shape.iter().any(|(_, extent)| extent == 0) => {
+                Vec::new()
+            }
+            Self::Request { shape, .. } => match cover(shape, ready, freedom) {
                 Some(_) => Vec::new(),
-                None => vec![wanted.clone()],
+                None => vec![shape.clone()],
             },
             Self::Texts { rows, length, lengths, limit } => {
                 let held = ready.iter().filter_map(|bucket| bucket.get(length)).max();
@@ -53,16 +57,19 @@ impl Need {
     /// The only programs that are needed, where the request has one of exactly its shape.
     pub(crate) fn only(&self, ready: &[Bucket]) -> Option<Bucket> {
         match self {
-            Self::Request(wanted) => ready.contains(wanted).then(|| wanted.clone()),
+            Self::Request { shape, .. } => ready.contains(shape).then(|| shape.clone()),
             Self::Texts { .. } => None,
         }
     }
 
-    /// The lengths of rows, counted.
-    pub(crate) fn lengths(&self) -> Histogram {
+    /// What prices are compared by: the lengths of rows, counted, and the tokens of a batch.
+    pub(crate) fn work(&self) -> (Histogram, usize) {
         match self {
-            Self::Request(_) => Histogram::of(&[1]),
-            Self::Texts { lengths, .. } => Histogram::of(lengths),
+            // It runs as one batch, whatever others would be cut to.
+            Self::Request { rows, length, .. } => {
+                (Histogram::from(vec![(*length, *rows as u64)]), rows.saturating_mul(*length))
+            }
+            Self::Texts { lengths, .. } => (Histogram::of(lengths), TOKEN_BUDGET),
         }
     }
 
@@ -76,8 +83,8 @@ impl Need {
             (Self::Texts { length, lengths, .. }, _) => {
                 format!("texts of up to {} tokens (`{length}`)", lengths.iter().max().unwrap_or(&0))
             }
-            (Self::Request(wanted), _) if wanted.is_empty() => "this model".to_owned(),
-            (Self::Request(wanted), _) => wanted.to_string(),
+            (Self::Request { shape, .. }, _) if shape.is_empty() => "this model".to_owned(),
+            (Self::Request { shape, .. }, _) => shape.to_string(),
         }
     }
 
@@ -159,10 +166,18 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shapeyard_core::BackendId;
+    use shapeyard_core::plan::calibrate::Split;
+    use shapeyard_core::plan::prices::Measurements;
+
     use super::*;
 
     fn shape(batch: usize, sequence: usize) -> Bucket {
         Bucket::from_iter([("batch", batch), ("sequence", sequence)])
+    }
+
+    fn request(rows: usize, length: usize) -> Need {
+        Need::Request { shape: shape(rows, length), rows, length }
     }
 
     fn texts(lengths: &[usize], limit: usize) -> Need {
@@ -172,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_request_that_can_be_padded_or_split_needs_nothing() {
-        let need = Need::Request(shape(3, 10));
+        let need = request(3, 10);
         let free = Freedom { rows: Some("batch"), rigid: &[] };
         assert_eq!(need.missing(&[shape(4, 16)], &free), []);
         assert_eq!(need.missing(&[shape(1, 16)], &free), []);
@@ -180,7 +195,30 @@ mod tests {
         let rigid = ["batch".to_owned(), "sequence".to_owned()];
         let exact = Freedom { rows: None, rigid: &rigid };
         assert_eq!(need.missing(&[shape(4, 16)], &exact), [shape(3, 10)]);
-        assert_eq!(Need::Request(shape(0, 10)).missing(&[], &free), [], "nothing to compute");
+        assert_eq!(request(0, 10).missing(&[], &free), [], "nothing to compute");
+    }
+
+    #[test]
+    fn a_request_is_priced_as_the_one_batch_that_it_is() {
+        // A token is cheaper with two sessions, a batch with one.
+        let mut all = Measurements::new(BackendId::new("example"));
+        for (n_sessions, launch, token) in [(1, 1e-3, 9e-6), (2, 2e-3, 3e-6)] {
+            let of = all.of(Split { n_sessions, n_threads: 2 / n_sessions });
+            of.loads.record(1, 1, 0.1);
+            for (rows, length) in [(1, 1), (1, 64), (16, 64), (1, 512), (16, 512)] {
+                of.runs.record(rows, length, launch + token * (rows * length) as f64);
+            }
+        }
+        let n_sessions = |need: &Need| {
+            let (lengths, token_budget) = need.work();
+            all.cheapest(&lengths, token_budget).unwrap().split.n_sessions
+        };
+        assert_eq!([n_sessions(&request(1, 1)), n_sessions(&request(16, 512))], [1, 2]);
+        // The launch of one batch, not of sixteen: that would be 60 ms.
+        let (lengths, token_budget) = request(16, 512).work();
+        let found = all.cheapest(&lengths, token_budget).unwrap();
+        let seconds = found.fit.price.work(&lengths, token_budget) - found.fit.price.load;
+        assert!((seconds - 26.6e-3).abs() < 2e-3, "{seconds}");
     }
 
     #[test]
@@ -197,7 +235,7 @@ mod tests {
     fn the_error_says_what_to_run() {
         let words = ["--backend", "migraphx", "--cache", "my cache"].map(str::to_owned).to_vec();
         let command = Command { model: Path::new("m.onnx"), words };
-        let need = Need::Request(shape(3, 10));
+        let need = request(3, 10);
         let ready = [shape(1, 8), shape(4, 8)];
         let cold = need.cold(&[shape(3, 10)], &ready, &command).to_string();
         let wanted = "\n  shapeyard warm m.onnx --backend migraphx --cache 'my cache' --buckets batch=3 sequence=10\n";

@@ -15,9 +15,6 @@ use crate::loading::Loading;
 use crate::need::{Cold, Need};
 use crate::prices::{self, Measured};
 
-/// Tokens of a batch that prices are compared by.
-pub(crate) const TOKEN_BUDGET: usize = 512;
-
 impl Loading<'_> {
     /// What was measured of the two here, if both were.
     pub(crate) fn prices(
@@ -26,10 +23,10 @@ impl Loading<'_> {
         router: &Router,
         (registry, need): (&Registry, &Need),
     ) -> Result<Option<Prices>> {
-        let lengths = need.lengths();
+        let (lengths, token_budget) = need.work();
         let measured = |id: &BackendId| -> Result<Option<Measured>> {
             let backend = backends::named(registry, id)?;
-            prices::measured(store, self.model, backend.as_ref(), (&lengths, TOKEN_BUDGET))
+            prices::measured(store, self.model, backend.as_ref(), (&lengths, token_budget))
         };
         let device = measured(&router.preferred().backend())?;
         let cpu = measured(&router.fallback().backend())?;

@@ -97,7 +97,8 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
     let request = Request::bind(signature, &views).map_err(|error| inputs.explain(&error))?;
     let destination = Destination::new(&args.out, signature)?;
     let traffic = args.traffic.open()?;
-    let work = work(signature, &request, args.repeat)?;
+    let requests = requests(signature, &request, args.repeat)?;
+    let work = Work::Requests(vec![requests]);
     traffic.iter().try_for_each(|file| file.check(&work))?;
     let interrupt = Interrupt::listen()?;
     let loading = Loading {
@@ -109,7 +110,8 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
         output,
         interrupt: &interrupt,
     };
-    let need = Need::Request(signature.bucket(request.extents()));
+    let Requests { rows, length, .. } = requests;
+    let need = Need::Request { shape: signature.bucket(request.extents()), rows, length };
     let loaded = loading.open(&need, args.session_options())?;
     interrupt.check("nothing was written")?;
 
@@ -140,11 +142,11 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<Code>
 }
 
 /// The runs as work to plan by.
-fn work(signature: &Signature, request: &Request<'_>, n: u32) -> Result<Work> {
+fn requests(signature: &Signature, request: &Request<'_>, n: u32) -> Result<Requests> {
     let WorkSymbols { rows, length } = WorkSymbolArgs::default().of(signature)?;
     let extent = |name: &str| signature.symbol(name).and_then(|it| request.extents().get(it));
     let (rows, length) = (extent(&rows).unwrap_or(1).max(1), extent(&length).unwrap_or(1).max(1));
-    Ok(Work::Requests(vec![Requests { rows, length, count: u64::from(n) }]))
+    Ok(Requests { rows, length, count: u64::from(n) })
 }
 
 /// A request that found no program gets the command that compiles one.
