@@ -40,6 +40,9 @@ Examples:
   shapeyard run model.onnx --inputs inputs.npz --out outputs.npz --repeat 20 --spin
   shapeyard run model.onnx --input x=x.npy --out y.npz --backend rten --format json
   shapeyard run model.onnx --input x=x.npy --out y.npy --backend migraphx --compile-missing
+  shapeyard run model.onnx --inputs inputs.npz --out o.npz --repeat 1000 --compile-background
+  shapeyard run model.onnx --inputs inputs.npz --out o.npz --compile-background --plan plan.json
+  shapeyard run model.onnx --inputs inputs.npz --out o.npz --record-traffic traffic.txt
 
 Inputs are bound by name. A .npy may have either byte order and either order of axes. Types are never \
 converted: what the model takes as f32 has to be f32.
