@@ -78,6 +78,11 @@ impl Chosen {
         used(&self.routed, n_programs)
     }
 
+    /// The limit that took programs out, if one did.
+    pub(super) fn limit(&self) -> Option<Why> {
+        self.dropped.iter().map(|it| it.why).find(|why| *why != Why::DoesNotPay)
+    }
+
     /// Whether anything runs on the CPU.
     pub(super) fn uses_cpu(&self) -> bool {
         uses_cpu(&self.routed)

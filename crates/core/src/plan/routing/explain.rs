@@ -5,7 +5,7 @@ use std::fmt;
 use super::choose::{Chosen, Dropped, Why};
 use super::classes::{Candidates, Class, Given};
 use super::route::{Cpu, Routed};
-use super::{PlannedBatches, PlannedBucket, PlannedPiece, RoutingPlan, RoutingTotals};
+use super::{PlannedBatches, PlannedBucket, PlannedPiece, RoutingPlan, RoutingTotals, Tried};
 use crate::Route;
 use crate::plan::{PlanOptions, Prices, prices::break_even};
 
@@ -71,7 +71,7 @@ fn reason(class: &Class, routed: &Routed, route: Route, left_out: usize) -> Stri
         (Route::Padded, _) => {
             let real = class.row_tokens() * class.n_rows as f64;
             let share = 100.0 * (1.0 - real / routed.way.device_tokens.max(1.0));
-            format!("{share:.1}% padding costs less than another program: {beside}")
+            format!("{share:.1}% padding, and no program of the plan costs less: {beside}")
         }
         (Route::Split, _) if routed.is_held => {
             format!("parts cost less than one program that holds it: {beside}")
@@ -223,16 +223,19 @@ fn reasons(
     reasons
 }
 
-/// Why there are so many lengths, where several numbers of them were tried: each with the seconds of its
-/// best plan.
-pub(super) fn number_of_lengths(tried: &[(usize, f64)]) -> Option<String> {
-    let best = tried.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
-    let at = tried.iter().position(|(_, seconds)| *seconds == best)?;
+/// Why there are so many lengths, where several numbers of them were tried.
+pub(super) fn number_of_lengths(tried: &[Tried], options: &PlanOptions) -> Option<String> {
+    let best = tried.iter().map(|it| it.seconds).fold(f64::INFINITY, f64::min);
+    let at = tried.iter().position(|it| it.seconds == best)?;
     let around = [at.checked_sub(1), Some(at + 1)].into_iter().flatten();
     let around = around.filter_map(|near| tried.get(near));
-    let others: Vec<String> =
-        around.map(|(n, seconds)| format!("{} with {n}", Seconds(*seconds))).collect();
-    let n = tried[at].0;
+    let other = |it: &Tried| {
+        let limit = it.limit.and_then(|why| limit(why, options));
+        let limit = limit.map_or_else(String::new, |limit| format!(", since {limit}"));
+        format!("{} with {}{limit}", Seconds(it.seconds), it.n_lengths)
+    };
+    let others: Vec<String> = around.map(other).collect();
+    let n = tried[at].n_lengths;
     let what = if n == 1 {
         "1 fitted length costs".to_owned()
     } else {
@@ -251,20 +254,24 @@ fn says_something(dropped: &&Dropped) -> bool {
 fn left_out(dropped: &Dropped, options: &PlanOptions) -> String {
     let it = &dropped.program;
     let lost = Seconds(dropped.lost_seconds.abs());
-    let why = match dropped.why {
-        Why::DoesNotPay => {
-            let compile = match options.n_runs {
-                Some(n_runs) => it.compile / n_runs.max(1) as f64,
-                None => 0.0,
-            };
-            let part = match it.load + compile {
-                fixed if fixed > 0.0 => {
-                    format!(" ({} a pass for load and compiling)", Seconds(fixed))
-                }
-                _ => String::new(),
-            };
-            return format!("{} is left out: without it a pass costs {lost} less{part}", it.bucket);
-        }
+    let Some(why) = limit(dropped.why, options) else {
+        let compile = match options.n_runs {
+            Some(n_runs) => it.compile / n_runs.max(1) as f64,
+            None => 0.0,
+        };
+        let part = match it.load + compile {
+            fixed if fixed > 0.0 => format!(" ({} a pass for load and compiling)", Seconds(fixed)),
+            _ => String::new(),
+        };
+        return format!("{} is left out: without it a pass costs {lost} less{part}", it.bucket);
+    };
+    format!("{} is left out: {why}; it would have saved {lost} a pass", it.bucket)
+}
+
+/// A limit in words; `None` where there is none.
+fn limit(why: Why, options: &PlanOptions) -> Option<String> {
+    Some(match why {
+        Why::DoesNotPay => return None,
         Why::TooMany => {
             format!("at most {} programs are allowed", options.max_buckets.unwrap_or_default())
         }
@@ -276,8 +283,7 @@ fn left_out(dropped: &Dropped, options: &PlanOptions) -> String {
             "programs may take {:.0} MB in all",
             options.device_bytes.unwrap_or_default() as f64 / 1e6
         ),
-    };
-    format!("{} is left out: {why}; it would have saved {lost} a pass", it.bucket)
+    })
 }
 
 /// A time with three digits.

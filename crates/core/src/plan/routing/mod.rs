@@ -22,7 +22,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use choose::Chosen;
+use choose::{Chosen, Why};
 use classes::{Candidates, Given};
 
 use super::{Bucket, InvalidSteps, PlanOptions, Prices, Work, Workload};
@@ -165,10 +165,10 @@ pub fn plan(
 ) -> Result<RoutingPlan, InvalidSteps> {
     let given = Given::new(workload, options, prices, stock);
     let mut best: Option<(Candidates, Chosen)> = None;
-    let mut tried = Vec::new();
+    let mut tried: Vec<Tried> = Vec::new();
     for mut lengths in given.proposals()? {
         let (mut n_lengths, mut dropped) = (usize::MAX, Vec::new());
-        tried.push((lengths.len(), f64::INFINITY));
+        tried.push(Tried { n_lengths: lengths.len(), seconds: f64::INFINITY, limit: None });
         while lengths.len() < n_lengths {
             let found = given.candidates(&lengths)?;
             let all = vec![true; found.programs.len()];
@@ -176,8 +176,9 @@ pub fn plan(
             n_lengths = lengths.len();
             lengths = used_lengths(&found, &chosen, &lengths);
             dropped = chosen.dropped.clone();
-            if let Some((_, least)) = tried.last_mut() {
-                *least = least.min(chosen.seconds);
+            if let Some(tried) = tried.last_mut() {
+                tried.seconds = tried.seconds.min(chosen.seconds);
+                tried.limit = tried.limit.or(chosen.limit());
             }
             if best.as_ref().is_none_or(|(_, best)| chosen.seconds < best.seconds) {
                 best = Some((found, chosen));
@@ -195,9 +196,19 @@ pub fn plan(
     }
     let mut plan = explain::written(&found, &chosen, &given);
     if !plan.buckets.is_empty() {
-        plan.reasons.extend(explain::number_of_lengths(&tried));
+        plan.reasons.extend(explain::number_of_lengths(&tried, options));
     }
     Ok(plan)
+}
+
+/// Lengths to choose from, so many that they were tried.
+#[derive(Debug)]
+struct Tried {
+    n_lengths: usize,
+    /// Seconds of the best plan.
+    seconds: f64,
+    /// Why not all of them got programs, if a limit kept some from it.
+    limit: Option<Why>,
 }
 
 /// Of these lengths, those of programs that batches run in.
