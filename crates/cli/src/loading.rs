@@ -333,7 +333,7 @@ impl Loading<'_> {
     pub(crate) fn cold(&self, wanted: &Bucket, nearest: &[Bucket]) -> Cold {
         // Nobody asks what it would cost.
         let need = Need::Request { shape: wanted.clone(), rows: 1, length: 1 };
-        need.cold(&[wanted.clone()], nearest, &self.command())
+        need.cold(std::slice::from_ref(wanted), nearest, &self.command())
     }
 }
 

@@ -400,7 +400,8 @@ fn page_bytes() -> u64 {
     4096
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
