@@ -33,7 +33,7 @@ Examples:
   cargo xtask setup
   cargo xtask setup --require-onnxruntime        fail rather than go without
   cargo xtask setup --without-ggml               no minute for building ggml
-  cargo xtask setup --ggml-device cuda           for `shapeyard run --ggml-device CUDA0`; about ten minutes
+  cargo xtask setup --ggml-device cuda           for `shapeyard run --ggml-device CUDA0`; half an hour of processor time
   cargo xtask setup --peers                      llama.cpp too, which `bench encode` measures ours beside
   ORT_DYLIB_PATH=~/ort/libonnxruntime.so cargo xtask setup")]
 pub(crate) struct Args {

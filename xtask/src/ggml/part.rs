@@ -83,7 +83,7 @@ impl Part {
     pub(crate) const fn build_takes(self) -> &'static str {
         match self {
             Self::Cpu | Self::Metal => "a minute",
-            Self::Cuda | Self::Hip | Self::Vulkan => "ten minutes",
+            Self::Cuda | Self::Hip | Self::Vulkan => "half an hour of processor time",
         }
     }
 
