@@ -39,6 +39,9 @@ const OPTIONS: [&str; 6] = [
     "-DGGML_OPENMP=OFF",
 ];
 
+/// The least release of cmake, for `LINK_LIBRARY_OVERRIDE`.
+const LEAST_CMAKE: [u32; 2] = [3, 24];
+
 /// The path of a usable library: the one that the user named, that of an earlier set-up, or one that is
 /// built now. Whoever asks for no part gets the one that was asked for last.
 pub(crate) fn library(layout: &Layout, asked: Option<Part>) -> Result<Availability<PathBuf>> {
@@ -169,7 +172,7 @@ fn circumstances(part: Part) -> String {
 
 /// The machine's own cmake, or one that pip brings.
 fn cmake(layout: &Layout) -> Result<Availability<PathBuf>> {
-    if process::works(Command::new("cmake").arg("--version"))? {
+    if is_new_enough(&process::said(Command::new("cmake").arg("--version"))?) {
         return Ok(Availability::Ready(PathBuf::from("cmake")));
     }
     let lacking = |reason: String| {
@@ -183,6 +186,13 @@ fn cmake(layout: &Layout) -> Result<Availability<PathBuf>> {
         return Ok(lacking(reason));
     }
     Ok(Availability::Ready(python::CMAKE.folder(layout).join("cmake/data/bin/cmake")))
+}
+
+/// Whether cmake is of a release that the recipes are written for.
+fn is_new_enough(said: &str) -> bool {
+    let version = said.lines().next().and_then(|line| line.strip_prefix("cmake version "));
+    let mut numbers = version.unwrap_or_default().split('.').map(|it| it.parse::<u32>().ok());
+    [numbers.next().flatten(), numbers.next().flatten()] >= LEAST_CMAKE.map(Some)
 }
 
 /// Whether there is what cmake compiles C++ with: the user's choice or one of the usual names.
@@ -269,6 +279,15 @@ mod tests {
         ]}"#;
         assert_eq!(source_folder(json).unwrap(), Path::new("/a/sources"));
         assert!(source_folder(r#"{"packages": []}"#).is_err());
+    }
+
+    #[test]
+    fn cmake_of_a_system_is_taken_from_3_24_on() {
+        let said = |version| format!("cmake version {version}\n\nCMake suite maintained by\n");
+        for (version, taken) in [("3.25.1", true), ("4.0.0-rc1", true), ("3.22.1", false)] {
+            assert_eq!(is_new_enough(&said(version)), taken, "{version}");
+        }
+        assert!(!is_new_enough("") && !is_new_enough("another program"));
     }
 
     #[test]

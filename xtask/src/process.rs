@@ -76,6 +76,18 @@ pub(crate) fn works(command: &mut Command) -> Result<bool> {
     }
 }
 
+/// What a program says on its standard output; nothing where there is no such program, or it fails.
+pub(crate) fn said(command: &mut Command) -> Result<String> {
+    match command.output() {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(_) => Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| cannot_start(&shown(command))),
+    }
+}
+
 /// The command line as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());

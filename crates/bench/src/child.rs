@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 
 /// A process that waits for orders; ended with the value.
@@ -20,7 +20,9 @@ pub struct Child {
 /// The last line that a program said before it failed.
 pub(crate) fn last_words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    // What Rust adds to a panic is no reason.
+    let is_reason = |line: &&str| !line.is_empty() && !line.starts_with("note: ");
+    let last = said.lines().rev().map(str::trim).find(is_reason);
     last.unwrap_or("it said nothing").trim_start_matches("error: ").to_owned()
 }
 
@@ -51,7 +53,8 @@ impl Child {
     ///
     /// Where it has ended.
     pub fn order(&mut self, line: &str) -> Result<()> {
-        self.orders.write_all(format!("{line}\n").as_bytes()).context("a worker has ended")
+        let given = self.orders.write_all(format!("{line}\n").as_bytes());
+        given.map_err(|_| anyhow!(self.why_it_ended()))
     }
 
     /// Waits for its next line, which is JSON.
@@ -80,5 +83,29 @@ impl Drop for Child {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_reason_is_told() {
+        let said = b"warming\nerror: no such model\nnote: run with `RUST_BACKTRACE=1`\n\n";
+        assert_eq!(last_words(said), "no such model");
+        assert_eq!(last_words(b"\n"), "it said nothing");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_worker_that_ended_says_why() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo 1; read line; echo 'error: no memory' >&2; exit 3"]);
+        let mut child = Child::start(command).unwrap();
+        assert_eq!(child.answer::<u8>().unwrap(), 1);
+        child.order("go on").unwrap();
+        let error = child.answer::<u8>().unwrap_err().to_string();
+        assert!(error.contains("exit status: 3: no memory"), "{error}");
     }
 }

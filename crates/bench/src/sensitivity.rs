@@ -32,10 +32,10 @@ records are compared. With it one run is measured, as by hand:
 
 Examples:
   cargo xtask bench sensitivity
-  cargo xtask bench sensitivity --rounds 101")]
+  cargo xtask bench sensitivity --rounds 901")]
 pub(crate) struct Args {
     /// Interleaved rounds of each run
-    #[arg(long, value_name = "N", default_value_t = 31, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 301, value_parser = at_least_one)]
     rounds: usize,
     /// A growth of the ratio that is too much
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]

@@ -63,12 +63,13 @@ impl Host {
 
     /// The line that a person types to measure the same again.
     fn line(&self) -> String {
-        // Options of the whole program may stand before the words that lead to the suites.
         let mut words = std::env::args_os().skip(1);
+        // Options of the whole program, which may as well stand behind.
+        let mut before: Vec<OsString> = Vec::new();
         for word in self.words {
-            words.by_ref().find(|it| it == word);
+            before.extend(words.by_ref().take_while(|it| it != word));
         }
-        let words = measured_words(words.collect());
+        let words = measured_words(words.chain(before).collect());
         [self.call.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
     }
 }

@@ -1,10 +1,12 @@
 //! Files that are there whole or not at all.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
@@ -47,11 +49,24 @@ impl Drop for Listed {
     }
 }
 
+/// How long another's lock of the folder is waited for. Ours last milliseconds; a person may hold one for as long as
+/// this very program runs, as `flock . shapeyard …` does.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The right to read a file and to write it anew, which ends with the handle: nobody else of this program changes a file
-/// of that folder. `None` where there are no locks; the file is whole all the same.
+/// of that folder. `None` where there are no locks, or somebody keeps one; the file is whole all the same.
 pub(crate) fn alone_beside(path: &Path) -> Option<File> {
     let folder = File::open(folder_of(path)).ok()?;
-    folder.lock().ok().map(|()| folder)
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(_) => return None,
+        }
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -127,7 +127,7 @@ pub struct Fallback {
     pub error: Option<String>,
 }
 
-/// What a run says about itself. Making one allocates nothing.
+/// What a run says about itself. Making one allocates nothing, unless it tells an error in words.
 ///
 /// Why a preferred backend never serves is known before any run: see [`crate::registry::Opened`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

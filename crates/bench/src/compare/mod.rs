@@ -6,7 +6,7 @@
 
 mod shift;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -28,8 +28,9 @@ second run where the first leaves a difference unsure.
   slower   the ratio grew by more than --fail-over, and not by chance (99%): the exit code is 1
   faster   the opposite
   equal    it did not change by more than --fail-over, and the rounds rule out twice as much
+  gone     one of ours took part before and does no more: the exit code is 1
   unsure   it may have, but the rounds differ too much, by noise or because they are few: measure more of \
-them; fewer than five on a side never rule out chance
+them; fewer than five a side rule out chance only beside many more
 
 Examples:
   cargo xtask bench plan --record before.jsonl
@@ -48,7 +49,7 @@ pub struct Args {
     fail_over: f64,
 }
 
-/// Compares, prints, and says whether nothing became slower.
+/// Compares, prints, and says whether nothing became slower, and nothing of ours went.
 ///
 /// # Errors
 ///
@@ -63,7 +64,8 @@ pub fn run(args: &Args, format: Format) -> Result<bool> {
         Format::Text => print!("{comparison}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&comparison)?),
     }
-    Ok(!comparison.lines.iter().any(|line| line.verdict == Verdict::Slower))
+    let is_slower = comparison.lines.iter().any(|line| line.verdict == Verdict::Slower);
+    Ok(!is_slower && comparison.only_before.is_empty())
 }
 
 /// What became of one contender.
@@ -117,8 +119,10 @@ pub struct Comparison {
     pub fail_over: f64,
     /// One for each contender.
     pub lines: Vec<Line>,
-    /// Contenders that only one of the records has.
-    pub in_one_only: Vec<String>,
+    /// Contenders of ours that the later run has no more.
+    pub only_before: Vec<String>,
+    /// Contenders of ours that the earlier run did not have.
+    pub only_after: Vec<String>,
     /// What makes the figures doubtful.
     pub notes: Vec<String>,
 }
@@ -132,14 +136,14 @@ impl Comparison {
     pub fn of(before: &[Record], after: &[Record], fail_over: f64) -> Self {
         let shared = shared_others(before, after);
         let [mut earlier, mut later] = [before, after].map(|records| ratios(records, &shared));
-        let (mut lines, mut in_one_only) = (Vec::new(), Vec::new());
+        let (mut lines, mut only_before, mut only_after) = (Vec::new(), Vec::new(), Vec::new());
         let names: Vec<_> = earlier.keys().chain(later.keys()).cloned().collect();
         for name in names {
             match (earlier.remove(&name), later.remove(&name)) {
                 (Some(a), Some(b)) => lines.extend(line(name, &a, &b, fail_over)),
                 (None, None) => {}
-                (Some(_), None) => in_one_only.push(format!("{}: {}: only before", name.0, name.1)),
-                (None, Some(_)) => in_one_only.push(format!("{}: {}: only after", name.0, name.1)),
+                (Some(_), None) => only_before.push(format!("{}: {}", name.0, name.1)),
+                (None, Some(_)) => only_after.push(format!("{}: {}", name.0, name.1)),
             }
         }
         let noisy = before.iter().chain(after).filter(|it| it.noise.is_noisy());
@@ -147,7 +151,7 @@ impl Comparison {
             noisy.map(|it| format!("{}: {}", it.suite, it.noise)).collect();
         notes.extend(alone(&shared, &lines));
         notes.extend(after.iter().flat_map(|it| differing(before, it)));
-        Self { fail_over, lines, in_one_only, notes }
+        Self { fail_over, lines, only_before, only_after, notes }
     }
 }
 
@@ -170,13 +174,17 @@ fn differing(before: &[Record], after: &Record) -> Vec<String> {
     let Some(earlier) = before.iter().rfind(|it| it.suite == after.suite) else {
         return Vec::new();
     };
-    let shown = |value: &serde_json::Value| match value.is_array() || value.is_object() {
-        true => "another".to_owned(),
-        false => value.to_string(),
+    let shown = |value: Option<&serde_json::Value>| match value {
+        Some(value) if value.is_array() => "others".to_owned(),
+        Some(value) => value.to_string(),
+        None => "none".to_owned(),
     };
-    let setting = |(name, then): (&String, &serde_json::Value)| {
-        let now = after.settings.get(name).filter(|now| *now != then)?;
-        Some(format!("{}: {name}: {} before, {} after", after.suite, shown(then), shown(now)))
+    let names: BTreeSet<&String> = earlier.settings.keys().chain(after.settings.keys()).collect();
+    let setting = |name: &String| {
+        let [then, now] = [earlier, after].map(|it| it.settings.get(name));
+        (then != now).then(|| {
+            format!("{}: {name}: {} before, {} after", after.suite, shown(then), shown(now))
+        })
     };
     let title = |now: &Contest| {
         let then = earlier.contests.iter().find(|it| it.name == now.name)?;
@@ -184,7 +192,7 @@ fn differing(before: &[Record], after: &Record) -> Vec<String> {
         (then.title != now.title)
             .then(|| format!("{name}: `{}` before, `{}` after", then.title, now.title))
     };
-    let settings = earlier.settings.iter().filter_map(setting);
+    let settings = names.into_iter().filter_map(setting);
     settings.chain(after.contests.iter().filter_map(title)).collect()
 }
 
@@ -242,10 +250,13 @@ fn ratios(records: &[Record], shared: &BTreeMap<String, Vec<String>>) -> Ratios 
             let name = name_of(record, contest);
             let known = shared.get(&name).map_or(&[][..], Vec::as_slice);
             for ours in contest.contenders.iter().filter(|it| it.role == Role::Ours) {
-                let others: Vec<&Measured> = match &ours.beside {
-                    Some(beside) => others(contest).filter(|it| it.name == *beside).collect(),
-                    None => others(contest).filter(|it| known.contains(&it.name)).collect(),
+                // In both runs by the same: by whom it names only where every run has that one.
+                let beside = ours.beside.as_ref().filter(|beside| known.contains(*beside));
+                let counts = |it: &&Measured| match beside {
+                    Some(beside) => it.name == *beside,
+                    None => known.contains(&it.name),
                 };
+                let others: Vec<&Measured> = others(contest).filter(counts).collect();
                 all.entry((name.clone(), ours.name.clone()))
                     .or_default()
                     .extend(log_ratios(ours, &others));
@@ -279,8 +290,11 @@ impl fmt::Display for Comparison {
             write!(f, "{verdict:>8} {change:>8} {interval:>18} {rounds:>9}")?;
             writeln!(f, "  {}: {}", line.contest, line.contender)?;
         }
-        for left in &self.in_one_only {
-            writeln!(f, "not compared: {left}")?;
+        for gone in &self.only_before {
+            writeln!(f, "GONE: {gone}: the later run has no such contender")?;
+        }
+        for new in &self.only_after {
+            writeln!(f, "not compared: {new}: only after")?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;

@@ -16,7 +16,7 @@ const MISSED: f64 = 0.01;
 
 impl Shift {
     /// Whether samples of these sizes can give an interval of 99%: even the whole range of the differences is
-    /// wrong in two of the `(m + n) choose m` orders that equal samples have. Five and five are the least.
+    /// wrong in two of the `(m + n) choose m` orders that equal samples have. Five and five can, three and nine too, four and four not.
     pub(super) fn can_rule_out_chance(m: usize, n: usize) -> bool {
         let orders: f64 = (1..=m).map(|i| (n + i) as f64 / i as f64).product();
         2.0 / orders <= MISSED

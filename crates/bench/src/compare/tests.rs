@@ -120,7 +120,8 @@ fn one_of_ours_that_only_one_run_has_is_told() {
     after.contests[0].contenders[0].name = "ours, renamed".to_owned();
     let comparison = Comparison::of(&[before], &[after], 0.05);
     assert!(comparison.lines.is_empty());
-    assert_eq!(comparison.in_one_only.len(), 2);
+    assert_eq!((comparison.only_before.len(), comparison.only_after.len()), (1, 1));
+    assert!(comparison.to_string().contains("GONE: suite work: ours"), "{comparison}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub mod query;
 mod sentence_transformers;
 mod tally;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -186,7 +186,8 @@ impl Args {
 /// What tells whether two runs had the same model, whatever its file is called.
 fn digest(model: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap(model).with_context(|| format!("`{}` cannot be read", model.display()))?;
+    let read = File::open(model).and_then(|file| hasher.update_reader(file).map(drop));
+    read.with_context(|| format!("`{}` cannot be read", model.display()))?;
     Ok(hasher.finalize().to_hex()[..16].to_owned())
 }
 

@@ -141,10 +141,10 @@ pub(super) fn measure(host: &Host, args: &super::Args, asked: &Asked<'_>) -> Res
     let contenders = [
         ("ONNX Runtime directly, spinning", Role::Rival, None, "direct-spinning"),
         ("ONNX Runtime directly, sleeping", Role::Rival, None, "direct-sleeping"),
-        ("ours, spinning", Role::Ours, Some("direct-spinning"), "spinning"),
-        ("ours, sleeping", Role::Ours, Some("direct-sleeping"), "sleeping"),
+        ("spinning", Role::Ours, Some("direct-spinning"), "spinning"),
+        ("sleeping", Role::Ours, Some("direct-sleeping"), "sleeping"),
     ];
-    let around = contenders.map(|_| RefCell::new(Vec::new()));
+    let around = contenders.each_ref().map(|_| RefCell::new(Vec::new()));
     let (mut callers, mut vectors, mut whos) = (Vec::new(), Vec::new(), Vec::new());
     let mut notes = Vec::new();
     for (name, role, beside, who) in contenders {
@@ -161,7 +161,11 @@ pub(super) fn measure(host: &Host, args: &super::Args, asked: &Asked<'_>) -> Res
         let beside = beside.and_then(|beside| whos.iter().position(|who| *who == beside));
         whos.push(who);
         vectors.push(vector);
-        callers.push(Caller::of_rounds(name, role, beside, move |n_calls, times| {
+        let name = match role {
+            Role::Ours => format!("{}, {name}", super::tally::ours(backend)),
+            _ => name.to_owned(),
+        };
+        callers.push(Caller::of_rounds(&name, role, beside, move |n_calls, times| {
             child.order(&n_calls.to_string())?;
             let took: Took = child.answer()?;
             times.extend(took.calls);

@@ -36,6 +36,17 @@ fn opened(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
+/// A temporary file that others may read once it has its name.
+fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
 /// Puts what a suite found in the place of what the same suite had found on the same machine; the file is whole at
 /// every moment.
 ///
@@ -49,7 +60,7 @@ pub fn replace(path: &Path, new: &[Record]) -> Result<()> {
     let kept = if path.exists() { read_file(path)? } else { Vec::new() };
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unwritable = || format!("`{}` cannot be replaced", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+    let mut file = new_file(folder).with_context(unwritable)?;
     for record in kept.iter().filter(|it| !is_replaced(it)).chain(new) {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');

@@ -14,7 +14,7 @@ const NOISY_STEAL: f64 = 0.01;
 const LEAST_TICKS: u64 = 200;
 
 /// What else a machine did. Shares are of the time of all its processors; unknown where the system does not
-/// tell, or over less than a second.
+/// tell, or over too few ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Processes that wanted to run, on average over the minute before.
