@@ -206,6 +206,7 @@ fn revisions(records: &[Record]) -> String {
     for record in records.iter().filter(|it| it.skipped.is_none()) {
         let revision = revision(record);
         match revisions.iter_mut().find(|(known, _)| *known == revision) {
+            Some((_, suites)) if suites.contains(&record.suite.as_str()) => {}
             Some((_, suites)) => suites.push(&record.suite),
             None => revisions.push((revision, vec![&record.suite])),
         }
