@@ -219,8 +219,11 @@ pub trait Suite {
         if let Err(error) = self.measure(host, &mut record) {
             match error.downcast::<Skipped>() {
                 Ok(Skipped(reason)) => record.skipped = Some(reason),
-                // What was measured before it is kept.
-                Err(error) if !record.contests.is_empty() => failure = Some(error),
+                // What was measured before it is kept, with a word that more was to come.
+                Err(error) if !record.contests.is_empty() => {
+                    record.set("failed", format!("{error:#}"));
+                    failure = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
