@@ -60,8 +60,13 @@ pub(super) fn choose(
     let routed = ways.route_all();
     let mut search = Search { found, given, cpu_load, ways, routed, dropped };
     search.prune();
-    // A way that stayed the cheapest may have had others to choose from.
-    search.routed = search.ways.route_all();
+    // A way that stayed the cheapest may have had others to choose from. Of ways that cost the same other programs may
+    // be taken then, and more of them than are allowed.
+    let again = search.ways.route_all();
+    let pruned = std::mem::replace(&mut search.routed, again);
+    if search.over().is_some() {
+        search.routed = pruned;
+    }
     let seconds = search.total();
     let on_cpu = search.on_cpu();
     let routed = std::mem::replace(&mut search.routed, on_cpu);
