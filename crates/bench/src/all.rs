@@ -19,7 +19,7 @@ const RECORDS: &str = "records.jsonl";
 /// What to run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-On two quiet processors --quick takes about eight minutes and the whole about an hour. A suite that cannot run \
+On two quiet processors --quick takes less than ten minutes; the whole takes several times as long. A suite that cannot run \
 here says why in one line and is left out of the page. Run it while nothing else runs.
 
 Examples:
