@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use shapeyard_core::{Route, Tier};
 
 use crate::measure::{Percentiles, median, order, spread};
 use crate::table;
@@ -152,15 +153,58 @@ pub struct Facts {
     /// Requests for memory that Rust code makes a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocations: Option<f64>,
-    /// Runs by tier.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub tiers: BTreeMap<String, u64>,
-    /// Runs by route.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub routes: BTreeMap<String, u64>,
+    /// What happened to runs of ours.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Anything else, by a name with its unit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub more: BTreeMap<String, f64>,
+}
+
+/// Runs by what happened to them, under the names that reports give it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// By tier.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<String, u64>,
+    /// By route.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Adds runs that met the backend in one readiness.
+    ///
+    /// # Errors
+    ///
+    /// A tier without a name.
+    pub fn add_tier(&mut self, tier: Tier, n: u64) -> Result<()> {
+        add(&mut self.tiers, &tier, n)
+    }
+
+    /// Adds runs on one route.
+    ///
+    /// # Errors
+    ///
+    /// A route without a name.
+    pub fn add_route(&mut self, route: Route, n: u64) -> Result<()> {
+        add(&mut self.routes, &route, n)
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, one) in [(&mut self.tiers, &other.tiers), (&mut self.routes, &other.routes)] {
+            one.iter().for_each(|(name, n)| *sum.entry(name.clone()).or_default() += n);
+        }
+    }
+}
+
+fn add(counts: &mut BTreeMap<String, u64>, what: &impl Serialize, n: u64) -> Result<()> {
+    let name = serde_json::to_value(what)?;
+    let name = name.as_str().context("it has no name of one word")?;
+    *counts.entry(name.to_owned()).or_default() += n;
+    Ok(())
 }
 
 /// Something that ours should keep to.

@@ -96,7 +96,7 @@ fn rate_head(all: &[Measured]) -> String {
 }
 
 fn counts(facts: &Facts) -> Option<String> {
-    let all = facts.routes.iter().chain(&facts.tiers);
+    let all = facts.counts.routes.iter().chain(&facts.counts.tiers);
     let words: Vec<String> = all.map(|(name, n)| format!("{name} {n}")).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }

@@ -1,5 +1,6 @@
 //! Texts to vectors: batches under a token budget, through an engine, back in the caller's order.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use shapeyard_core::plan::calibrate::{
 };
 use shapeyard_core::plan::token_budget::totals;
 use shapeyard_core::plan::{Batch, PlanOptions, Totals, Workload};
-use shapeyard_core::{Model, Signature};
+use shapeyard_core::{Model, Signature, Tier};
 
 use crate::lanes::Lanes;
 use crate::layout::Layout;
@@ -194,6 +195,7 @@ impl Encoder {
             times: EncodeTimes::default(),
             tried: Vec::new(),
             routes: Routes::default(),
+            tiers: BTreeMap::new(),
             measured: Measured::default(),
         };
         let setting = run.calibrate()?;
@@ -240,6 +242,7 @@ struct Run<'a> {
     times: EncodeTimes,
     tried: Vec<Tried>,
     routes: Routes,
+    tiers: BTreeMap<Tier, usize>,
     measured: Measured,
 }
 
@@ -291,8 +294,8 @@ impl Run<'_> {
 
     /// Ends the sessions of other splits, which hold memory.
     fn keep_lanes(&mut self, keep: impl Fn(Split) -> bool) {
-        for lanes in self.lanes.extract_if(.., |lanes| !keep(lanes.split)) {
-            self.times.add(&lanes.spent);
+        for mut lanes in self.lanes.extract_if(.., |lanes| !keep(lanes.split)) {
+            self.times.add(&lanes.take_spent());
         }
     }
 
@@ -348,6 +351,7 @@ impl Run<'_> {
             collect(layout, batch, lengths, response, options, self.embeddings)?;
             add(&mut done, &one);
             self.routes.count(&response.report, one.n_real_tokens);
+            *self.tiers.entry(response.report.tier).or_default() += 1;
             if are_all_busy {
                 let shape = (batch.items.len(), batch.length);
                 self.measured.add(setting.split, shape, &response.report);
@@ -379,7 +383,7 @@ impl Run<'_> {
 
     fn report(mut self, setting: Setting) -> EncodeReport {
         for mut lanes in self.lanes.drain(..) {
-            self.times.add(&std::mem::take(&mut lanes.spent));
+            self.times.add(&lanes.take_spent());
             if lanes.split == setting.split {
                 self.encoder.leave_idle(lanes);
             }
@@ -390,6 +394,7 @@ impl Run<'_> {
                 .only_backend()
                 .unwrap_or_else(|| self.encoder.executable.backend()),
             routes: self.routes.0,
+            tiers: self.tiers,
             setting,
             waiting: self.options.waiting,
             interrupted: self.totals.n_items < self.n_todo,

@@ -1,5 +1,6 @@
 //! What an encoding says about itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -7,7 +8,7 @@ use shapeyard_core::backend::Waiting;
 use shapeyard_core::plan::Totals;
 use shapeyard_core::plan::calibrate::{Setting, Split};
 use shapeyard_core::plan::prices::Measurements;
-use shapeyard_core::{BackendId, FallbackReason, Route, RunReport, StageTimes};
+use shapeyard_core::{BackendId, FallbackReason, Route, RunReport, StageTimes, Tier};
 
 use crate::lanes::Spent;
 
@@ -147,6 +148,8 @@ pub struct EncodeReport {
     pub backend: BackendId,
     /// Which batches ran where, and why.
     pub routes: Vec<Routed>,
+    /// How many batches met the backend in which readiness.
+    pub tiers: BTreeMap<Tier, usize>,
     /// The setting that the work ran with after calibration.
     pub setting: Setting,
     /// What its sessions' threads did while they waited for each other.
@@ -185,8 +188,6 @@ pub(crate) fn rate(n: usize, elapsed: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use shapeyard_core::Tier;
-
     use super::*;
 
     #[test]

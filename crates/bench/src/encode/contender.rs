@@ -14,12 +14,12 @@ use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_core::{Backend, Model};
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
-use shapeyard_encode::{EncodeOptions, Encoder, Tried, Unobserved};
+use shapeyard_encode::{EncodeOptions, EncodeReport, Encoder, Tried, Unobserved};
 
 use super::arrival::Arrival;
 use super::openvino::{self, Precision};
 use super::{direct, llama, sentence_transformers};
-use crate::contest::slowed;
+use crate::contest::{Counts, slowed};
 use crate::measure::{cpu_time, peak_memory};
 use crate::suite::Host;
 
@@ -81,10 +81,25 @@ pub(super) struct Measured {
     pub(super) tried: Vec<(Setting, f64)>,
     /// The backend, and its version.
     pub(super) backend: String,
+    /// What happened to the batches of ours.
+    #[serde(default)]
+    pub(super) counts: Counts,
     /// Numbers in a vector.
     pub(super) n_dims: usize,
     #[serde(skip)]
     pub(super) vectors: Vec<f32>,
+}
+
+/// What happened to the batches of an encoding.
+fn counts(report: &EncodeReport) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for (tier, n) in &report.tiers {
+        counts.add_tier(*tier, *n as u64)?;
+    }
+    for it in &report.routes {
+        counts.add_route(it.route, it.n_batches as u64)?;
+    }
+    Ok(counts)
 }
 
 /// Runs one contender and prints what it took, as JSON.
@@ -200,6 +215,7 @@ fn ours(host: &Host, args: &Args, ids: Vec<Vec<u32>>, way: Way<'_>) -> Result<Me
         setting: Some(report.setting),
         tried: report.tried.iter().map(tried).collect(),
         backend: format!("{} {version}", report.backend),
+        counts: counts(&report)?,
         n_dims: embeddings.n_dims(),
         vectors: embeddings.values().to_vec(),
     })

@@ -12,6 +12,7 @@ use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
 
 use super::contender::Measured;
+use crate::contest::Counts;
 use crate::direct::{environment, session};
 use crate::measure::{cpu_time, peak_memory};
 
@@ -67,6 +68,7 @@ pub(super) fn run(
         setting: None,
         tried: Vec::new(),
         backend: "onnxruntime".to_owned(),
+        counts: Counts::default(),
         n_dims: vectors.first().map_or(0, Vec::len),
         vectors: vectors.concat(),
     })

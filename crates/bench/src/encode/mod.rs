@@ -65,6 +65,7 @@ Examples:
   cargo xtask bench encode
   cargo xtask bench encode --units 2000 --rounds 3
   cargo xtask bench encode --backend rten        the embedded engine alone
+  cargo xtask bench encode --threads 1,2         on one thread, and on two
   cargo xtask bench encode --peers               OpenVINO and sentence-transformers beside them
   cargo xtask bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/
   shapeyard bench encode --model M.onnx --tokenizer tokenizer.json --corpus src/")]
@@ -85,9 +86,10 @@ pub struct Args {
     /// Tokens that a text is cut to.
     #[arg(long, default_value_t = 512, value_parser = at_least_one)]
     max_length: usize,
-    /// Threads that each contender may use.
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from), value_parser = at_least_one)]
-    threads: usize,
+    /// Threads that each contender may use; each number is measured for itself. Where none is named, as many as the
+    /// machine runs at once
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = at_least_one)]
+    threads: Vec<usize>,
     /// Interleaved rounds of all contenders.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
@@ -143,15 +145,19 @@ impl Suite for Args {
         record.set("median_length", workload.median_length);
         record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
-        record.set("threads", self.threads);
+        record.set("threads", serde_json::to_value(self.threads())?);
         record.set("handicap", self.handicap);
-        let lab = Lab { args: self, host, workload: &workload, folder: folder.path() };
         let mut left_out = Vec::new();
         for model in &models {
             record.set(&format!("{}: BLAKE3", name_of(model)), digest(model)?);
             let peers = if is_gguf(model) { &[][..] } else { &peers };
-            let reason = lab.model(model, peers, record)?;
-            left_out.extend(reason.map(|it| format!("{} cannot be run: {it}", name_of(model))));
+            for n_threads in self.threads() {
+                let (workload, folder) = (&workload, folder.path());
+                let lab = Lab { args: self, host, workload, folder, n_threads };
+                let reason = lab.model(model, peers, record)?;
+                let name = lab.name_of(model);
+                left_out.extend(reason.map(|it| format!("{name} cannot be run: {it}")));
+            }
         }
         if left_out.is_empty() {
             return Ok(());
@@ -167,6 +173,17 @@ impl Suite for Args {
 }
 
 impl Args {
+    /// How many threads contenders may use, each number once.
+    fn threads(&self) -> Vec<usize> {
+        let mut threads = self.threads.clone();
+        if threads.is_empty() {
+            threads.push(processors());
+        }
+        threads.sort_unstable();
+        threads.dedup();
+        threads
+    }
+
     /// The models that are there: all that were named, or else those of the usual that were made.
     fn models(&self) -> Result<Vec<PathBuf>> {
         let missing = self.models.iter().find(|it| !it.is_file());
@@ -181,6 +198,10 @@ impl Args {
         ensure!(!usual.is_empty(), BadArgument::new(none));
         Ok(usual)
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What tells whether two runs had the same model, whatever its file is called.
@@ -207,7 +228,7 @@ fn prepare(args: &Args, folder: &Path) -> Result<Workload> {
     let write = |name: &str, n_units: usize| -> Result<Vec<usize>> {
         let nth = |nth: usize| collected[nth * collected.len() / n_units].text.as_str();
         let texts: Vec<&str> = (0..n_units).map(nth).collect();
-        let tokens = tokenizer.encode_all(&texts, args.threads)?;
+        let tokens = tokenizer.encode_all(&texts, processors())?;
         let ids: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
         fs::write(folder.join(name), serde_json::to_vec(&ids)?)?;
         if name == MEASURED_FILE {
@@ -232,6 +253,8 @@ struct Lab<'a> {
     host: &'a Host,
     workload: &'a Workload,
     folder: &'a Path,
+    /// Threads that each contender may use.
+    n_threads: usize,
 }
 
 /// A backend of ours with what its calibration found.
@@ -242,6 +265,16 @@ struct Calibrated {
 }
 
 impl Lab<'_> {
+    /// The name by which a model's contests are known; with the threads where several numbers are measured.
+    fn name_of(self, model: &Path) -> String {
+        let name = name_of(model);
+        match (self.args.threads().len(), self.n_threads) {
+            (1, _) => name,
+            (_, 1) => format!("{name}, 1 thread"),
+            (_, n) => format!("{name}, {n} threads"),
+        }
+    }
+
     /// Measures a model with all its contenders, and single queries of an ONNX file; says why where no backend of ours
     /// runs it.
     fn model(
@@ -250,7 +283,7 @@ impl Lab<'_> {
         peers: &[Box<dyn Peer>],
         record: &mut Record,
     ) -> Result<Option<String>> {
-        let name = name_of(model);
+        let name = self.name_of(model);
         let (calibrated, left_out) = self.calibrate(model);
         let Some(first) = calibrated.first() else { return Ok(Some(left_out.join("; "))) };
         let mut contest = self.contest(model, peers, &calibrated, record)?;
@@ -274,14 +307,14 @@ impl Lab<'_> {
         let tokens = self.folder.join(MEASURED_FILE);
         for length in short {
             let asked = query::Asked { model, tokens: &tokens, length, backend: &first.backend };
-            record.contests.push(query::measure(self.host, self.args, &asked)?);
+            record.contests.push(query::measure(self, &asked)?);
         }
         Ok(None)
     }
 
     /// The backends that can run the model, and why others cannot.
     fn calibrate(self, model: &Path) -> (Vec<Calibrated>, Vec<String>) {
-        let name = name_of(model);
+        let name = self.name_of(model);
         let of_gguf = [String::from("ggml")];
         let backends = if is_gguf(model) { &of_gguf[..] } else { &self.args.backends };
         let (mut calibrated, mut left_out) = (Vec::new(), Vec::new());
@@ -307,10 +340,10 @@ impl Lab<'_> {
         calibrated: &[Calibrated],
         record: &mut Record,
     ) -> Result<Contest> {
-        let (name, n_rounds) = (name_of(model), self.args.rounds);
-        let mut kinds = kinds(model, calibrated, self.args.threads);
+        let (name, n_rounds) = (self.name_of(model), self.args.rounds);
+        let mut kinds = kinds(model, calibrated, self.n_threads);
         for peer in peers {
-            kinds.extend(peer.kinds(model, self.args.threads)?);
+            kinds.extend(peer.kinds(model, self.n_threads)?);
         }
         let mut tallies: Vec<Tally> = kinds.into_iter().map(Tally::new).collect();
         let mut reference = Vec::new();
@@ -360,7 +393,7 @@ impl Lab<'_> {
             .args(["--model".as_ref(), model.as_os_str()])
             .args(["--tokens".as_ref(), tokens.as_os_str()])
             .args(["--vectors".as_ref(), vectors.as_os_str()])
-            .args(["--threads", &self.args.threads.to_string()])
+            .args(["--threads", &self.n_threads.to_string()])
             .args(["--handicap", &self.args.handicap.to_string()])
             .output()?;
         if !output.status.success() {

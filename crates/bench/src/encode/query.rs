@@ -128,12 +128,13 @@ pub(super) struct Asked<'a> {
 
 /// Texts of `length` tokens, one a call, each another: ours from tokens to the normalised vector, and the
 /// same by hand.
-pub(super) fn measure(host: &Host, args: &super::Args, asked: &Asked<'_>) -> Result<Contest> {
+pub(super) fn measure(lab: super::Lab<'_>, asked: &Asked<'_>) -> Result<Contest> {
     let Asked { model, tokens, length, backend } = *asked;
+    let (args, threads) = (lab.args, lab.n_threads.to_string());
     let start = |who: &str| -> Result<Child> {
-        let mut command = host.hidden(super::QUERY)?;
+        let mut command = lab.host.hidden(super::QUERY)?;
         command.args(["--who", who]).arg("--model").arg(model).arg("--tokens").arg(tokens);
-        command.args(["--length", &length.to_string(), "--threads", &args.threads.to_string()]);
+        command.args(["--length", &length.to_string(), "--threads", &threads]);
         command.args(["--backend", backend, "--handicap", &args.handicap.to_string()]);
         Child::start(command)
     };
@@ -177,8 +178,9 @@ pub(super) fn measure(host: &Host, args: &super::Args, asked: &Asked<'_>) -> Res
         let is_close = vectors[0].iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-4);
         ensure!(is_close && vectors[0].len() == other.len(), "the contenders' vectors differ");
     }
-    let name = format!("{}, single query of {length} tokens", super::name_of(model));
-    let title = format!("tokens to a normalised vector, 1 session of {} threads", args.threads);
+    let name = format!("{}, single query of {length} tokens", lab.name_of(model));
+    let split = Split { n_sessions: 1, n_threads: lab.n_threads };
+    let title = format!("tokens to a normalised vector, {split}");
     let mut contest = calls::run(&name, &title, (args.query_rounds, N_QUERIES), &mut callers)?;
     for (measured, around) in contest.contenders.iter_mut().zip(&around) {
         let around = 1e6 * median(&around.borrow());

@@ -7,7 +7,7 @@ use shapeyard_core::plan::calibrate::{Setting, Split};
 use super::contender::{Kind, Measured};
 use super::openvino::Precision;
 use super::{Calibrated, TEXT_BY_TEXT};
-use crate::contest::{self, Contest, Facts, Goal, Ratio, Role};
+use crate::contest::{self, Contest, Counts, Facts, Goal, Ratio, Role};
 use crate::measure::median;
 use crate::report::ARRIVAL;
 
@@ -29,6 +29,7 @@ pub(super) struct Tally {
     cpu_seconds: Vec<f64>,
     peak_memory_bytes: u64,
     n_padded_tokens: usize,
+    counts: Counts,
     /// The least cosine between its vectors and those of the first contender's first run.
     least_cosine: f64,
     /// Why it takes no part any more.
@@ -41,13 +42,14 @@ pub(super) fn ours(backend: &str) -> String {
 }
 
 impl Tally {
-    pub(super) const fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         Self {
             kind,
             wall_seconds: Vec::new(),
             cpu_seconds: Vec::new(),
             peak_memory_bytes: 0,
             n_padded_tokens: 0,
+            counts: Counts::default(),
             least_cosine: 1.0,
             left_out: None,
         }
@@ -128,6 +130,7 @@ impl Tally {
         self.cpu_seconds.push(measured.cpu.as_secs_f64());
         self.peak_memory_bytes = self.peak_memory_bytes.max(measured.peak_memory);
         self.n_padded_tokens = measured.n_padded_tokens;
+        self.counts.clone_from(&measured.counts);
         if !reference.is_empty() {
             let cosine = least_cosine(&measured.vectors, reference, measured.n_dims);
             ensure!(cosine.is_finite(), "`{}` gives vectors that nobody can compare", self.name());
@@ -145,6 +148,7 @@ impl Tally {
             padding_share: Some(padding),
             peak_memory_bytes: Some(self.peak_memory_bytes),
             least_cosine: Some(self.least_cosine),
+            counts: self.counts.clone(),
             ..Facts::default()
         };
         let name = self.name();

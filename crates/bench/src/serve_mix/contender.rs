@@ -1,6 +1,5 @@
 //! One process that serves: an engine of ours, or sessions of ONNX Runtime that threads take from a pool.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -15,6 +14,7 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::registry::{Choice, Registry};
 use shapeyard_core::{Model, Outputs, Tensor};
 
+use crate::contest::Counts;
 use crate::direct;
 use crate::inputs::inputs;
 use crate::measure::{cpu_time, peak_memory};
@@ -64,8 +64,7 @@ pub(super) struct Tally {
     /// Seconds from a request to its answer.
     pub(super) latencies: Vec<f64>,
     pub(super) peak_memory_bytes: u64,
-    pub(super) tiers: BTreeMap<String, u64>,
-    pub(super) routes: BTreeMap<String, u64>,
+    pub(super) counts: Counts,
 }
 
 /// Serves as often as it is told to.
@@ -105,9 +104,7 @@ fn serve(args: &Args, model: &Model, server: &Server, order: Order) -> Result<Ta
         let tally = tally?;
         all.n_rows += tally.n_rows;
         all.latencies.extend(tally.latencies);
-        for (sum, one) in [(&mut all.tiers, tally.tiers), (&mut all.routes, tally.routes)] {
-            one.into_iter().for_each(|(name, n)| *sum.entry(name).or_default() += n);
-        }
+        all.counts.merge(&tally.counts);
     }
     Ok(all)
 }
@@ -182,8 +179,8 @@ impl Server {
                 let ticket = engine.submit_wait(request).map_err(|it| anyhow!("{it}"))?;
                 let response = ticket.wait().map_err(|failed| anyhow!("{failed}"))?;
                 let report = &response.report;
-                count(&mut tally.tiers, &report.tier)?;
-                count(&mut tally.routes, &report.route)?;
+                tally.counts.add_tier(report.tier, 1)?;
+                tally.counts.add_route(report.route, 1)?;
                 Ok(response.outputs)
             }
             Self::Direct { idle, returned } => {
@@ -202,11 +199,4 @@ impl Server {
             }
         }
     }
-}
-
-/// By the name that it has in JSON.
-fn count(counts: &mut BTreeMap<String, u64>, what: &impl Serialize) -> Result<()> {
-    let name = serde_json::to_value(what)?.as_str().unwrap_or_default().to_owned();
-    *counts.entry(name).or_default() += 1;
-    Ok(())
 }

@@ -205,10 +205,7 @@ impl Server {
             ..Facts::default()
         };
         for tally in all {
-            let counts = [(&mut facts.tiers, &tally.tiers), (&mut facts.routes, &tally.routes)];
-            for (sum, one) in counts {
-                one.iter().for_each(|(name, n)| *sum.entry(name.clone()).or_default() += n);
-            }
+            facts.counts.merge(&tally.counts);
         }
         let calls = Some(Percentiles::of(&latencies));
         Measured { calls, facts, ..Measured::new(self.name.clone(), self.role, seconds) }

@@ -7,11 +7,13 @@
 //! * A request whose [`Ticket`] was dropped before its turn is not run.
 //! * A session is made, used and dropped on its own thread: the device that a runtime calls current belongs
 //!   to a thread.
-//! * A session that panics answers with an error and is replaced. Where that fails its lane ends; the last
+//! * A session that panics answers with an error and is replaced. Where that fails its thread ends; the last
 //!   one refuses what waits.
+//! * [`Lane`] is a session without thread and queue, for whoever has one request at a time.
 //! * [`Engine::close`] answers all that was accepted, also while others hold the engine; dropping the engine
 //!   answers what runs and refuses what waits. Both join every thread.
 
+mod lane;
 mod service;
 mod worker;
 
@@ -24,11 +26,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
+pub use lane::Lane;
 pub use service::InferenceService;
 
 use crate::backend::{BackendError, Executable, SessionOptions};
 use crate::{Outputs, RunError, RunReport, Signature, Tensor};
-use worker::Lane;
+use worker::Worker;
 
 /// How an engine is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +204,8 @@ struct Shared {
     queue: RwLock<Option<Sender<Job>>>,
     /// Set when waiting requests are to be refused instead of run.
     refusing: AtomicBool,
-    /// Lanes that can still answer.
-    n_lanes: AtomicUsize,
+    /// Threads that can still answer.
+    n_workers: AtomicUsize,
     counters: Counters,
 }
 
@@ -252,8 +255,8 @@ impl Engine {
         let engine = Self { workers: Mutex::default(), signature, queue_capacity, shared };
         let (made, outcomes) = bounded(n_sessions);
         for number in 0..n_sessions {
-            let lane = Lane::new(executable, options.session, &jobs, &engine.shared);
-            engine.spawn(number, lane, made.clone())?;
+            let worker = Worker::new(executable, options.session, &jobs, &engine.shared);
+            engine.spawn(number, worker, made.clone())?;
         }
         drop(made);
         // On an error the engine is dropped, which joins its threads.
@@ -264,13 +267,13 @@ impl Engine {
     fn spawn(
         &self,
         number: usize,
-        lane: Lane,
+        worker: Worker,
         made: Sender<Result<(), BackendError>>,
     ) -> Result<(), BackendError> {
-        let backend = lane.backend();
+        let backend = worker.backend();
         let thread = std::thread::Builder::new().name(format!("shapeyard-{number}"));
         let handle =
-            thread.spawn(move || lane.serve(made)).map_err(|error| BackendError::Library {
+            thread.spawn(move || worker.serve(made)).map_err(|error| BackendError::Library {
                 backend,
                 what: "start a session's thread",
                 message: error.to_string(),

@@ -105,6 +105,13 @@ fn making(
     n_sessions: usize,
     queue_capacity: usize,
 ) -> (Result<Engine, BackendError>, Sender<()>) {
+    let (executable, permit) = executable(making);
+    let session = SessionOptions::threads(1);
+    let options = EngineOptions { n_sessions, session, queue_capacity };
+    (Engine::start(&executable, &options), permit)
+}
+
+fn executable(making: &Making) -> (Arc<dyn Executable>, Sender<()>) {
     let (permit, permits) = channel();
     let spec = |name: &str| TensorSpec {
         name: name.to_owned(),
@@ -119,9 +126,7 @@ fn making(
         permits: Arc::new(Mutex::new(permits)),
         making: making.clone(),
     });
-    let session = SessionOptions::threads(1);
-    let options = EngineOptions { n_sessions, session, queue_capacity };
-    (Engine::start(&executable, &options), permit)
+    (executable, permit)
 }
 
 fn request(x: i32) -> InferRequest {
@@ -265,6 +270,28 @@ fn a_panic_is_an_error_and_the_next_request_is_answered() {
     assert!(panicked.to_string().contains("asked to panic"), "{panicked}");
     assert_eq!(input(&panicked), -1);
     assert_eq!(result(next), 10);
+}
+
+#[test]
+fn a_lane_answers_here_and_replaces_a_session_that_panicked() {
+    let sessions = Making::at_most(2, false);
+    let (executable, permit) = executable(&sessions);
+    drop(permit);
+    let mut lane = Lane::open(&executable, SessionOptions::threads(1)).unwrap();
+    let answer = lane.run(request(1)).unwrap();
+    assert_eq!(answer.queued, Duration::ZERO);
+    assert_eq!(result(Ok(answer)), 2);
+    let panicked = lane.run(request(-1)).unwrap_err();
+    assert!(matches!(panicked.error, InferError::Panicked { .. }), "{panicked}");
+    assert_eq!((input(&panicked), sessions.n_alive.load(Ordering::SeqCst)), (-1, 0));
+    assert_eq!(result(lane.run(request(5))), 10);
+    assert!(lane.run(request(-1)).is_err());
+    // No third one can be made.
+    let stopped = lane.run(request(6)).unwrap_err();
+    assert!(matches!(stopped.error, InferError::Rejected(Rejection::Stopped)), "{stopped}");
+    assert_eq!(input(&stopped), 6);
+    drop(lane);
+    assert_eq!(sessions.n_alive.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -89,9 +89,24 @@ impl RouterSession {
             self.shared.renew();
             return self.fall_back(request, reason, outputs);
         }
+        let words = words(&error);
+        if reason == FallbackReason::NotLoaded {
+            self.shared.rests.failed(request.extents(), &words, Instant::now());
+        }
+        self.fall_back_after(request, reason, words, outputs)
+    }
+
+    /// Lets the fallback answer after the preferred executable failed.
+    fn fall_back_after(
+        &mut self,
+        request: &Request<'_>,
+        reason: FallbackReason,
+        words: String,
+        outputs: &mut Outputs,
+    ) -> Result<RunReport, RunError> {
         let mut report = self.fall_back(request, reason, outputs)?;
         if let Some(fallback) = &mut report.fallback {
-            fallback.error = Some(words(&error));
+            fallback.error = Some(words);
         }
         Ok(report)
     }
@@ -102,9 +117,17 @@ impl RouterSession {
         outputs: &mut Outputs,
     ) -> Result<RunReport, RunError> {
         let Activity { preferred, fallback, compiles } = &self.shared.activity;
-        let (quiet, _running) = (Quiet::of([fallback, compiles]), preferred.begin());
-        let report = self.preferred.run(request, outputs)?;
-        Ok(RunReport { disturbed: !quiet.lasted(), ..report })
+        let (quiet, running) = (Quiet::of([fallback, compiles]), preferred.begin());
+        let answer = self.preferred.run(request, outputs);
+        let disturbed = !quiet.lasted();
+        drop(running);
+        match answer {
+            Ok(report) => {
+                self.shared.rests.worked(request.extents());
+                Ok(RunReport { disturbed, ..report })
+            }
+            Err(error) => self.run_instead(request, error, outputs),
+        }
     }
 
     fn run_both(
@@ -121,9 +144,13 @@ impl RouterSession {
         let Activity { preferred, fallback, .. } = &self.shared.activity;
         let signature = self.shared.preferred.signature();
         let running = preferred.begin();
-        let report =
-            layout.run(self.preferred.as_mut(), signature, request, 0..n_preferred, first)?;
+        let answer = layout.run(self.preferred.as_mut(), signature, request, 0..n_preferred, first);
         drop(running);
+        let report = match answer {
+            Ok(report) => report,
+            Err(error) => return self.run_instead(request, error, outputs),
+        };
+        self.shared.rests.worked(request.extents());
         let others = self.shared.fallback.signature();
         let running = fallback.begin();
         let rest =
@@ -190,15 +217,19 @@ impl Session for RouterSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(self.shared.preferred.signature())?;
         let (decision, progress) = self.decide(request.extents());
-        let answer = match decision {
+        if !matches!(decision, Decision::Fallback(_))
+            && let Some(words) = self.shared.rests.words(request.extents())
+        {
+            return self.fall_back_after(request, FallbackReason::NotLoaded, words, outputs);
+        }
+        match decision {
             Decision::Preferred => self.run_preferred(request, outputs),
             Decision::Hybrid { n_preferred, reason } => {
                 self.run_both(request, (n_preferred, explained(reason, progress)), outputs)
             }
             Decision::Fallback(reason) => {
-                return self.fall_back(request, explained(reason, progress), outputs);
+                self.fall_back(request, explained(reason, progress), outputs)
             }
-        };
-        answer.or_else(|error| self.run_instead(request, error, outputs))
+        }
     }
 }

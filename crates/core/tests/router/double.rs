@@ -1,6 +1,7 @@
 //! An executable of fixed shapes and one that takes every shape, both of `y = 2 x + 1`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use shapeyard_core::backend::{
@@ -73,6 +74,7 @@ pub(crate) struct Programs {
     signature: Arc<Signature>,
     ready: Arc<RwLock<ReadyShapes>>,
     failure: Arc<RwLock<Option<Failure>>>,
+    n_runs: Arc<AtomicUsize>,
 }
 
 /// How every run ends.
@@ -86,6 +88,7 @@ impl Programs {
             signature: signature(),
             ready: Arc::new(RwLock::new(ready)),
             failure: Arc::default(),
+            n_runs: Arc::default(),
         }
     }
 
@@ -97,6 +100,11 @@ impl Programs {
     /// As a device does that needs the memory for something else.
     pub(crate) fn evict_all(&self) {
         self.ready.write().unwrap().buckets.clear();
+    }
+
+    /// How many runs were asked for so far.
+    pub(crate) fn n_runs(&self) -> usize {
+        self.n_runs.load(Ordering::Relaxed)
     }
 
     /// Runs end so from now on.
@@ -129,6 +137,7 @@ impl Executable for Programs {
 
 impl Session for ProgramSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        self.0.n_runs.fetch_add(1, Ordering::Relaxed);
         if let Some(failure) = *self.0.failure.read().unwrap() {
             return Err(failure());
         }

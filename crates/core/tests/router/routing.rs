@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use shapeyard_core::backend::BackendError;
+use shapeyard_core::backend::{BackendError, Executable as _};
 use shapeyard_core::plan::prices::Price;
 use shapeyard_core::plan::{PaddingLimit, Prices};
 use shapeyard_core::router::{Router, RouterError, RouterOptions};
 use shapeyard_core::{FallbackReason, Route, RunError, RunReport};
 
 use crate::double::{
-    DYNAMIC, Failure, PROGRAMS, Programs, dynamic, dynamic_with_sum, error, run, run_with_sum,
-    session, shape,
+    DYNAMIC, Failure, PROGRAMS, Programs, artifact, dynamic, dynamic_with_sum, error, run,
+    run_with_sum, session, shape,
 };
 
 /// A token costs ten times as much on the CPU, and a program takes as long to start as 20 of its tokens.
@@ -154,9 +154,35 @@ fn a_program_that_cannot_be_loaded_and_a_full_device_are_no_errors() {
         let forced = error(session(router.preferred().as_ref()).as_mut(), 32, 8);
         assert_eq!(forced.to_string(), failure().to_string());
         programs.fail(None);
+        if reason == FallbackReason::NotLoaded {
+            router.admit(&artifact(&shape(32, 8))).unwrap();
+        }
         assert_eq!(run(lane.as_mut(), 32, 8).route, Route::Exact);
         assert_eq!(run(lane.as_mut(), 33, 8).route, Route::Hybrid);
     }
+}
+
+#[test]
+fn a_program_that_cannot_be_loaded_is_not_tried_by_every_request() {
+    let programs = Programs::of(vec![shape(32, 8)], true);
+    let preferred = Arc::new(programs.clone());
+    let router = Router::new(preferred, dynamic(), RouterOptions::default()).unwrap();
+    programs.fail(Some(pruned));
+    let (mut lane, mut other) = (session(&router), session(&router));
+    let before = programs.n_runs();
+    for _ in 0..20 {
+        for lane in [&mut lane, &mut other] {
+            let fallback = run(lane.as_mut(), 32, 8).fallback.unwrap();
+            assert_eq!(fallback.reason, FallbackReason::NotLoaded);
+            assert!(fallback.error.unwrap().contains("it is gone"));
+        }
+    }
+    assert_eq!(programs.n_runs() - before, 1);
+    // Of itself it is tried again later, too.
+    programs.fail(None);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(run(lane.as_mut(), 32, 8).route, Route::Exact);
+    assert_eq!(run(other.as_mut(), 32, 8).route, Route::Exact);
 }
 
 #[test]
