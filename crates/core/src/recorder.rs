@@ -101,6 +101,10 @@ impl Executable for Recorder {
         self.inner.domain()
     }
 
+    fn generation(&self) -> u64 {
+        self.inner.generation()
+    }
+
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
         self.gather();
         let (rows, length) = (self.rows.clone(), self.length.clone());

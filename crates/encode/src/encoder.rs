@@ -311,16 +311,37 @@ impl Run<'_> {
         Setting { split, token_budget: token_budget.unwrap_or(1) }
     }
 
-    /// Runs what is left.
+    /// Runs what is left. Where other programs become ready meanwhile, what is left by then is planned anew.
     fn finish(&mut self, setting: Setting) -> Result<(), EncodeError> {
         self.keep_lanes(|split| split == setting.split);
-        let rest = self.remaining.take(usize::MAX);
-        if rest.is_empty() {
-            return Ok(());
+        let mut rest = self.remaining.take(usize::MAX);
+        let executable = Arc::clone(&self.encoder.executable);
+        while !rest.is_empty() {
+            let generation = executable.generation();
+            let started = Instant::now();
+            let planned = self.plan(setting, vec![rest.clone()])?;
+            let planning = started.elapsed();
+            let is_old = || {
+                // Whatever changes how often, most of the time is spent on the work.
+                executable.generation() != generation && started.elapsed() > 20 * planning
+            };
+            let (_, elapsed) = self.run_batches(setting.split, &planned, &is_old)?;
+            self.times.run += elapsed;
+            rest.retain(|&item| !self.embeddings.is_done(item));
+            if self.observer.stop() || executable.generation() == generation {
+                break;
+            }
         }
-        let (_, elapsed) = self.run(setting, vec![rest])?;
-        self.times.run = elapsed;
         Ok(())
+    }
+
+    /// Batches of each group.
+    fn plan(&self, setting: Setting, groups: Vec<Vec<usize>>) -> Result<Vec<Batch>, EncodeError> {
+        let mut batches = Vec::new();
+        for items in groups {
+            batches.extend(self.encoder.plan(self.lengths, &items, setting.token_budget)?);
+        }
+        Ok(batches)
     }
 
     /// Runs items with a setting, each group packed for itself; gives the real tokens done and the time
@@ -330,15 +351,22 @@ impl Run<'_> {
         setting: Setting,
         groups: Vec<Vec<usize>>,
     ) -> Result<(usize, Duration), EncodeError> {
-        let mut batches = Vec::new();
-        for items in groups {
-            batches.extend(self.encoder.plan(self.lengths, &items, setting.token_budget)?);
-        }
-        let lanes = self.lanes(setting.split)?;
+        let batches = self.plan(setting, groups)?;
+        self.run_batches(setting.split, &batches, &|| false)
+    }
+
+    /// Runs batches until `is_old` says that they are no longer what should run.
+    fn run_batches(
+        &mut self,
+        split: Split,
+        batches: &[Batch],
+        is_old: &dyn Fn() -> bool,
+    ) -> Result<(usize, Duration), EncodeError> {
+        let lanes = self.lanes(split)?;
         let (texts, options, layout) = (self.texts, self.options, &self.encoder.layout);
         let (lengths, observer) = (self.lengths, self.observer);
         let mut done = Totals::default();
-        let are_all_busy = batches.len() >= N_BUSY * setting.split.n_sessions;
+        let are_all_busy = batches.len() >= N_BUSY * split.n_sessions;
         let fill = |batch: &Batch, request: &mut InferRequest| {
             let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();
             let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_cells: batch.length };
@@ -354,13 +382,14 @@ impl Run<'_> {
             *self.tiers.entry(response.report.tier).or_default() += 1;
             if are_all_busy {
                 let shape = (batch.items.len(), batch.length);
-                self.measured.add(setting.split, shape, &response.report);
+                self.measured.add(split, shape, &response.report);
             }
             observer.progress(one.n_items, one.n_real_tokens);
             Ok(())
         };
         let started = Instant::now();
-        let result = self.lanes[lanes].run(&batches, &|| observer.stop(), fill, take);
+        let stop = || observer.stop() || is_old();
+        let result = self.lanes[lanes].run(batches, &stop, fill, take);
         let elapsed = started.elapsed();
         add(&mut self.totals, &done);
         result.map(|()| (done.n_real_tokens, elapsed))

@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use shapeyard_core::backend::{
-    Artifact, BackendError, BackendId, Domain, Executable, LoadJob, Session, SessionOptions,
-    Waiting,
+    Artifact, BackendError, BackendId, Domain, Executable, Fingerprint, InUse, LoadJob,
+    Optimisation, ReadyShapes, Session, SessionOptions, Waiting,
 };
+use shapeyard_core::model::Digest;
+use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_core::registry::{Choice, Opened, Registry};
+use shapeyard_core::router::{RoutedBackend, Router, RouterOptions};
 use shapeyard_core::{Model, Signature};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
@@ -212,6 +217,87 @@ fn an_interrupted_run_keeps_what_it_did_and_goes_on_from_there() {
     let rest = encoder.encode(&texts, &FIXED, &mut embeddings, &Unobserved).unwrap();
     assert_eq!(rest.totals.n_items, 60 - n_done);
     assert_close(embeddings.values(), whole.values());
+}
+
+/// Programs of fixed shapes, of which none is ready at first. What runs in them is the embedded engine.
+struct Programs {
+    inner: Arc<dyn Executable>,
+    ready: Mutex<Vec<Bucket>>,
+}
+
+impl Executable for Programs {
+    fn backend(&self) -> BackendId {
+        BackendId::new("programs")
+    }
+
+    fn signature(&self) -> &Arc<Signature> {
+        self.inner.signature()
+    }
+
+    fn domain(&self) -> Domain {
+        let buckets = self.ready.lock().unwrap().clone();
+        let rows = Some("batch".to_owned());
+        Domain::Buckets(ReadyShapes { buckets, rows, can_split: true, rigid: Vec::new() })
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
+        self.inner.session(options)
+    }
+
+    fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
+        self.ready.lock().unwrap().push(artifact.bucket.clone());
+        Ok(())
+    }
+}
+
+/// Lets a program become ready when some texts are done.
+struct AdmitsAfter(Cell<usize>, Arc<Router>);
+
+impl Observer for AdmitsAfter {
+    fn progress(&self, n_items: usize, _: usize) {
+        // As slow as a real model: else planning anew would not pay.
+        std::thread::sleep(Duration::from_millis(5));
+        let left = self.0.get().saturating_sub(n_items);
+        if left == 0 && self.0.replace(left) > 0 {
+            let bucket = Bucket::from_iter([("batch", 8), ("sequence", 40)]);
+            let artifact = Artifact {
+                backend: self.1.backend(),
+                model: Digest::of(b"model"),
+                bucket,
+                optimisation: Optimisation::Full,
+                fingerprint: Fingerprint(String::new()),
+                payload: "program".into(),
+                n_bytes: 0,
+                checksum: Digest::of(b""),
+                notes: BTreeMap::new(),
+                in_use: InUse::default(),
+            };
+            self.1.admit(&artifact).unwrap();
+        }
+        self.0.set(left);
+    }
+}
+
+#[test]
+fn a_program_that_becomes_ready_serves_the_rest() {
+    let texts = texts(120);
+    let (model, opened) = load("encoder.onnx");
+    let programs = Programs { inner: Arc::clone(&opened.executable), ready: Mutex::default() };
+    let router = Router::new(Arc::new(programs), opened.executable, RouterOptions::default());
+    let router = Arc::new(router.unwrap());
+    let backend = Arc::clone(&opened.backend);
+    let backend = RoutedBackend::new(Arc::clone(&backend), backend, Arc::clone(&router));
+    let executable = Arc::clone(&router) as Arc<dyn Executable>;
+    let encoder = Encoder::new(Arc::new(backend), Arc::new(model), executable).unwrap();
+    let options = EncodeOptions { token_budget: Some(41), ..FIXED };
+    let mut embeddings = encoder.embeddings(&texts, &options).unwrap();
+    let admits = AdmitsAfter(Cell::new(20), router);
+    let report = encoder.encode(&texts, &options, &mut embeddings, &admits).unwrap();
+    assert_eq!((report.totals.n_items, report.interrupted), (120, false));
+    // Two together before, as many as the budget allows, and eight after.
+    let n_batches = report.totals.n_batches;
+    assert!((100 / 8..40).contains(&n_batches), "{n_batches}: {:?}", report.routes);
+    assert_close(embeddings.values(), encode(&texts, &FIXED).values());
 }
 
 #[test]

@@ -142,6 +142,10 @@ impl Executable for MigraphxExecutable {
         })
     }
 
+    fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
     fn session(&self, _options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
         Ok(Box::new(self.open_session()?))
     }

@@ -122,6 +122,12 @@ pub trait Executable: Send + Sync {
     /// The shapes that are served.
     fn domain(&self) -> Domain;
 
+    /// A number that changes when plans that were made before are worth making anew: other programs are ready, or
+    /// cost something else.
+    fn generation(&self) -> u64 {
+        0
+    }
+
     /// A new lane. Lanes of one executable may run at the same time.
     ///
     /// # Errors

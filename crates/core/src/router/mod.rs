@@ -222,6 +222,10 @@ impl Executable for Router {
         Domain::Any
     }
 
+    fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
         // Both now: a session made by the first request that wants it would make that request wait.
         let preferred = self.shared.preferred.session(options)?;
