@@ -395,6 +395,18 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_was_counted_is_read_as_it_was_written() {
+        let mut facts = Facts { allocations: Some(1.0), ..Facts::default() };
+        facts.counts.add_tier(Tier::Rebind, 2).unwrap();
+        facts.counts.add_route(Route::Padded, 3).unwrap();
+        let text = serde_json::to_string(&facts).unwrap();
+        assert_eq!(text, r#"{"allocations":1.0,"tiers":{"rebind":2},"routes":{"padded":3}}"#);
+        let read: Facts = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.counts, facts.counts);
+        assert!(serde_json::from_str::<Facts>(r#"{"tires":{}}"#).is_err());
+    }
+
     fn fixed(ms: u64) -> Contender<'static> {
         Contender::new(format!("{ms} ms"), move || Ok::<_, _>(Duration::from_millis(ms)))
     }

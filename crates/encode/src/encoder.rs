@@ -1,4 +1,4 @@
-//! Texts to vectors: batches under a token budget, through an engine, back in the caller's order.
+//! Texts to vectors: batches under a token budget, through sessions, back in the caller's order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,7 +120,7 @@ impl Encoder {
     /// Leaves sessions for the next encoding; those that another one left meanwhile end.
     fn leave_idle(&self, lanes: Lanes) {
         let before = self.idle.lock().unwrap_or_else(PoisonError::into_inner).replace(lanes);
-        // Sessions end on their own threads, which takes its time: nobody else waits for it.
+        // Sessions take their time to end: nobody else waits for it.
         drop(before);
     }
 

@@ -2,22 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use shapeyard_core::backend::{Executable, SessionOptions, Waiting};
 use shapeyard_core::engine::{
-    Engine, EngineOptions, Failed, InferError, InferRequest, InferResponse, Lane, Ticket,
+    Engine, EngineOptions, Failed, InferError, InferRequest, InferResponse, Lane, Rejection, Ticket,
 };
 use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
 
 use crate::EncodeError;
-
-/// A batch that is on its way, and how many tokens it is padded to.
-struct InFlight<'a> {
-    batch: &'a Batch,
-    ticket: Ticket,
-}
 
 /// What running batches took, apart from wall-clock time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,9 +27,9 @@ pub(crate) struct Spent {
 /// Where the sessions of a split run.
 #[derive(Debug)]
 enum Sessions {
-    /// The only one: on the thread that encodes, which would have nothing to do but to wait for it.
+    /// The only one. A lone batch runs on the thread that encodes: to wake another and to be woken takes some 0.1 ms.
     One(Lane),
-    /// Several, each on a thread of its own; the thread that encodes keeps them busy.
+    /// Several, each on a thread of its own.
     Several(Engine),
 }
 
@@ -52,6 +48,8 @@ struct Buffers {
     spare: Vec<InferRequest>,
     spent: Spent,
 }
+
+type Answer = Result<InferResponse, Box<Failed>>;
 
 impl Lanes {
     pub(crate) fn start(
@@ -77,36 +75,100 @@ impl Lanes {
     }
 
     /// Runs batches in order: `fill` writes a batch's inputs, `take` reads its answer, and both run while
-    /// several sessions work. Stops early when `stop` says so or at an error; what runs by then is taken.
+    /// sessions work. Stops early when `stop` says so or at an error; what runs by then is taken.
     pub(crate) fn run<'a>(
         &mut self,
         batches: &'a [Batch],
         stop: &dyn Fn() -> bool,
-        mut fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-        mut take: impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
+        fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
+        take: impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
-        let buffers = &mut self.buffers;
+        let mut work = Work { batches, stop, fill, take };
         match &mut self.sessions {
-            Sessions::One(lane) => {
-                for batch in batches.iter().take_while(|_| !stop()) {
-                    let request = buffers.fill(batch, &mut fill)?;
-                    buffers.take(batch, lane.run(request), &mut take)?;
-                }
-                Ok(())
+            Sessions::One(lane) if batches.len() <= 1 => {
+                work.run(&mut self.buffers, 1, |request| Ok(lane.run(request)), |answer| answer)
             }
+            Sessions::One(lane) => beside(lane, &mut work, &mut self.buffers),
             Sessions::Several(engine) => {
-                let n_in_flight = 2 * self.split.n_sessions;
-                let in_flight = VecDeque::with_capacity(n_in_flight);
-                let mut queue = Queue { engine, buffers, in_flight };
-                // What is on its way is taken also after an error: it is work done.
-                let mut result = queue.submit_all(batches, n_in_flight, stop, fill, &mut take);
-                while !queue.in_flight.is_empty() {
-                    let taken = queue.take_first(&mut take);
-                    result = result.and(taken);
-                }
-                result
+                let submit =
+                    |request| engine.submit_wait(request).map_err(|it| it.rejection.into());
+                work.run(&mut self.buffers, 2 * self.split.n_sessions, submit, Ticket::wait)
             }
         }
+    }
+}
+
+/// Lets a lane run on a thread of its own while this one fills and takes.
+fn beside<'a, F, T>(
+    lane: &mut Lane,
+    work: &mut Work<'_, 'a, F, T>,
+    buffers: &mut Buffers,
+) -> Result<(), EncodeError>
+where
+    F: FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
+    T: FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
+{
+    thread::scope(|scope| {
+        let (to_lane, requests) = sync_channel::<InferRequest>(1);
+        let (to_us, answers) = channel();
+        scope.spawn(move || {
+            for request in requests {
+                if to_us.send(lane.run(request)).is_err() {
+                    return;
+                }
+            }
+        });
+        let submit =
+            |request| to_lane.send(request).map_err(|_| InferError::from(Rejection::Stopped));
+        let lost = || Box::new(Failed { error: Rejection::Stopped.into(), request: None });
+        work.run(buffers, 2, submit, |()| answers.recv().unwrap_or_else(|_| Err(lost())))
+    })
+}
+
+/// Batches, and what is done with each before and after it runs.
+struct Work<'w, 'a, F, T> {
+    batches: &'a [Batch],
+    stop: &'w dyn Fn() -> bool,
+    fill: F,
+    take: T,
+}
+
+impl<'a, F, T> Work<'_, 'a, F, T>
+where
+    F: FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
+    T: FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
+{
+    /// Keeps up to `n_in_flight` batches between `submit` and `wait`.
+    fn run<P>(
+        &mut self,
+        buffers: &mut Buffers,
+        n_in_flight: usize,
+        mut submit: impl FnMut(InferRequest) -> Result<P, InferError>,
+        mut wait: impl FnMut(P) -> Answer,
+    ) -> Result<(), EncodeError> {
+        let mut in_flight = VecDeque::with_capacity(n_in_flight);
+        let mut submit_all = || {
+            for batch in self.batches {
+                if (self.stop)() {
+                    break;
+                }
+                if in_flight.len() == n_in_flight
+                    && let Some((first, pending)) = in_flight.pop_front()
+                {
+                    buffers.take(first, wait(pending), &mut self.take)?;
+                }
+                let request = buffers.fill(batch, &mut self.fill)?;
+                in_flight.push_back((batch, submit(request).map_err(|it| failed(batch, it))?));
+            }
+            Ok(())
+        };
+        // What is on its way is taken also after an error: it is work done.
+        let mut result = submit_all();
+        while let Some((batch, pending)) = in_flight.pop_front() {
+            let taken = buffers.take(batch, wait(pending), &mut self.take);
+            result = result.and(taken);
+        }
+        result
     }
 }
 
@@ -126,7 +188,7 @@ impl Buffers {
     fn take<'a>(
         &mut self,
         batch: &'a Batch,
-        answer: Result<InferResponse, Box<Failed>>,
+        answer: Answer,
         take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let response = answer.map_err(|lost| failed(batch, lost.error))?;
@@ -139,46 +201,6 @@ impl Buffers {
         let InferResponse { inputs, outputs, .. } = response;
         self.spare.push(InferRequest { inputs, outputs });
         Ok(())
-    }
-}
-
-/// An engine and what is on its way through it.
-struct Queue<'q, 'a> {
-    engine: &'q Engine,
-    buffers: &'q mut Buffers,
-    in_flight: VecDeque<InFlight<'a>>,
-}
-
-impl<'a> Queue<'_, 'a> {
-    fn submit_all(
-        &mut self,
-        batches: &'a [Batch],
-        n_in_flight: usize,
-        stop: &dyn Fn() -> bool,
-        mut fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-        take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
-        for batch in batches {
-            if stop() {
-                break;
-            }
-            if self.in_flight.len() == n_in_flight {
-                self.take_first(take)?;
-            }
-            let request = self.buffers.fill(batch, &mut fill)?;
-            let submitted = self.engine.submit_wait(request);
-            let ticket = submitted.map_err(|rejected| failed(batch, rejected.rejection.into()))?;
-            self.in_flight.push_back(InFlight { batch, ticket });
-        }
-        Ok(())
-    }
-
-    fn take_first(
-        &mut self,
-        take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
-        let Some(InFlight { batch, ticket }) = self.in_flight.pop_front() else { return Ok(()) };
-        self.buffers.take(batch, ticket.wait(), take)
     }
 }
 

@@ -120,7 +120,7 @@ pub struct EncodeTimes {
     /// Moving inputs and outputs in and out of the backend.
     #[serde(rename = "transfer_seconds", serialize_with = "seconds")]
     pub transfer: Duration,
-    /// Filling batches and pooling vectors, while sessions work.
+    /// Filling batches and pooling vectors, while sessions work where there are several batches.
     #[serde(rename = "pool_seconds", serialize_with = "seconds")]
     pub pool: Duration,
     /// Requests waiting for a session.

@@ -142,10 +142,6 @@ impl Executable for MigraphxExecutable {
         })
     }
 
-    fn generation(&self) -> u64 {
-        self.shared.generation()
-    }
-
     fn session(&self, _options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
         Ok(Box::new(self.open_session()?))
     }

@@ -145,7 +145,13 @@ impl Suite for Args {
         record.set("median_length", workload.median_length);
         record.set("lengths", serde_json::to_value(&workload.lengths)?);
         record.set("max_length", self.max_length);
-        record.set("threads", serde_json::to_value(self.threads())?);
+        match self.threads()[..] {
+            [one] => record.set("threads", one),
+            ref several => {
+                let several: Vec<String> = several.iter().map(usize::to_string).collect();
+                record.set("threads", several.join(", "));
+            }
+        }
         record.set("handicap", self.handicap);
         let mut left_out = Vec::new();
         for model in &models {

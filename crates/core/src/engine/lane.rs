@@ -18,8 +18,10 @@ use crate::{Outputs, RunError, RunReport, Tensor, TensorView};
 pub struct Lane {
     executable: Arc<dyn Executable>,
     options: SessionOptions,
-    /// None after a panic, until it is replaced.
+    /// None where it could not be replaced.
     session: Option<Box<dyn Session>>,
+    /// Whether it panicked, and has to be replaced.
+    is_broken: bool,
 }
 
 impl fmt::Debug for Lane {
@@ -38,7 +40,8 @@ impl Lane {
         executable: &Arc<dyn Executable>,
         options: SessionOptions,
     ) -> Result<Self, BackendError> {
-        let mut lane = Self { executable: Arc::clone(executable), options, session: None };
+        let mut lane =
+            Self { executable: Arc::clone(executable), options, session: None, is_broken: false };
         lane.replace()?;
         Ok(lane)
     }
@@ -49,7 +52,7 @@ impl Lane {
     ///
     /// [`Failed`], with the request; [`Rejection::Stopped`] where the session cannot be replaced.
     pub fn run(&mut self, request: InferRequest) -> Result<InferResponse, Box<Failed>> {
-        if self.session.is_none() && self.replace().is_err() {
+        if !self.is_usable() && self.replace().is_err() {
             return Err(Failed::boxed(Rejection::Stopped, Some(request)));
         }
         let InferRequest { inputs, mut outputs } = request;
@@ -74,18 +77,20 @@ impl Lane {
             Ok(session.run(&request, outputs)?)
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-            self.discard();
+            self.is_broken = true;
             Err(InferError::Panicked { message: panic_message(&*panic) })
         })
     }
 
     /// Whether there is a session: none after one that panicked.
     pub(super) const fn is_usable(&self) -> bool {
-        self.session.is_some()
+        self.session.is_some() && !self.is_broken
     }
 
-    /// Makes a session in place of one that panicked.
+    /// Makes a session in place of one that panicked. What that one holds is free before.
     pub(super) fn replace(&mut self) -> Result<(), BackendError> {
+        let broken = self.session.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         let session = || self.executable.session(&self.options);
         let made = catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|panic| {
             Err(BackendError::Library {
@@ -95,13 +100,8 @@ impl Lane {
             })
         });
         self.session = Some(made?);
+        self.is_broken = false;
         Ok(())
-    }
-
-    /// What a broken session holds is free before another one asks for it.
-    fn discard(&mut self) {
-        let broken = self.session.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
     }
 }
 

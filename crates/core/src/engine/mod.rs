@@ -9,7 +9,8 @@
 //!   to a thread.
 //! * A session that panics answers with an error and is replaced. Where that fails its thread ends; the last
 //!   one refuses what waits.
-//! * [`Lane`] is a session without thread and queue, for whoever has one request at a time.
+//! * [`Lane`] is a session without thread and queue, for whoever has one request at a time; it may go from thread to
+//!   thread.
 //! * [`Engine::close`] answers all that was accepted, also while others hold the engine; dropping the engine
 //!   answers what runs and refuses what waits. Both join every thread.
 

@@ -7,8 +7,8 @@
 //!
 //! * A route is found by a look-up in a table, and remembered for the next request of the shape.
 //! * Where a fallback answers, the report says which, for how many rows, and why: also where a program cannot be
-//!   loaded again or the device has no room, which is no error while another can answer. A shape whose program
-//!   cannot be loaded rests for a while, so that not every request waits for another try.
+//!   loaded again or the device has no room, which is no error while another can answer. A program
+//!   that cannot be loaded rests for a while, so that not every request waits for another try.
 //! * With [`BackgroundOptions`] the programs that would save requests time are compiled meanwhile, one at a time,
 //!   those that save most first. One that is ready is admitted, and the next request moves over. A
 //!   compile that fails is told once, and changes nothing else. [`Router::events`] tells how it goes.
@@ -37,7 +37,6 @@ pub use self::event::{Event, Stage};
 
 use self::activity::Activity;
 use self::background::Background;
-use self::rests::Rests;
 use self::routes::Routes;
 use self::session::RouterSession;
 use crate::Signature;
@@ -102,7 +101,6 @@ struct Shared {
     /// Held while routes are made, so that none are older than those that they replace.
     renewing: Mutex<()>,
     activity: Activity,
-    rests: Rests,
     background: Option<Background>,
 }
 
@@ -136,7 +134,6 @@ impl Router {
             generation: AtomicU64::new(0),
             renewing: Mutex::new(()),
             activity: Activity::default(),
-            rests: Rests::default(),
             background,
         });
         let compiler = shared.background.is_some().then(|| start(&shared)).transpose()?;
@@ -243,7 +240,6 @@ impl Executable for Router {
 impl Shared {
     fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
         self.preferred.admit(artifact)?;
-        self.rests.clear();
         self.renew();
         Ok(())
     }

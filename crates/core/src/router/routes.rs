@@ -217,6 +217,27 @@ impl Routes {
         std::iter::once(n_rows).chain(full)
     }
 
+    /// Whether a program would run so many rows of a request, or some of them.
+    pub(super) fn uses(&self, request: &Extents, n_rows: usize, program: &Bucket) -> bool {
+        let Some(programs) = &self.programs else { return false };
+        let mut extents = self.values(request);
+        if let Some(rows) = self.rows {
+            extents[rows] = n_rows;
+        }
+        let is_it = |piece: Piece| programs.ready.buckets[piece.bucket] == *program;
+        if let Some(table) = &programs.table {
+            return table.route(&extents).is_some_and(|mut pieces| pieces.any(is_it));
+        }
+        let pieces =
+            cover(&self.named(&extents), &programs.ready.buckets, &programs.ready.freedom());
+        pieces.is_some_and(|pieces| pieces.into_iter().any(is_it))
+    }
+
+    fn named(&self, extents: &[usize]) -> Bucket {
+        let named = self.symbols.iter().zip(extents);
+        named.map(|((_, name), extent)| (name.clone(), *extent)).collect()
+    }
+
     /// What the programs cost that take all of a request with these extents; `None` where none can.
     fn run(&self, extents: &[usize], n_rows: usize, length: usize) -> Option<Run> {
         let Some(programs) = &self.programs else {
@@ -230,9 +251,8 @@ impl Routes {
         if let Some(table) = &programs.table {
             return Some(table.route(extents)?.fold(Run::default(), add));
         }
-        let named = self.symbols.iter().zip(extents);
-        let wanted: Bucket = named.map(|((_, name), extent)| (name.clone(), *extent)).collect();
-        let pieces = cover(&wanted, &programs.ready.buckets, &programs.ready.freedom())?;
+        let pieces =
+            cover(&self.named(extents), &programs.ready.buckets, &programs.ready.freedom())?;
         Some(pieces.into_iter().fold(Run::default(), add))
     }
 }

@@ -7,8 +7,10 @@ use std::time::Instant;
 use super::Shared;
 use super::activity::{Activity, Quiet};
 use super::demand::Progress;
+use super::rests::Rests;
 use super::routes::{Decision, Routes};
 use crate::backend::{BackendError, Outputs, Request, RunError, Session};
+use crate::plan::Bucket;
 use crate::{Extents, Fallback, FallbackReason, Route, RunReport};
 
 pub(super) struct RouterSession {
@@ -17,6 +19,8 @@ pub(super) struct RouterSession {
     fallback: Box<dyn Session>,
     routes: Arc<Routes>,
     last: Option<Last>,
+    /// Programs that this lane could not load.
+    rests: Rests,
     /// Answers of the two, before they are put together.
     parts: [Outputs; 2],
 }
@@ -36,7 +40,8 @@ impl RouterSession {
         fallback: Box<dyn Session>,
     ) -> Self {
         let routes = shared.routes();
-        Self { shared, preferred, fallback, routes, last: None, parts: Default::default() }
+        let (rests, parts) = Default::default();
+        Self { shared, preferred, fallback, routes, last: None, rests, parts }
     }
 
     /// Where a request goes, and how far the program is that it lacks.
@@ -44,6 +49,7 @@ impl RouterSession {
         if self.routes.generation != self.shared.generation() {
             self.routes = self.shared.routes();
             self.last = None;
+            self.rests.clear();
         }
         let known = self.last.take().filter(|last| last.extents == *request);
         let mut last = known.unwrap_or_else(|| Last {
@@ -57,6 +63,35 @@ impl RouterSession {
         };
         last.is_content = progress == Progress::Content;
         (self.last.insert(last).decision, progress)
+    }
+
+    /// What went wrong with a program that the request would run in, where that rests.
+    fn resting(&self, request: &Extents, decision: Decision) -> Option<String> {
+        if self.rests.is_empty() {
+            return None;
+        }
+        let n_rows = match decision {
+            Decision::Preferred => self.routes.n_rows(request),
+            Decision::Hybrid { n_preferred, .. } => n_preferred,
+            Decision::Fallback(_) => return None,
+        };
+        let is_used = |program: &Bucket| self.is_used(request, n_rows, program);
+        self.rests.words(Instant::now(), is_used).map(str::to_owned)
+    }
+
+    /// So many rows of a request have run in programs.
+    fn worked(&mut self, request: &Extents, n_rows: usize) {
+        if self.rests.is_empty() {
+            return;
+        }
+        let mut rests = std::mem::take(&mut self.rests);
+        rests.worked(|program| self.is_used(request, n_rows, program));
+        self.rests = rests;
+    }
+
+    /// Whether rows of a request run in a program; one that is made when it is met is of the request's own shape.
+    fn is_used(&self, request: &Extents, n_rows: usize, program: &Bucket) -> bool {
+        self.routes.uses(request, n_rows, program) || self.routes.bucket(request) == *program
     }
 
     /// Runs all of a request on the fallback.
@@ -90,8 +125,8 @@ impl RouterSession {
             return self.fall_back(request, reason, outputs);
         }
         let words = words(&error);
-        if reason == FallbackReason::NotLoaded {
-            self.shared.rests.failed(request.extents(), &words, Instant::now());
+        if let RunError::Prepare { wanted, .. } = &error {
+            self.rests.failed(wanted, &words, Instant::now());
         }
         self.fall_back_after(request, reason, words, outputs)
     }
@@ -123,7 +158,7 @@ impl RouterSession {
         drop(running);
         match answer {
             Ok(report) => {
-                self.shared.rests.worked(request.extents());
+                self.worked(request.extents(), self.routes.n_rows(request.extents()));
                 Ok(RunReport { disturbed, ..report })
             }
             Err(error) => self.run_instead(request, error, outputs),
@@ -150,7 +185,6 @@ impl RouterSession {
             Ok(report) => report,
             Err(error) => return self.run_instead(request, error, outputs),
         };
-        self.shared.rests.worked(request.extents());
         let others = self.shared.fallback.signature();
         let running = fallback.begin();
         let rest =
@@ -165,6 +199,7 @@ impl RouterSession {
         times.finish += rest.times.finish + joining.elapsed();
         let n_rows = n_rows - n_preferred;
         let fallback = Fallback { backend: rest.backend, reason, n_rows, error: None };
+        self.worked(request.extents(), n_preferred);
         Ok(RunReport {
             route: Route::Hybrid,
             fallback: Some(fallback),
@@ -217,9 +252,7 @@ impl Session for RouterSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(self.shared.preferred.signature())?;
         let (decision, progress) = self.decide(request.extents());
-        if !matches!(decision, Decision::Fallback(_))
-            && let Some(words) = self.shared.rests.words(request.extents())
-        {
+        if let Some(words) = self.resting(request.extents(), decision) {
             return self.fall_back_after(request, FallbackReason::NotLoaded, words, outputs);
         }
         match decision {

@@ -163,32 +163,41 @@ impl Session for ProgramSession {
 
 /// Takes every shape.
 #[derive(Debug)]
-struct Dynamic(Arc<Signature>);
+struct Dynamic {
+    signature: Arc<Signature>,
+    /// So many runs fail before the others.
+    n_failures: Arc<AtomicUsize>,
+}
 
 pub(crate) fn dynamic() -> Arc<dyn Executable> {
-    Arc::new(Dynamic(signature()))
+    dynamic_that_fails(0)
+}
+
+/// Whose first runs fail, of a full device.
+pub(crate) fn dynamic_that_fails(n_failures: usize) -> Arc<dyn Executable> {
+    Arc::new(Dynamic { signature: signature(), n_failures: Arc::new(n_failures.into()) })
 }
 
 /// The same, of a model whose rows are added up too.
 pub(crate) fn dynamic_with_sum() -> Arc<dyn Executable> {
-    Arc::new(Dynamic(signature_with_sum()))
+    Arc::new(Dynamic { signature: signature_with_sum(), n_failures: Arc::default() })
 }
 
 #[derive(Debug)]
-struct DynamicSession(Arc<Signature>);
+struct DynamicSession(Arc<Signature>, Arc<AtomicUsize>);
 
 impl Executable for Dynamic {
     fn backend(&self) -> BackendId {
         DYNAMIC
     }
     fn signature(&self) -> &Arc<Signature> {
-        &self.0
+        &self.signature
     }
     fn domain(&self) -> Domain {
         Domain::Any
     }
     fn session(&self, _: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(DynamicSession(Arc::clone(&self.0))))
+        Ok(Box::new(DynamicSession(Arc::clone(&self.signature), Arc::clone(&self.n_failures))))
     }
     fn admit(&self, _: &Artifact) -> Result<(), BackendError> {
         Err(BackendError::Unsupported { backend: DYNAMIC, what: "take artifacts" })
@@ -198,6 +207,10 @@ impl Executable for Dynamic {
 impl Session for DynamicSession {
     fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
         request.check_bound_to(&self.0)?;
+        let count = |n: usize| n.checked_sub(1);
+        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok() {
+            return Err(RunError::DeviceMemory { backend: DYNAMIC, reason: "full".to_owned() });
+        }
         Ok(compute(DYNAMIC, &self.0, request, outputs))
     }
 }

@@ -10,8 +10,8 @@ use shapeyard_core::router::{Router, RouterError, RouterOptions};
 use shapeyard_core::{FallbackReason, Route, RunError, RunReport};
 
 use crate::double::{
-    DYNAMIC, Failure, PROGRAMS, Programs, artifact, dynamic, dynamic_with_sum, error, run,
-    run_with_sum, session, shape,
+    DYNAMIC, Failure, PROGRAMS, Programs, artifact, dynamic, dynamic_that_fails, dynamic_with_sum,
+    error, run, run_with_sum, session, shape,
 };
 
 /// A token costs ten times as much on the CPU, and a program takes as long to start as 20 of its tokens.
@@ -177,12 +177,31 @@ fn a_program_that_cannot_be_loaded_is_not_tried_by_every_request() {
             assert!(fallback.error.unwrap().contains("it is gone"));
         }
     }
-    assert_eq!(programs.n_runs() - before, 1);
+    // Each lane once: the copies that they run may differ.
+    assert_eq!(programs.n_runs() - before, 2);
+    // Another shape that runs in the same program does not try it, and one without any part in it goes its way.
+    assert_eq!(reason(&run(lane.as_mut(), 31, 7)), FallbackReason::NotLoaded);
+    assert_eq!(reason(&run(lane.as_mut(), 1, 9)), FallbackReason::NotReady);
+    assert_eq!(programs.n_runs() - before, 2);
     // Of itself it is tried again later, too.
     programs.fail(None);
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(run(lane.as_mut(), 32, 8).route, Route::Exact);
     assert_eq!(run(other.as_mut(), 32, 8).route, Route::Exact);
+}
+
+#[test]
+fn an_error_of_the_fallback_is_its_own() {
+    let programs = Arc::new(Programs::of(vec![shape(32, 8)], true));
+    let fallback = dynamic_that_fails(1);
+    let router = Router::new(programs, fallback, priced(PaddingLimit::NONE)).unwrap();
+    let mut lane = session(&router);
+    let told = error(lane.as_mut(), 33, 8);
+    assert!(
+        matches!(&told, RunError::DeviceMemory { backend, .. } if *backend == DYNAMIC),
+        "{told}"
+    );
+    assert_eq!(run(lane.as_mut(), 33, 8).route, Route::Hybrid);
 }
 
 #[test]

@@ -22,6 +22,28 @@ pub(crate) fn room(shape: &[usize], given: usize) -> Result<usize, String> {
     fits.ok_or_else(|| format!("{shape:?} has more elements than the host computes with"))
 }
 
+/// Copies of what is given that a graph may make: weights are cast, turned, stacked.
+const COPIES: usize = 4;
+
+/// How many elements the host may still make of one graph, all tensors together.
+#[derive(Debug)]
+pub(crate) struct Allowance(usize);
+
+impl Allowance {
+    /// What may be made of `n_given` elements.
+    pub(crate) const fn of(n_given: usize) -> Self {
+        Self(LARGEST_MADE.saturating_add(n_given.saturating_mul(COPIES)))
+    }
+
+    /// Counts a tensor that was made.
+    pub(crate) fn take(&mut self, made: &HostTensor) -> Result<(), Refusal> {
+        let left = self.0.checked_sub(made.len());
+        self.0 = left
+            .ok_or("with all that comes before it has more elements than the host computes with")?;
+        Ok(())
+    }
+}
+
 /// What is refused in every shape.
 pub(crate) fn never(reason: impl Into<String>) -> Refusal {
     Refusal::Never(reason.into())

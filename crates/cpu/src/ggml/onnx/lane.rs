@@ -7,11 +7,12 @@ use std::time::Instant;
 use shapeyard_core::{DataType, Signature, StageTimes, Tensor, TensorView, Tier};
 
 use super::evaluate;
-use super::host::{HostData, HostTensor};
+use super::host::{Allowance, HostData, HostTensor};
 use super::prepare::Prepared;
 use super::program::ValueId;
 use super::translate::{self, Described, Fill, Given, Output};
 use crate::ggml::computation::Graphs;
+use crate::ggml::context::Refusal;
 use crate::ggml::inputs::integers;
 use crate::ggml::session::Lane;
 use crate::ggml::stream::Stream;
@@ -64,13 +65,15 @@ impl OnnxLane {
                 late.insert(id, tensor);
             }
         }
+        let mut allowance = Allowance::of(late.values().map(|it| it.len()).sum());
         for &at in &graph.late {
             let node = &self.prepared.program.nodes[at];
             let value = |id: &ValueId| late.get(id).or_else(|| graph.known.get(id));
             let given: Vec<_> =
                 node.inputs.iter().map(|id| id.as_ref().and_then(value).map(Arc::as_ref)).collect();
-            let made = evaluate::evaluate(node, &given)
-                .map_err(|reason| format!("node `{}`: {reason}", node.name))?;
+            let refused = |reason: Refusal| format!("node `{}`: {reason}", node.name);
+            let made = evaluate::evaluate(node, &given).map_err(refused)?;
+            allowance.take(&made).map_err(refused)?;
             late.extend(node.outputs.first().map(|&id| (id, Arc::new(made))));
         }
         Ok(late)

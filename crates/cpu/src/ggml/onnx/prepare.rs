@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use shapeyard_core::Model;
 
-use super::host::HostTensor;
+use super::host::{Allowance, HostTensor};
 use super::program::{self, Node, Program, ValueId};
 use super::weights::{self, Weights};
 use super::{evaluate, fuse, operators};
 use crate::ggml::cannot::Cannot;
+use crate::ggml::context::Refusal;
 use crate::ggml::library::Engine;
 
 /// Constants larger than this are weights: once they are in place, the host forgets them.
@@ -38,6 +39,7 @@ pub(crate) fn prepare(engine: &Arc<Engine>, model: &Model) -> Result<Prepared, C
 
 /// Computes what depends on constants alone.
 fn fold(program: &mut Program) -> Result<(), Cannot> {
+    let mut allowance = Allowance::of(program.constants.values().map(|it| it.len()).sum());
     let mut kept = Vec::with_capacity(program.nodes.len());
     for node in std::mem::take(&mut program.nodes) {
         let constants = &program.constants;
@@ -51,8 +53,9 @@ fn fold(program: &mut Program) -> Result<(), Cannot> {
             .iter()
             .map(|input| input.and_then(|id| constants.get(&id)).map(Arc::as_ref))
             .collect();
-        let made =
-            evaluate::evaluate(&node, &inputs).map_err(|it| Cannot::case(&node, it.to_string()))?;
+        let refused = |it: Refusal| Cannot::case(&node, it.to_string());
+        let made = evaluate::evaluate(&node, &inputs).map_err(refused)?;
+        allowance.take(&made).map_err(refused)?;
         program.constants.extend(node.outputs.first().map(|&output| (output, Arc::new(made))));
     }
     program.nodes = kept;

@@ -11,7 +11,7 @@ use ggml_sys::ggml_type;
 use shapeyard_core::DataType;
 
 use super::evaluate;
-use super::host::{HostData, HostTensor};
+use super::host::{Allowance, HostData, HostTensor};
 use super::prepare::Prepared;
 use super::program::{Node, ValueId};
 use crate::ggml::builder::Builder;
@@ -102,6 +102,16 @@ impl Described {
 /// Descriptions that a node makes at most, by far; `MatMul` makes seven.
 const PER_NODE: usize = 12;
 
+/// Elements on the host that a graph's own are made of.
+fn n_given(prepared: &Prepared, given: &[Given]) -> usize {
+    let constants = prepared.program.constants.values().map(|it| it.len());
+    let given = given.iter().map(|it| match it {
+        Given::Late(tensor) => tensor.len(),
+        Given::Floats { .. } => 0,
+    });
+    constants.chain(given).sum()
+}
+
 /// Describes the model in the shapes of `given`.
 pub(crate) fn describe(
     prepared: &Prepared,
@@ -127,6 +137,7 @@ pub(crate) fn describe(
         constants: Vec::new(),
         fills: Vec::new(),
         late: Vec::new(),
+        allowance: Allowance::of(n_given(prepared, given)),
     };
     translation.inputs(given)?;
     for (at, node) in program.nodes.iter().enumerate() {
@@ -172,6 +183,7 @@ pub(crate) struct Translation<'a> {
     constants: Vec<(Tensor, Arc<HostTensor>)>,
     fills: Vec<Fill>,
     late: Vec<usize>,
+    allowance: Allowance,
 }
 
 impl Translation<'_> {
@@ -258,6 +270,7 @@ impl Translation<'_> {
             return Err(Cannot::case(node, "its shape depends on what the request holds"));
         }
         let made = evaluate::evaluate(node, &inputs).map_err(|it| refused(node, it))?;
+        self.allowance.take(&made).map_err(|it| refused(node, it))?;
         let made = Arc::new(made);
         if first_late.is_none() {
             return Ok(Some(Value::Host(made)));
