@@ -315,9 +315,12 @@ impl Loading<'_> {
     /// Weights that were asked for are not replaced by others.
     fn no_weights(&self, name: &str) -> BadInput {
         let model = self.model.path().display();
+        // They lie in the cache as that device reads them.
+        let device = self.global.ggml_device.as_ref();
+        let device = device.map_or_else(String::new, |it| format!(" --ggml-device {it}"));
         BadInput::new(format!(
             "no {name} weights of `{model}` are in the cache; make them with `shapeyard warm {model} \
-             --backend ggml --ggml-weights {name}`"
+             --backend ggml{device} --ggml-weights {name}`"
         ))
     }
 

@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         n_threads: 2,
         split: None,
         token_budget: None,
+        share_equal: true,
         waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&tokens, &options)?;

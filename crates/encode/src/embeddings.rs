@@ -103,6 +103,14 @@ impl Embeddings {
         self.done[item] = true;
     }
 
+    /// Gives a text the vectors of another of the same length that is done.
+    pub(crate) fn copy(&mut self, from: usize, to: usize) {
+        let (from, to_start) = (self.rows(from), self.starts[to]);
+        let n_dims = self.n_dims;
+        self.values.copy_within(from.start * n_dims..from.end * n_dims, to_start * n_dims);
+        self.done[to] = true;
+    }
+
     fn slot(&mut self, item: usize) -> &mut [f32] {
         let rows = self.rows(item);
         &mut self.values[rows.start * self.n_dims..rows.end * self.n_dims]

@@ -17,12 +17,19 @@ use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::pool::Pooling;
 use crate::remaining::{N_RUNS, Remaining};
-use crate::report::{Measured, Routes, Tried, rate};
+use crate::repeats::Repeats;
+use crate::report::{Measured, Repeated, Routes, Tried, rate};
 use crate::tokens::Tokens;
 use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 
 /// Real tokens of a calibration's first trials. Fewer say nothing; more are no more exact.
 const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = N_RUNS * USUAL_BUDGET..=8192;
+
+/// The largest of the budgets that are always tried.
+const LARGEST_BUDGET: usize = TOKEN_BUDGETS[TOKEN_BUDGETS.len() - 1];
+
+/// Larger ones are tried where so many times the work of a trial is left.
+const LEAST_SHARE: usize = 8;
 
 /// The budget where none was named or found: large enough to fill vector units, small enough that a batch's
 /// activations stay in a processor's caches.
@@ -50,6 +57,9 @@ pub struct EncodeOptions {
     pub split: Option<Split>,
     /// Tokens a batch may have; found by calibration where it is `None`.
     pub token_budget: Option<usize>,
+    /// Whether texts with equal tokens run once and share the vectors. Equal texts that run apart may differ in the last
+    /// bits, since a batch's shape decides the order of sums.
+    pub share_equal: bool,
     /// What a session's threads do while they wait for each other. [`Waiting::Spin`] is for single queries by
     /// one session on a machine that does nothing else; settings that calibration finds hold for the one that
     /// it was told.
@@ -180,7 +190,15 @@ impl Encoder {
         observer: &dyn Observer,
     ) -> Result<EncodeReport, EncodeError> {
         let lengths = lengths(texts);
-        let todo: Vec<usize> = (0..texts.len()).filter(|&item| !embeddings.is_done(item)).collect();
+        let mut todo: Vec<usize> =
+            (0..texts.len()).filter(|&item| !embeddings.is_done(item)).collect();
+        let repeats = match options.share_equal {
+            true => Repeats::take_out(texts, &mut todo, embeddings),
+            false => Repeats::default(),
+        };
+        if repeats.done.n_items > 0 {
+            observer.progress(repeats.done.n_items, repeats.done.n_tokens);
+        }
         let mut run = Run {
             encoder: self,
             texts,
@@ -188,6 +206,7 @@ impl Encoder {
             embeddings,
             observer,
             n_todo: todo.len(),
+            repeats,
             remaining: Remaining::new(&lengths, todo),
             lengths: &lengths,
             lanes: Vec::new(),
@@ -236,6 +255,7 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     lengths: &'a [usize],
     n_todo: usize,
+    repeats: Repeats,
     remaining: Remaining,
     lanes: Vec<Lanes>,
     totals: Totals,
@@ -276,8 +296,36 @@ impl Run<'_> {
             let tokens_per_second = rate(n_real, elapsed);
             self.tried.push(Tried { setting, n_tokens: n_real, tokens_per_second });
         }
+        let found = match search.best() {
+            Some(best) => self.widen(best)?,
+            None => fallback,
+        };
         self.times.calibrate = started.elapsed();
-        Ok(search.best().unwrap_or(fallback))
+        Ok(found)
+    }
+
+    /// Where the largest budget was the fastest, tries larger ones for as long as they are faster: what has many
+    /// processors wants batches that none with few would like.
+    fn widen(&mut self, mut best: Setting) -> Result<Setting, EncodeError> {
+        let is_open = self.options.token_budget.is_none();
+        let mut fastest =
+            self.tried.iter().rfind(|it| it.setting == best).map(|it| it.tokens_per_second);
+        while let (Some(before), true) = (fastest, is_open && best.token_budget >= LARGEST_BUDGET) {
+            let setting = Setting { token_budget: 2 * best.token_budget, ..best };
+            let n_tokens = N_RUNS * setting.token_budget;
+            if self.remaining.n_tokens() < LEAST_SHARE * n_tokens || self.observer.stop() {
+                break;
+            }
+            let runs = self.remaining.sample(n_tokens);
+            let (n_tokens, elapsed) = self.run(setting, runs)?;
+            let tokens_per_second = rate(n_tokens, elapsed);
+            self.tried.push(Tried { setting, n_tokens, tokens_per_second });
+            if tokens_per_second <= before {
+                break;
+            }
+            (best, fastest) = (setting, Some(tokens_per_second));
+        }
+        Ok(best)
     }
 
     /// Makes the sessions of a split and lets each run once, so that no trial pays for their first run.
@@ -384,7 +432,15 @@ impl Run<'_> {
                 let shape = (batch.items.len(), batch.length);
                 self.measured.add(split, shape, &response.report);
             }
-            observer.progress(one.n_items, one.n_real_tokens);
+            let before = self.repeats.done;
+            for &item in &batch.items {
+                self.repeats.follow(item, lengths[item], self.embeddings);
+            }
+            let Repeated { n_items, n_tokens } = self.repeats.done;
+            observer.progress(
+                one.n_items + n_items - before.n_items,
+                one.n_real_tokens + n_tokens - before.n_tokens,
+            );
             Ok(())
         };
         let started = Instant::now();
@@ -429,6 +485,7 @@ impl Run<'_> {
             interrupted: self.totals.n_items < self.n_todo,
             tried: self.tried,
             totals: self.totals,
+            repeated: self.repeats.done,
             times: self.times,
             measured: self.measured.by_backend(),
         }

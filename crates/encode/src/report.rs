@@ -141,6 +141,15 @@ impl EncodeTimes {
     }
 }
 
+/// Texts that equal others, and did not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repeated {
+    /// How many.
+    pub n_items: usize,
+    /// The tokens of all.
+    pub n_tokens: usize,
+}
+
 /// What an encoding says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct EncodeReport {
@@ -156,8 +165,10 @@ pub struct EncodeReport {
     pub waiting: Waiting,
     /// What a calibration tried, in order; empty where the setting was given or the work too small.
     pub tried: Vec<Tried>,
-    /// Texts, batches and tokens.
+    /// Texts, batches and tokens that ran.
     pub totals: Totals,
+    /// What got the vectors of an equal text.
+    pub repeated: Repeated,
     /// Where the time went.
     pub times: EncodeTimes,
     /// Whether it was told to stop before all was done.
@@ -169,16 +180,16 @@ pub struct EncodeReport {
 }
 
 impl EncodeReport {
-    /// Real tokens a second, over calibration and run.
+    /// Real tokens that ran a second, over calibration and run.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
         rate(self.totals.n_real_tokens, self.times.calibrate + self.times.run)
     }
 
-    /// Texts a second, over calibration and run.
+    /// Texts that got their vectors a second, over calibration and run.
     #[must_use]
     pub fn items_per_second(&self) -> f64 {
-        rate(self.totals.n_items, self.times.calibrate + self.times.run)
+        rate(self.totals.n_items + self.repeated.n_items, self.times.calibrate + self.times.run)
     }
 }
 

@@ -17,11 +17,13 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_core::registry::{Choice, Opened, Registry};
 use shapeyard_core::router::{RoutedBackend, Router, RouterOptions};
-use shapeyard_core::{Model, Signature};
+use shapeyard_core::{Model, Outputs, Request, RunError, RunReport, Signature};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
-use shapeyard_encode::{Embeddings, EncodeError, EncodeOptions, Encoder, Observer, Unobserved};
+use shapeyard_encode::{
+    Embeddings, EncodeError, EncodeOptions, Encoder, Observer, Repeated, Unobserved,
+};
 
 fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
@@ -69,11 +71,16 @@ impl Executable for Watched {
     }
 }
 
-/// `n` texts of 2 to 40 tokens, no two alike.
+/// `n` texts of 2 to 40 tokens, no two alike up to 16,384.
 fn texts(n: usize) -> Vec<Tokens> {
     let text = |nth: usize| {
-        let ids: Vec<u32> =
-            (0..2 + nth * 7 % 39).map(|at| (nth * 13 + at * 5) as u32 % 128).collect();
+        // The first two tokens are a number of two digits.
+        let id = |at: usize| match at {
+            0 => nth % 128,
+            1 => nth / 128 % 128,
+            at => (nth * 13 + at * 5) % 128,
+        };
+        let ids: Vec<u32> = (0..2 + nth * 7 % 39).map(|at| id(at) as u32).collect();
         Tokens { type_ids: vec![0; ids.len()], ids, truncated: false }
     };
     (0..n).map(text).collect()
@@ -86,6 +93,7 @@ const FIXED: EncodeOptions = EncodeOptions {
     n_threads: 2,
     split: Some(Split { n_sessions: 2, n_threads: 1 }),
     token_budget: Some(1),
+    share_equal: true,
     waiting: Waiting::Sleep,
 };
 
@@ -145,6 +153,52 @@ fn what_batches_took_is_told_where_all_sessions_were_busy() {
     assert_eq!(sums.iter().map(|it| it.n_runs).sum::<f64>(), 100.0);
     assert_eq!(sums.iter().map(|it| it.tokens).sum::<f64>(), tokens as f64);
     assert!(sums.iter().all(|it| it.cost > 0.0));
+}
+
+#[test]
+fn equal_texts_run_once() {
+    let mut all = texts(8);
+    // One of other token types is another text.
+    let mut other = all[5].clone();
+    other.type_ids[0] = 1;
+    all.extend([all[3].clone(), all[5].clone(), other, all[3].clone()]);
+    let apart = EncodeOptions { share_equal: false, ..FIXED };
+    for options in [FIXED, EncodeOptions { pooling: Pooling::None, normalise: false, ..LONE }] {
+        let encoder = open("encoder.onnx").unwrap();
+        let mut embeddings = encoder.embeddings(&all, &options).unwrap();
+        let seen = Seen::default();
+        let report = encoder.encode(&all, &options, &mut embeddings, &seen).unwrap();
+        let n_tokens = 2 * all[3].ids.len() + all[5].ids.len();
+        assert_eq!((report.totals.n_items, report.interrupted), (9, false));
+        assert_eq!(report.repeated, Repeated { n_items: 3, n_tokens });
+        assert_eq!(seen.0.get(), (12, all.iter().map(|it| it.ids.len()).sum()));
+        assert!((0..all.len()).all(|item| embeddings.is_done(item)));
+        let mut wanted = encoder.embeddings(&all, &options).unwrap();
+        let apart = EncodeOptions { share_equal: false, ..options };
+        let report = encoder.encode(&all, &apart, &mut wanted, &Unobserved).unwrap();
+        assert_eq!((report.totals.n_items, report.repeated.n_items), (12, 0));
+        assert_close(embeddings.values(), wanted.values());
+    }
+    // What equals a text that is done does not run at all.
+    let encoder = open("encoder.onnx").unwrap();
+    let mut wanted = encoder.embeddings(&all, &apart).unwrap();
+    encoder.encode(&all, &apart, &mut wanted, &Unobserved).unwrap();
+    let mut embeddings = encoder.embeddings(&all, &FIXED).unwrap();
+    (0..8).for_each(|item| assert!(embeddings.restore(item, wanted.vectors(item))));
+    let report = encoder.encode(&all, &FIXED, &mut embeddings, &Unobserved).unwrap();
+    assert_eq!((report.totals.n_items, report.repeated.n_items), (1, 3));
+    assert_close(embeddings.values(), wanted.values());
+}
+
+/// Texts and tokens that were told as done.
+#[derive(Default)]
+struct Seen(Cell<(usize, usize)>);
+
+impl Observer for Seen {
+    fn progress(&self, n_items: usize, n_tokens: usize) {
+        let (items, tokens) = self.0.get();
+        self.0.set((items + n_items, tokens + n_tokens));
+    }
 }
 
 #[test]
@@ -232,6 +286,53 @@ fn a_lone_session_gives_the_same_vectors_for_one_batch_and_for_many() {
     assert_close(encode(&texts, &LONE).values(), whole.values());
     let together = EncodeOptions { token_budget: Some(10_000), ..LONE };
     assert_close(encode(&texts, &together).values(), whole.values());
+}
+
+/// An executable to which every run costs the same time more, as starting one does on a device.
+struct SlowToStart(Arc<dyn Executable>);
+
+struct SlowSession(Box<dyn Session>);
+
+impl Executable for SlowToStart {
+    fn backend(&self) -> BackendId {
+        self.0.backend()
+    }
+
+    fn signature(&self) -> &Arc<Signature> {
+        self.0.signature()
+    }
+
+    fn domain(&self) -> Domain {
+        self.0.domain()
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(SlowSession(self.0.session(options)?)))
+    }
+
+    fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
+        self.0.admit(artifact)
+    }
+}
+
+impl Session for SlowSession {
+    fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
+        std::thread::sleep(Duration::from_millis(5));
+        self.0.run(request, outputs)
+    }
+}
+
+#[test]
+fn batches_grow_beyond_the_usual_budgets_where_that_is_faster() {
+    let (model, opened) = load("encoder.onnx");
+    let slow = Arc::new(SlowToStart(opened.executable));
+    let encoder = Encoder::new(opened.backend, Arc::new(model), slow).unwrap();
+    let texts = texts(16_000);
+    let options = EncodeOptions { token_budget: None, ..LONE };
+    let mut embeddings = encoder.embeddings(&texts, &options).unwrap();
+    let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved).unwrap();
+    assert!(report.setting.token_budget > 2048, "{}", report.setting);
+    assert_eq!(report.totals.n_items + report.repeated.n_items, texts.len());
 }
 
 /// Programs of fixed shapes, of which none is ready at first. What runs in them is the embedded engine.

@@ -65,6 +65,7 @@ pub(super) fn run(
         cpu,
         peak_memory: peak_memory()?,
         n_padded_tokens: batches.iter().map(Batch::n_tokens).sum(),
+        n_spared_tokens: 0,
         setting: None,
         tried: Vec::new(),
         backend: "onnxruntime".to_owned(),

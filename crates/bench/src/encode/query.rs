@@ -224,6 +224,7 @@ fn ours(host: &Host, args: &Args, texts: &[Vec<u32>], waiting: Waiting) -> Resul
         n_threads: split.n_threads,
         split: Some(split),
         token_budget: Some(1),
+        share_equal: true,
         waiting,
     };
     let tokens = |ids: &Vec<u32>| {

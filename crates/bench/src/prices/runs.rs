@@ -159,6 +159,7 @@ fn options(split: Split) -> EncodeOptions {
         split: Some(split),
         // The batches are planned already.
         token_budget: Some(1),
+        share_equal: false,
         waiting: Waiting::Sleep,
     }
 }

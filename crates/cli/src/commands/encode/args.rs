@@ -133,6 +133,7 @@ impl Args {
             split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
             // Batches are many, and sessions side by side.
+            share_equal: true,
             waiting: Waiting::Sleep,
         }
     }

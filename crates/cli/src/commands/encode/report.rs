@@ -87,6 +87,10 @@ impl Report for Finished<'_> {
                 human::count(self.n_resumed, "unit")
             )?;
         }
+        if report.repeated.n_items > 0 {
+            let repeated = human::count(report.repeated.n_items, "unit");
+            writeln!(out, "         {repeated} equal to others, which ran for them")?;
+        }
         let padding = 100.0 * totals.padding_share();
         let batches = totals.n_batches;
         writeln!(out, "batches  {batches}, {padding:.1} % of their tokens padding")?;
