@@ -322,11 +322,15 @@ impl Contest {
         Some(Ratio::of(of, over))
     }
 
-    /// The one with the least median among those in this role.
+    /// The fastest among those in this role, round by round: a machine that turns slow or fast halfway changes the medians
+    /// of all, and of some more than of others.
     #[must_use]
     pub fn best(&self, role: Role) -> Option<&Measured> {
+        let most = self.contenders.iter().map(|it| it.seconds.len()).max()?;
+        let common = self.contenders.iter().find(|it| it.seconds.len() == most)?;
+        let beside = |it: &Measured| Ratio::of(it, common).median;
         let all = self.contenders.iter().filter(|it| it.role == role);
-        all.min_by(|a, b| a.rounds.median.total_cmp(&b.rounds.median))
+        all.min_by(|a, b| beside(a).total_cmp(&beside(b)))
     }
 
     /// The best of ours over the best rival.
@@ -419,6 +423,22 @@ mod tests {
         assert_eq!(contest.ratio_of(last).unwrap().median, 0.5);
         assert_eq!(contest.contenders[0].seconds, [0.03; 3]);
         assert_eq!(contest.best(Role::Rival).unwrap().name, "20 ms");
+    }
+
+    #[test]
+    fn the_fastest_is_so_round_by_round() {
+        // The machine turned twice as fast, for the second of ours a round earlier than for the first.
+        let of = |name: &str, role, seconds: [f64; 5]| Measured::new(name, role, seconds.into());
+        let contest = Contest {
+            contenders: vec![
+                of("direct", Role::Rival, [2.0, 2.0, 1.0, 1.0, 1.0]),
+                of("spinning", Role::Ours, [2.0, 2.0, 2.0, 1.0, 1.0]),
+                of("sleeping", Role::Ours, [3.0, 3.0, 1.5, 1.5, 1.5]),
+            ],
+            ..Contest::default()
+        };
+        assert_eq!(contest.best(Role::Ours).unwrap().name, "spinning");
+        assert_eq!(contest.best_ratio().unwrap().median, 1.0);
     }
 
     #[test]

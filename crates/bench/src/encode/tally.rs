@@ -234,8 +234,7 @@ fn goals(contest: &Contest, tallies: &[Tally]) -> Vec<Goal> {
     let among = |is_one: &dyn Fn(&Tally) -> bool| {
         let all = contest.contenders.iter().zip(tallies);
         let all = all.filter(|(_, tally)| tally.role() == Role::Rival && is_one(tally));
-        let best = all.min_by(|(a, _), (b, _)| a.rounds.median.total_cmp(&b.rounds.median));
-        best.map(|(it, _)| Ratio::of(ours, it).median)
+        all.map(|(it, _)| Ratio::of(ours, it).median).max_by(f64::total_cmp)
     };
     let is_llama = |it: &Tally| matches!(it.kind, Kind::Llama { .. });
     // Ours on ggml beside ONNX Runtime on the ONNX file compares the engines, which is no promise.
