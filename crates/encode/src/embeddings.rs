@@ -1,7 +1,7 @@
 //! Where vectors are collected, in the caller's order.
 
 use crate::EncodeError;
-use crate::pool::{Pooling, normalise, pool_row};
+use crate::pool::Pooling;
 
 /// Vectors in the order of the texts, whatever order they came in.
 ///
@@ -88,19 +88,13 @@ impl Embeddings {
         fits
     }
 
-    /// Pools one text's token vectors into its place.
-    pub(crate) fn pool(&mut self, item: usize, hidden: &[f32], pooling: Pooling, unit: bool) {
-        let n_dims = self.n_dims;
-        let slot = self.slot(item);
-        if pooling == Pooling::None {
-            slot.copy_from_slice(hidden);
-        } else {
-            pool_row(pooling, hidden, n_dims, slot);
+    /// Takes the vectors of some texts, one text after the other.
+    pub(crate) fn take(&mut self, items: &[usize], mut vectors: &[f32]) {
+        for &item in items {
+            let (own, later) = vectors.split_at(self.slot(item).len());
+            self.restore(item, own);
+            vectors = later;
         }
-        if unit {
-            slot.chunks_exact_mut(n_dims).for_each(normalise);
-        }
-        self.done[item] = true;
     }
 
     /// Gives a text the vectors of another of the same length that is done.

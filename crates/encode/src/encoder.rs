@@ -13,9 +13,9 @@ use shapeyard_core::plan::token_budget::totals;
 use shapeyard_core::plan::{Batch, PlanOptions, Totals, Workload};
 use shapeyard_core::{Model, Signature, Tier};
 
-use crate::lanes::Lanes;
+use crate::lanes::{Done, Job, Lanes};
 use crate::layout::Layout;
-use crate::pool::Pooling;
+use crate::pool::{Pooling, pool_text};
 use crate::remaining::{N_RUNS, Remaining};
 use crate::repeats::Repeats;
 use crate::report::{Measured, Repeated, Routes, Tried, rate};
@@ -415,22 +415,16 @@ impl Run<'_> {
         let (lengths, observer) = (self.lengths, self.observer);
         let mut done = Totals::default();
         let are_all_busy = batches.len() >= N_BUSY * split.n_sessions;
-        let fill = |batch: &Batch, request: &mut InferRequest| {
-            let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &texts[item]).collect();
-            let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_cells: batch.length };
-            layout
-                .fill(&mut request.inputs, &rows, batch.length, options.pad_id)
-                .map_err(|_| too_large)
-        };
-        let take = |batch: &Batch, response: &InferResponse| {
+        let job = Pooled { texts, lengths, options, layout, n_dims: self.embeddings.n_dims() };
+        let take = |Done { batch, report, vectors, .. }: Done<'_>| {
             let one = totals(lengths, std::slice::from_ref(batch));
-            collect(layout, batch, lengths, response, options, self.embeddings)?;
+            self.embeddings.take(&batch.items, &vectors);
             add(&mut done, &one);
-            self.routes.count(&response.report, one.n_real_tokens);
-            *self.tiers.entry(response.report.tier).or_default() += 1;
+            self.routes.count(&report, one.n_real_tokens);
+            *self.tiers.entry(report.tier).or_default() += 1;
             if are_all_busy {
                 let shape = (batch.items.len(), batch.length);
-                self.measured.add(split, shape, &response.report);
+                self.measured.add(split, shape, &report);
             }
             let before = self.repeats.done;
             for &item in &batch.items {
@@ -445,7 +439,7 @@ impl Run<'_> {
         };
         let started = Instant::now();
         let stop = || observer.stop() || is_old();
-        let result = self.lanes[lanes].run(batches, &stop, fill, take);
+        let result = self.lanes[lanes].run(batches, &job, &stop, take);
         let elapsed = started.elapsed();
         add(&mut self.totals, &done);
         result.map(|()| (done.n_real_tokens, elapsed))
@@ -492,31 +486,54 @@ impl Run<'_> {
     }
 }
 
-fn collect(
-    layout: &Layout,
-    batch: &Batch,
-    lengths: &[usize],
-    response: &InferResponse,
-    options: &EncodeOptions,
-    embeddings: &mut Embeddings,
-) -> Result<(), EncodeError> {
-    let wanted = [batch.items.len(), batch.length, layout.n_dims];
-    let tensor = &response.outputs.tensors()[layout.output];
-    let hidden = match tensor.as_slice::<f32>() {
-        Ok(hidden) if tensor.shape() == wanted => hidden,
-        _ => {
-            let (found, wanted) = (tensor.shape().to_vec(), wanted.to_vec());
-            let output = layout.output_name.clone();
-            return Err(EncodeError::Output { output, found, wanted });
-        }
-    };
-    let n_row_values = batch.length * layout.n_dims;
-    for (row, &item) in batch.items.iter().enumerate() {
-        let start = row * n_row_values;
-        let real = &hidden[start..start + lengths[item] * layout.n_dims];
-        embeddings.pool(item, real, options.pooling, options.normalise);
+/// How texts go in and vectors come out.
+struct Pooled<'a> {
+    texts: &'a [Tokens],
+    lengths: &'a [usize],
+    options: &'a EncodeOptions,
+    layout: &'a Layout,
+    n_dims: usize,
+}
+
+impl Job for Pooled<'_> {
+    fn fill(&self, batch: &Batch, request: &mut InferRequest) -> Result<(), EncodeError> {
+        let rows: Vec<&Tokens> = batch.items.iter().map(|&item| &self.texts[item]).collect();
+        let too_large = EncodeError::TooLarge { n_rows: rows.len(), n_cells: batch.length };
+        let filled =
+            self.layout.fill(&mut request.inputs, &rows, batch.length, self.options.pad_id);
+        filled.map_err(|_| too_large)
     }
-    Ok(())
+
+    fn pool(&self, batch: &Batch, response: &InferResponse) -> Result<Vec<f32>, EncodeError> {
+        let Self { layout, n_dims, .. } = *self;
+        let EncodeOptions { pooling, normalise, .. } = *self.options;
+        let wanted = [batch.items.len(), batch.length, n_dims];
+        let tensor = &response.outputs.tensors()[layout.output];
+        let hidden = match tensor.as_slice::<f32>() {
+            Ok(hidden) if tensor.shape() == wanted => hidden,
+            _ => {
+                let (found, wanted) = (tensor.shape().to_vec(), wanted.to_vec());
+                let output = layout.output_name.clone();
+                return Err(EncodeError::Output { output, found, wanted });
+            }
+        };
+        let lengths = batch.items.iter().map(|&item| self.lengths[item]);
+        let n_vectors = match pooling {
+            Pooling::None => lengths.clone().sum(),
+            Pooling::Mean | Pooling::Cls => batch.items.len(),
+        };
+        let mut vectors = vec![0.0; n_vectors * n_dims];
+        let mut rest = vectors.as_mut_slice();
+        for (row, length) in lengths.enumerate() {
+            let start = row * batch.length * n_dims;
+            let real = &hidden[start..start + length * n_dims];
+            let n_values = if pooling == Pooling::None { real.len() } else { n_dims };
+            let (out, later) = rest.split_at_mut(n_values);
+            pool_text(pooling, normalise, real, n_dims, out);
+            rest = later;
+        }
+        Ok(vectors)
+    }
 }
 
 fn add(sum: &mut Totals, one: &Totals) {

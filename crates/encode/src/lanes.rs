@@ -1,15 +1,14 @@
 //! Sessions of one split at work on batches.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use shapeyard_core::RunReport;
 use shapeyard_core::backend::{Executable, SessionOptions, Waiting};
-use shapeyard_core::engine::{
-    Engine, EngineOptions, Failed, InferError, InferRequest, InferResponse, Lane, Rejection, Ticket,
-};
+use shapeyard_core::engine::{Failed, InferRequest, InferResponse, Lane, Rejection};
 use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
 
@@ -20,17 +19,24 @@ use crate::EncodeError;
 pub(crate) struct Spent {
     pub(crate) model: Duration,
     pub(crate) transfer: Duration,
-    pub(crate) queued: Duration,
     pub(crate) pool: Duration,
 }
 
-/// Where the sessions of a split run.
-#[derive(Debug)]
-enum Sessions {
-    /// The only one. A lone batch runs on the thread that encodes: to wake another and to be woken takes some 0.1 ms.
-    One(Lane),
-    /// Several, each on a thread of its own.
-    Several(Engine),
+/// What is done with a batch before and after it runs, on whatever thread that is.
+pub(crate) trait Job: Sync {
+    /// Writes a batch's inputs.
+    fn fill(&self, batch: &Batch, request: &mut InferRequest) -> Result<(), EncodeError>;
+
+    /// The vectors of a batch's texts, one text after the other.
+    fn pool(&self, batch: &Batch, response: &InferResponse) -> Result<Vec<f32>, EncodeError>;
+}
+
+/// A batch that ran.
+pub(crate) struct Done<'a> {
+    pub(crate) batch: &'a Batch,
+    pub(crate) report: RunReport,
+    pub(crate) vectors: Vec<f32>,
+    spent: Spent,
 }
 
 /// Sessions of one split.
@@ -38,78 +44,85 @@ enum Sessions {
 pub(crate) struct Lanes {
     pub(crate) split: Split,
     pub(crate) waiting: Waiting,
-    sessions: Sessions,
-    buffers: Buffers,
-}
-
-/// Requests to be used again, and what running them took.
-#[derive(Debug, Default)]
-struct Buffers {
-    spare: Vec<InferRequest>,
+    sessions: Vec<Session>,
     spent: Spent,
 }
 
-type Answer = Result<InferResponse, Box<Failed>>;
+#[derive(Debug)]
+struct Session {
+    lane: Lane,
+    spare: Spare,
+}
+
+/// Buffers to be used again.
+#[derive(Debug, Default)]
+struct Spare(Vec<InferRequest>);
 
 impl Lanes {
+    /// Makes the sessions, all at the same time.
     pub(crate) fn start(
         executable: &Arc<dyn Executable>,
         split: Split,
         waiting: Waiting,
     ) -> Result<Self, EncodeError> {
-        let session = SessionOptions::threads(split.n_threads).waiting(waiting);
-        let sessions = if split.n_sessions <= 1 {
-            Sessions::One(Lane::open(executable, session)?)
-        } else {
-            // One request a session waits while one runs: no session idles, and little is in memory.
-            let queue_capacity = split.n_sessions;
-            let options = EngineOptions { n_sessions: split.n_sessions, session, queue_capacity };
-            Sessions::Several(Engine::start(executable, &options)?)
-        };
-        Ok(Self { split, waiting, sessions, buffers: Buffers::default() })
+        let options = SessionOptions::threads(split.n_threads).waiting(waiting);
+        let open = || Lane::open(executable, options);
+        let lanes: Result<Vec<Lane>, _> = thread::scope(|scope| {
+            let others: Vec<_> = (1..split.n_sessions).map(|_| scope.spawn(open)).collect();
+            let first = open();
+            let join = |it: thread::ScopedJoinHandle<'_, _>| {
+                it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            std::iter::once(first).chain(others.into_iter().map(join)).collect()
+        });
+        let session = |lane| Session { lane, spare: Spare::default() };
+        let sessions = lanes?.into_iter().map(session).collect();
+        Ok(Self { split, waiting, sessions, spent: Spent::default() })
     }
 
     /// What running took since the last call.
     pub(crate) fn take_spent(&mut self) -> Spent {
-        std::mem::take(&mut self.buffers.spent)
+        std::mem::take(&mut self.spent)
     }
 
-    /// Runs batches in order: `fill` writes a batch's inputs, `take` reads its answer, and both run while
-    /// sessions work. Stops early when `stop` says so or at an error; what runs by then is taken.
+    /// Runs batches; `take` gets each that ran, on this thread. Stops early when `stop` says so or at an error; what
+    /// runs by then is taken: it is work done.
     pub(crate) fn run<'a>(
         &mut self,
         batches: &'a [Batch],
+        job: &impl Job,
         stop: &dyn Fn() -> bool,
-        fill: impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-        take: impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
+        mut take: impl FnMut(Done<'a>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
-        let mut work = Work { batches, stop, fill, take };
-        match &mut self.sessions {
-            Sessions::One(lane) if batches.len() <= 1 => {
-                work.run(&mut self.buffers, 1, |request| Ok(lane.run(request)), |answer| answer)
-            }
-            Sessions::One(lane) => beside(lane, &mut work, &mut self.buffers),
-            Sessions::Several(engine) => {
-                let submit =
-                    |request| engine.submit_wait(request).map_err(|it| it.rejection.into());
-                work.run(&mut self.buffers, 2 * self.split.n_sessions, submit, Ticket::wait)
-            }
+        let spent = &mut self.spent;
+        let mut take = |done: Done<'a>| {
+            spent.model += done.spent.model;
+            spent.transfer += done.spent.transfer;
+            spent.pool += done.spent.pool;
+            take(done)
+        };
+        match (&mut self.sessions[..], batches) {
+            (_, []) => Ok(()),
+            _ if stop() => Ok(()),
+            // To wake another thread and to be woken takes some 0.1 ms.
+            ([one, ..], [batch]) => take(one.run(batch, job)?),
+            ([one], _) => beside(one, batches, job, stop, &mut take),
+            (several, _) => side_by_side(several, batches, job, stop, &mut take),
         }
     }
 }
 
-/// Lets a lane run on a thread of its own while this one fills and takes.
-fn beside<'a, F, T>(
-    lane: &mut Lane,
-    work: &mut Work<'_, 'a, F, T>,
-    buffers: &mut Buffers,
-) -> Result<(), EncodeError>
-where
-    F: FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-    T: FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
-{
+/// Lets a lone session run on a thread of its own while this one fills and pools, so that it never waits for that.
+fn beside<'a>(
+    session: &mut Session,
+    batches: &'a [Batch],
+    job: &impl Job,
+    stop: &dyn Fn() -> bool,
+    take: &mut impl FnMut(Done<'a>) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let Session { lane, spare } = session;
     thread::scope(|scope| {
-        let (to_lane, requests) = sync_channel::<InferRequest>(1);
+        let (to_lane, requests) = sync_channel(1);
         let (to_us, answers) = channel();
         scope.spawn(move || {
             for request in requests {
@@ -118,92 +131,104 @@ where
                 }
             }
         });
-        let submit =
-            |request| to_lane.send(request).map_err(|_| InferError::from(Rejection::Stopped));
-        let lost = || Box::new(Failed { error: Rejection::Stopped.into(), request: None });
-        work.run(buffers, 2, submit, |()| answers.recv().unwrap_or_else(|_| Err(lost())))
+        let mut running = None;
+        let mut next = |batch| {
+            let (request, filling) = spare.fill(batch, job)?;
+            // The answer, which then does not come, is the error.
+            let _ = to_lane.send(request);
+            let Some((batch, filling)) = running.replace((batch, filling)) else { return Ok(()) };
+            take(spare.pool(batch, job, answers.recv().unwrap_or_else(|_| Err(lost())), filling)?)
+        };
+        let result = batches.iter().take_while(|_| !stop()).try_for_each(&mut next);
+        let Some((batch, filling)) = running else { return result };
+        let answer = answers.recv().unwrap_or_else(|_| Err(lost()));
+        let last = spare.pool(batch, job, answer, filling).and_then(take);
+        result.and(last)
     })
 }
 
-/// Batches, and what is done with each before and after it runs.
-struct Work<'w, 'a, F, T> {
-    batches: &'a [Batch],
-    stop: &'w dyn Fn() -> bool,
-    fill: F,
-    take: T,
+fn lost() -> Box<Failed> {
+    Box::new(Failed { error: Rejection::Stopped.into(), request: None })
 }
 
-impl<'a, F, T> Work<'_, 'a, F, T>
-where
-    F: FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-    T: FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
-{
-    /// Keeps up to `n_in_flight` batches between `submit` and `wait`.
-    fn run<P>(
-        &mut self,
-        buffers: &mut Buffers,
-        n_in_flight: usize,
-        mut submit: impl FnMut(InferRequest) -> Result<P, InferError>,
-        mut wait: impl FnMut(P) -> Answer,
-    ) -> Result<(), EncodeError> {
-        let mut in_flight = VecDeque::with_capacity(n_in_flight);
-        let mut submit_all = || {
-            for batch in self.batches {
-                if (self.stop)() {
-                    break;
+/// Lets each session fill, run and pool on a thread of its own.
+fn side_by_side<'a>(
+    sessions: &mut [Session],
+    batches: &'a [Batch],
+    job: &impl Job,
+    stop: &dyn Fn() -> bool,
+    take: &mut impl FnMut(Done<'a>) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (to_us, answers) = sync_channel(sessions.len());
+        for session in sessions.iter_mut().take(batches.len()) {
+            let (to_us, next, is_over) = (to_us.clone(), &next, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                        return;
+                    };
+                    if to_us.send(session.run(batch, job)).is_err() {
+                        return;
+                    }
                 }
-                if in_flight.len() == n_in_flight
-                    && let Some((first, pending)) = in_flight.pop_front()
-                {
-                    buffers.take(first, wait(pending), &mut self.take)?;
-                }
-                let request = buffers.fill(batch, &mut self.fill)?;
-                in_flight.push_back((batch, submit(request).map_err(|it| failed(batch, it))?));
-            }
-            Ok(())
-        };
-        // What is on its way is taken also after an error: it is work done.
-        let mut result = submit_all();
-        while let Some((batch, pending)) = in_flight.pop_front() {
-            let taken = buffers.take(batch, wait(pending), &mut self.take);
+            });
+        }
+        drop(to_us);
+        let mut result = Ok(());
+        for answer in answers {
+            let taken = answer.and_then(&mut *take);
             result = result.and(taken);
+            if result.is_err() || stop() {
+                is_over.store(true, Ordering::Relaxed);
+            }
         }
         result
+    })
+}
+
+impl Session {
+    /// Fills a batch, runs it and pools its vectors, all on this thread.
+    fn run<'a>(&mut self, batch: &'a Batch, job: &impl Job) -> Result<Done<'a>, EncodeError> {
+        let (request, filling) = self.spare.fill(batch, job)?;
+        let answer = self.lane.run(request);
+        self.spare.pool(batch, job, answer, filling)
     }
 }
 
-impl Buffers {
+impl Spare {
+    /// A request that is filled, and how long that took.
     fn fill(
         &mut self,
         batch: &Batch,
-        fill: &mut impl FnMut(&Batch, &mut InferRequest) -> Result<(), EncodeError>,
-    ) -> Result<InferRequest, EncodeError> {
-        let mut request = self.spare.pop().unwrap_or_default();
+        job: &impl Job,
+    ) -> Result<(InferRequest, Duration), EncodeError> {
         let started = Instant::now();
-        fill(batch, &mut request)?;
-        self.spent.pool += started.elapsed();
-        Ok(request)
+        let mut request = self.0.pop().unwrap_or_default();
+        job.fill(batch, &mut request)?;
+        Ok((request, started.elapsed()))
     }
 
-    fn take<'a>(
+    fn pool<'a>(
         &mut self,
         batch: &'a Batch,
-        answer: Answer,
-        take: &mut impl FnMut(&'a Batch, &InferResponse) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
-        let response = answer.map_err(|lost| failed(batch, lost.error))?;
-        self.spent.model += response.report.times.run;
-        self.spent.transfer += response.report.times.prepare + response.report.times.finish;
-        self.spent.queued += response.queued;
+        job: &impl Job,
+        answer: Result<InferResponse, Box<Failed>>,
+        filling: Duration,
+    ) -> Result<Done<'a>, EncodeError> {
+        let failed = |lost: Box<Failed>| EncodeError::Batch {
+            n_rows: batch.items.len(),
+            length: batch.length,
+            source: lost.error,
+        };
+        let response = answer.map_err(failed)?;
         let started = Instant::now();
-        take(batch, &response)?;
-        self.spent.pool += started.elapsed();
-        let InferResponse { inputs, outputs, .. } = response;
-        self.spare.push(InferRequest { inputs, outputs });
-        Ok(())
+        let vectors = job.pool(batch, &response)?;
+        let InferResponse { inputs, outputs, report, .. } = response;
+        self.0.push(InferRequest { inputs, outputs });
+        let (model, transfer) = (report.times.run, report.times.prepare + report.times.finish);
+        let spent = Spent { model, transfer, pool: filling + started.elapsed() };
+        Ok(Done { batch, report, vectors, spent })
     }
-}
-
-fn failed(batch: &Batch, source: InferError) -> EncodeError {
-    EncodeError::Batch { n_rows: batch.items.len(), length: batch.length, source }
 }

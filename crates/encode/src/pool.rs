@@ -74,6 +74,20 @@ pub fn pool_row(pooling: Pooling, hidden: &[f32], n_dims: usize, out: &mut [f32]
     }
 }
 
+/// Pools a text's token vectors into its own, or takes all of them, and scales each to length 1 where that is wanted.
+pub(crate) fn pool_text(
+    pooling: Pooling,
+    is_unit: bool,
+    hidden: &[f32],
+    n_dims: usize,
+    out: &mut [f32],
+) {
+    pool_row(pooling, hidden, n_dims, out);
+    if is_unit {
+        out.chunks_exact_mut(n_dims).for_each(normalise);
+    }
+}
+
 fn mean(hidden: &[f32], n_dims: usize, out: &mut [f32]) {
     let n_rows = hidden.len().checked_div(n_dims).unwrap_or(0).max(1) as f64;
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {

@@ -120,12 +120,9 @@ pub struct EncodeTimes {
     /// Moving inputs and outputs in and out of the backend.
     #[serde(rename = "transfer_seconds", serialize_with = "seconds")]
     pub transfer: Duration,
-    /// Filling batches and pooling vectors, while sessions work where there are several batches.
+    /// Filling batches and pooling vectors.
     #[serde(rename = "pool_seconds", serialize_with = "seconds")]
     pub pool: Duration,
-    /// Requests waiting for a session.
-    #[serde(rename = "queued_seconds", serialize_with = "seconds")]
-    pub queued: Duration,
 }
 
 fn seconds<S: Serializer>(time: &Duration, into: S) -> Result<S::Ok, S::Error> {
@@ -137,7 +134,6 @@ impl EncodeTimes {
         self.model += spent.model;
         self.transfer += spent.transfer;
         self.pool += spent.pool;
-        self.queued += spent.queued;
     }
 }
 
