@@ -25,12 +25,6 @@ use crate::{Embeddings, EncodeError, EncodeReport, EncodeTimes};
 /// Real tokens of a calibration's first trials. Fewer say nothing; more are no more exact.
 const TRIAL_TOKENS: std::ops::RangeInclusive<usize> = N_RUNS * USUAL_BUDGET..=8192;
 
-/// The largest of the budgets that are always tried.
-const LARGEST_BUDGET: usize = TOKEN_BUDGETS[TOKEN_BUDGETS.len() - 1];
-
-/// Larger ones are tried where so many times the work of a trial is left.
-const LEAST_SHARE: usize = 8;
-
 /// The budget where none was named or found: large enough to fill vector units, small enough that a batch's
 /// activations stay in a processor's caches.
 const USUAL_BUDGET: usize = 512;
@@ -68,12 +62,14 @@ pub struct EncodeOptions {
 
 /// A caller that watches an encoding.
 pub trait Observer {
-    /// Called after every batch with texts and real tokens done since the last call.
+    /// Called with texts and real tokens done since the last call: after every batch, and before the first where texts
+    /// equal some that are done.
     fn progress(&self, n_items: usize, n_tokens: usize) {
         let _ = (n_items, n_tokens);
     }
 
-    /// Whether to stop: what runs is finished and kept, nothing new is begun.
+    /// Whether to stop: what runs is finished and kept. A session may have begun its next batch by the time it hears of
+    /// it; nothing else is begun.
     fn stop(&self) -> bool {
         false
     }
@@ -296,36 +292,8 @@ impl Run<'_> {
             let tokens_per_second = rate(n_real, elapsed);
             self.tried.push(Tried { setting, n_tokens: n_real, tokens_per_second });
         }
-        let found = match search.best() {
-            Some(best) => self.widen(best)?,
-            None => fallback,
-        };
         self.times.calibrate = started.elapsed();
-        Ok(found)
-    }
-
-    /// Where the largest budget was the fastest, tries larger ones for as long as they are faster: what has many
-    /// processors wants batches that none with few would like.
-    fn widen(&mut self, mut best: Setting) -> Result<Setting, EncodeError> {
-        let is_open = self.options.token_budget.is_none();
-        let mut fastest =
-            self.tried.iter().rfind(|it| it.setting == best).map(|it| it.tokens_per_second);
-        while let (Some(before), true) = (fastest, is_open && best.token_budget >= LARGEST_BUDGET) {
-            let setting = Setting { token_budget: 2 * best.token_budget, ..best };
-            let n_tokens = N_RUNS * setting.token_budget;
-            if self.remaining.n_tokens() < LEAST_SHARE * n_tokens || self.observer.stop() {
-                break;
-            }
-            let runs = self.remaining.sample(n_tokens);
-            let (n_tokens, elapsed) = self.run(setting, runs)?;
-            let tokens_per_second = rate(n_tokens, elapsed);
-            self.tried.push(Tried { setting, n_tokens, tokens_per_second });
-            if tokens_per_second <= before {
-                break;
-            }
-            (best, fastest) = (setting, Some(tokens_per_second));
-        }
-        Ok(best)
+        Ok(search.best().unwrap_or(fallback))
     }
 
     /// Makes the sessions of a split and lets each run once, so that no trial pays for their first run.

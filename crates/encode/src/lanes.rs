@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ use shapeyard_core::plan::Batch;
 use shapeyard_core::plan::calibrate::Split;
 
 use crate::EncodeError;
+
+/// How often it is asked whether to stop while nothing else happens.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What running batches took, apart from wall-clock time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,11 +168,16 @@ fn side_by_side<'a>(
         for session in sessions.iter_mut().take(batches.len()) {
             let (to_us, next, is_over) = (to_us.clone(), &next, &is_over);
             scope.spawn(move || {
+                let over = Over(is_over);
                 while !is_over.load(Ordering::Relaxed) {
                     let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         return;
                     };
-                    if to_us.send(session.run(batch, job)).is_err() {
+                    let done = session.run(batch, job);
+                    if done.is_err() {
+                        over.say();
+                    }
+                    if to_us.send(done).is_err() {
                         return;
                     }
                 }
@@ -177,15 +185,34 @@ fn side_by_side<'a>(
         }
         drop(to_us);
         let mut result = Ok(());
-        for answer in answers {
-            let taken = answer.and_then(&mut *take);
-            result = result.and(taken);
+        loop {
+            match answers.recv_timeout(POLL) {
+                Ok(answer) => result = result.and(answer.and_then(&mut *take)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return result,
+            }
             if result.is_err() || stop() {
                 is_over.store(true, Ordering::Relaxed);
             }
         }
-        result
     })
+}
+
+/// Tells all sessions that nothing is to be begun any more, also where its thread panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Over<'_> {
+    fn say(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.say();
+        }
+    }
 }
 
 impl Session {

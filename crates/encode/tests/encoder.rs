@@ -17,7 +17,7 @@ use shapeyard_core::plan::Bucket;
 use shapeyard_core::plan::calibrate::Split;
 use shapeyard_core::registry::{Choice, Opened, Registry};
 use shapeyard_core::router::{RoutedBackend, Router, RouterOptions};
-use shapeyard_core::{Model, Outputs, Request, RunError, RunReport, Signature};
+use shapeyard_core::{Model, Signature};
 use shapeyard_cpu::CpuOptions;
 use shapeyard_encode::pool::Pooling;
 use shapeyard_encode::tokens::Tokens;
@@ -286,55 +286,6 @@ fn a_lone_session_gives_the_same_vectors_for_one_batch_and_for_many() {
     assert_close(encode(&texts, &LONE).values(), whole.values());
     let together = EncodeOptions { token_budget: Some(10_000), ..LONE };
     assert_close(encode(&texts, &together).values(), whole.values());
-}
-
-/// An executable to which every run costs much time more, as starting one does on a device.
-struct SlowToStart(Arc<dyn Executable>);
-
-struct SlowSession(Box<dyn Session>);
-
-impl Executable for SlowToStart {
-    fn backend(&self) -> BackendId {
-        self.0.backend()
-    }
-
-    fn signature(&self) -> &Arc<Signature> {
-        self.0.signature()
-    }
-
-    fn domain(&self) -> Domain {
-        self.0.domain()
-    }
-
-    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(SlowSession(self.0.session(options)?)))
-    }
-
-    fn admit(&self, artifact: &Artifact) -> Result<(), BackendError> {
-        self.0.admit(artifact)
-    }
-}
-
-impl Session for SlowSession {
-    fn run(&mut self, request: &Request<'_>, outputs: &mut Outputs) -> Result<RunReport, RunError> {
-        // Texts alone are many, and lose in any case.
-        let is_alone = request.inputs()[0].shape()[0] == 1;
-        std::thread::sleep(Duration::from_millis(if is_alone { 2 } else { 20 }));
-        self.0.run(request, outputs)
-    }
-}
-
-#[test]
-fn batches_grow_beyond_the_usual_budgets_where_that_is_faster() {
-    let (model, opened) = load("encoder.onnx");
-    let slow = Arc::new(SlowToStart(opened.executable));
-    let encoder = Encoder::new(opened.backend, Arc::new(model), slow).unwrap();
-    let texts = texts(16_000);
-    let options = EncodeOptions { token_budget: None, ..LONE };
-    let mut embeddings = encoder.embeddings(&texts, &options).unwrap();
-    let report = encoder.encode(&texts, &options, &mut embeddings, &Unobserved).unwrap();
-    assert!(report.setting.token_budget > 2048, "{}", report.setting);
-    assert_eq!(report.totals.n_items + report.repeated.n_items, texts.len());
 }
 
 /// Programs of fixed shapes, of which none is ready at first. What runs in them is the embedded engine.

@@ -291,13 +291,13 @@ pub enum PaddingPolicy {
 pub struct Compiler {
     /// The process that compiles.
     pub place: CompilePlace,
-    /// How long one compile may take, on the clock; of low priority, without the time in which others had the
-    /// processors (known on Linux).
+    /// How long one compile may take, on the clock: also while it waits for a processor.
     pub time_limit: Duration,
     /// How much memory one compile may use, in bytes; `None` for no limit. Watched on Linux.
     pub memory_limit: Option<u64>,
     /// Whether a worker gives way to everything else that wants the processors, as one should that compiles
-    /// while requests run. On Linux it gets only what others leave.
+    /// while requests run. On Linux it gets only what others leave, so that on a machine that is never idle it may
+    /// end by the time limit.
     pub low_priority: bool,
 }
 

@@ -75,9 +75,6 @@ pub(super) struct Measured {
     pub(super) peak_memory: u64,
     /// Tokens run, padding counted.
     pub(super) n_padded_tokens: usize,
-    /// Tokens of texts that did not run, since an equal one did.
-    #[serde(default)]
-    pub(super) n_spared_tokens: usize,
     /// Which setting a calibration found.
     pub(super) setting: Option<Setting>,
     /// What a calibration tried.
@@ -201,7 +198,8 @@ fn ours(host: &Host, args: &Args, ids: Vec<Vec<u32>>, way: Way<'_>) -> Result<Me
         n_threads: args.threads,
         split: setting.map(|setting| setting.split),
         token_budget: setting.map(|setting| setting.token_budget),
-        share_equal: in_order.is_none(),
+        // The others run them too.
+        share_equal: false,
         waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&texts, &options)?;
@@ -216,7 +214,6 @@ fn ours(host: &Host, args: &Args, ids: Vec<Vec<u32>>, way: Way<'_>) -> Result<Me
         cpu,
         peak_memory: peak_memory()?,
         n_padded_tokens: report.totals.n_padded_tokens,
-        n_spared_tokens: report.repeated.n_tokens,
         setting: Some(report.setting),
         tried: report.tried.iter().map(tried).collect(),
         backend: format!("{} {version}", report.backend),

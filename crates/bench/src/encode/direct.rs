@@ -65,7 +65,6 @@ pub(super) fn run(
         cpu,
         peak_memory: peak_memory()?,
         n_padded_tokens: batches.iter().map(Batch::n_tokens).sum(),
-        n_spared_tokens: 0,
         setting: None,
         tried: Vec::new(),
         backend: "onnxruntime".to_owned(),

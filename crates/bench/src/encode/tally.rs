@@ -1,7 +1,5 @@
 //! What the contenders' rounds say together.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, ensure};
 
 use shapeyard_core::plan::calibrate::{Setting, Split};
@@ -31,7 +29,6 @@ pub(super) struct Tally {
     cpu_seconds: Vec<f64>,
     peak_memory_bytes: u64,
     n_padded_tokens: usize,
-    n_spared_tokens: usize,
     counts: Counts,
     /// The least cosine between its vectors and those of the first contender's first run.
     least_cosine: f64,
@@ -52,7 +49,6 @@ impl Tally {
             cpu_seconds: Vec::new(),
             peak_memory_bytes: 0,
             n_padded_tokens: 0,
-            n_spared_tokens: 0,
             counts: Counts::default(),
             least_cosine: 1.0,
             left_out: None,
@@ -134,7 +130,6 @@ impl Tally {
         self.cpu_seconds.push(measured.cpu.as_secs_f64());
         self.peak_memory_bytes = self.peak_memory_bytes.max(measured.peak_memory);
         self.n_padded_tokens = measured.n_padded_tokens;
-        self.n_spared_tokens = measured.n_spared_tokens;
         self.counts.clone_from(&measured.counts);
         if !reference.is_empty() {
             let cosine = least_cosine(&measured.vectors, reference, measured.n_dims);
@@ -146,12 +141,7 @@ impl Tally {
 
     fn measured(self, workload: &Workload) -> contest::Measured {
         let role = self.role();
-        let n_run = workload.n_tokens.saturating_sub(self.n_spared_tokens);
-        let padding = 1.0 - n_run as f64 / self.n_padded_tokens as f64;
-        let mut more = BTreeMap::new();
-        if self.n_spared_tokens > 0 {
-            more.insert("spared tokens".to_owned(), self.n_spared_tokens as f64);
-        }
+        let padding = 1.0 - workload.n_tokens as f64 / self.n_padded_tokens as f64;
         let facts = Facts {
             cpu_seconds: Some(median(&self.cpu_seconds)),
             work: Some((workload.n_units as f64, "texts".to_owned())),
@@ -159,7 +149,6 @@ impl Tally {
             peak_memory_bytes: Some(self.peak_memory_bytes),
             least_cosine: Some(self.least_cosine),
             counts: self.counts.clone(),
-            more,
             ..Facts::default()
         };
         let name = self.name();

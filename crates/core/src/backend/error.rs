@@ -206,7 +206,7 @@ pub enum RunError {
     /// The program for this shape could not be made ready: as the source says.
     #[error("the program for {wanted} could not be made ready")]
     Prepare {
-        /// The shape asked for.
+        /// The program's shape; where one was to be made for the request, that of the request.
         wanted: Bucket,
         /// Why.
         source: Arc<BackendError>,

@@ -82,15 +82,20 @@ impl Lane {
         })
     }
 
-    /// Whether there is a session: none after one that panicked.
+    /// Whether there is a session that did not panic.
     pub(super) const fn is_usable(&self) -> bool {
         self.session.is_some() && !self.is_broken
     }
 
+    /// Drops the session, which may panic once more where it did before.
+    fn discard(&mut self) {
+        let session = self.session.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
+    }
+
     /// Makes a session in place of one that panicked. What that one holds is free before.
     pub(super) fn replace(&mut self) -> Result<(), BackendError> {
-        let broken = self.session.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+        self.discard();
         let session = || self.executable.session(&self.options);
         let made = catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|panic| {
             Err(BackendError::Library {
@@ -102,6 +107,14 @@ impl Lane {
         self.session = Some(made?);
         self.is_broken = false;
         Ok(())
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.is_broken {
+            self.discard();
+        }
     }
 }
 

@@ -217,6 +217,11 @@ impl Routes {
         std::iter::once(n_rows).chain(full)
     }
 
+    /// Whether a program has exactly the shape of a request.
+    pub(super) fn is_shape(&self, request: &Extents, program: &Bucket) -> bool {
+        self.symbols.iter().all(|(id, name)| request.get(*id) == program.get(name))
+    }
+
     /// Whether a program would run so many rows of a request, or some of them.
     pub(super) fn uses(&self, request: &Extents, n_rows: usize, program: &Bucket) -> bool {
         let Some(programs) = &self.programs else { return false };

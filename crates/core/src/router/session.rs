@@ -91,7 +91,7 @@ impl RouterSession {
 
     /// Whether rows of a request run in a program; one that is made when it is met is of the request's own shape.
     fn is_used(&self, request: &Extents, n_rows: usize, program: &Bucket) -> bool {
-        self.routes.uses(request, n_rows, program) || self.routes.bucket(request) == *program
+        self.routes.uses(request, n_rows, program) || self.routes.is_shape(request, program)
     }
 
     /// Runs all of a request on the fallback.

@@ -231,7 +231,7 @@ impl Supervised {
             }
             let is_late = match answered {
                 Some(answered) => answered.elapsed() >= TO_END,
-                None => self.is_late(start.elapsed(), compiler),
+                None => start.elapsed() >= limit,
             };
             if is_late {
                 return End::Stopped(CompileEnd::TimedOut { limit });
@@ -247,14 +247,6 @@ impl Supervised {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-    }
-
-    /// Whether a worker has had its time. One that gives way is not blamed for having to.
-    fn is_late(&self, elapsed: Duration, compiler: &Compiler) -> bool {
-        let limit = compiler.time_limit;
-        elapsed >= limit
-            && (!compiler.low_priority
-                || elapsed >= limit.saturating_add(gave_way(self.child.id())))
     }
 
     /// Whether the worker is done. It is not collected yet, so that its number stays its own.
@@ -353,17 +345,6 @@ fn idle(worker: u32) {
     };
 }
 
-/// How long a worker waited for a processor that others had: the thread of it that waited most. Known on Linux only.
-fn gave_way(worker: u32) -> Duration {
-    let Ok(threads) = fs::read_dir(format!("/proc/{worker}/task")) else { return Duration::ZERO };
-    let waited = threads.filter_map(|thread| {
-        // Nanoseconds on a processor, then nanoseconds of waiting for one.
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().nth(1)?.parse().ok()
-    });
-    Duration::from_nanos(waited.max().unwrap_or(0))
-}
-
 fn read_log(mut pipe: impl Read, log: &Mutex<Vec<u8>>) {
     let mut part = [0; 4096];
     loop {
@@ -422,8 +403,6 @@ fn page_bytes() -> u64 {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
     /// What `/proc/PID/stat` says of a child of a worker.
@@ -434,45 +413,6 @@ mod tests {
         let mut worker = Supervised::start(command, room.path(), low_priority).unwrap();
         worker.watch(&Compiler::default(), Cancellation::never());
         worker.last_words().1
-    }
-
-    fn shell(script: &str, compiler: &Compiler) -> Supervised {
-        let room = tempfile::tempdir().unwrap();
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        Supervised::start(command, room.path(), compiler.low_priority).unwrap()
-    }
-
-    #[test]
-    fn the_limit_is_of_time_that_others_did_not_take() {
-        let limit = Duration::from_millis(300);
-        let compiler = Compiler { time_limit: limit, low_priority: true, ..Compiler::default() };
-        // One that does nothing is late however low its priority.
-        let mut idle = shell("read folder; exec sleep 60", &compiler);
-        assert!(matches!(
-            idle.watch(&compiler, Cancellation::never()),
-            End::Stopped(CompileEnd::TimedOut { .. })
-        ));
-        let busy = shell("read folder; while :; do :; done", &compiler);
-        let is_over = AtomicBool::new(false);
-        let n_processors = thread::available_parallelism().map_or(1, usize::from);
-        let start = Instant::now();
-        thread::scope(|scope| {
-            for _ in 0..2 * n_processors {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                });
-            }
-            // Others have all processors, and it is not late although its time is over.
-            thread::sleep(2 * limit);
-            let is_late = busy.is_late(limit, &compiler);
-            is_over.store(true, Ordering::Relaxed);
-            assert!(!is_late, "it waited {:?}", gave_way(busy.child.id()));
-        });
-        let of_usual_priority = Compiler { low_priority: false, ..compiler };
-        assert!(busy.is_late(start.elapsed(), &of_usual_priority));
     }
 
     #[test]

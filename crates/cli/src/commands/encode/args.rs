@@ -132,8 +132,8 @@ impl Args {
             n_threads: self.backend.n_threads(),
             split: self.split().or(split),
             token_budget: self.token_budget.map(NonZeroUsize::get),
-            // Batches are many, and sessions side by side.
             share_equal: true,
+            // Batches are many, and sessions side by side.
             waiting: Waiting::Sleep,
         }
     }

@@ -22,6 +22,8 @@ pub(crate) fn room(shape: &[usize], given: usize) -> Result<usize, String> {
     fits.ok_or_else(|| format!("{shape:?} has more elements than the host computes with"))
 }
 
+/// So many of the largest a graph may make in all: a mask goes through some steps in full size.
+const N_LARGEST: usize = 8;
 /// Copies of what is given that a graph may make: weights are cast, turned, stacked.
 const COPIES: usize = 4;
 
@@ -32,12 +34,12 @@ pub(crate) struct Allowance(usize);
 impl Allowance {
     /// What may be made of `n_given` elements.
     pub(crate) const fn of(n_given: usize) -> Self {
-        Self(LARGEST_MADE.saturating_add(n_given.saturating_mul(COPIES)))
+        Self((N_LARGEST * LARGEST_MADE).saturating_add(n_given.saturating_mul(COPIES)))
     }
 
-    /// Counts a tensor that was made.
-    pub(crate) fn take(&mut self, made: &HostTensor) -> Result<(), Refusal> {
-        let left = self.0.checked_sub(made.len());
+    /// Counts the elements of a tensor that was made.
+    pub(crate) fn take(&mut self, n_made: usize) -> Result<(), Refusal> {
+        let left = self.0.checked_sub(n_made);
         self.0 = left
             .ok_or("with all that comes before it has more elements than the host computes with")?;
         Ok(())
@@ -127,5 +129,21 @@ impl HostTensor {
 
     pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Self {
         Self { shape, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_graph_makes_is_bounded_in_sum() {
+        let mut allowance = Allowance::of(1000);
+        for _ in 0..N_LARGEST {
+            allowance.take(LARGEST_MADE).unwrap();
+        }
+        allowance.take(COPIES * 1000).unwrap();
+        allowance.take(0).unwrap();
+        assert!(allowance.take(1).is_err());
     }
 }

@@ -73,7 +73,7 @@ impl OnnxLane {
                 node.inputs.iter().map(|id| id.as_ref().and_then(value).map(Arc::as_ref)).collect();
             let refused = |reason: Refusal| format!("node `{}`: {reason}", node.name);
             let made = evaluate::evaluate(node, &given).map_err(refused)?;
-            allowance.take(&made).map_err(refused)?;
+            allowance.take(made.len()).map_err(refused)?;
             late.extend(node.outputs.first().map(|&id| (id, Arc::new(made))));
         }
         Ok(late)
