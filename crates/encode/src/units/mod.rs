@@ -70,12 +70,12 @@ impl Collected {
 /// Cuts files and the files of folders into units.
 ///
 /// `*.jsonl` and `*.ndjson` hold one record a line, an object with a string `text`, and every record is a
-/// unit, also one whose text is empty. Every other file is text that is cut as the options say, and there
+/// unit, also one whose text is empty; in a folder such a file is skipped where its first line is no record. Every other file is text that is cut as the options say, and there
 /// what is blank makes no unit.
 ///
 /// # Errors
 ///
-/// [`UnitError`]: for a path that was named itself, for a record that is none, and when there is no unit.
+/// [`UnitError`]: for a path that was named itself, for a line among records that is none, and when there is no unit.
 pub fn collect(paths: &[PathBuf], options: &UnitOptions) -> Result<Collected, UnitError> {
     let mut collected = Collected::default();
     for path in paths {
@@ -124,6 +124,7 @@ fn collect_folder(
             Err(Refusal::Content(SkipReason::UnitList))
         } else {
             file::read(&found.path, limit(&found.path, options))
+                .and_then(|text| check_records(&found.path, text))
         };
         match text {
             Ok(text) => add(&found.path, &found.shown, &text, options, &mut collected.units)?,
@@ -134,6 +135,17 @@ fn collect_folder(
         }
     }
     Ok(())
+}
+
+/// Lines of JSON in a folder may be anything: they are records where the first one is.
+fn check_records(path: &Path, text: String) -> Result<String, Refusal> {
+    let first = records::parse(&text).next().filter(|_| is_records(path));
+    match first {
+        Some(Err(bad)) => {
+            Err(Refusal::Content(SkipReason::NotRecords { reason: bad.into_reason() }))
+        }
+        Some(Ok(_)) | None => Ok(text),
+    }
 }
 
 fn add(

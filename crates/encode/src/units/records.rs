@@ -25,6 +25,11 @@ pub(super) struct BadRecord {
 }
 
 impl BadRecord {
+    /// What is wrong with it, in words.
+    pub(super) fn into_reason(self) -> String {
+        self.reason
+    }
+
     pub(super) fn into_error(self, path: &Path) -> UnitError {
         UnitError::Record { path: path.to_owned(), line: self.line, reason: self.reason }
     }

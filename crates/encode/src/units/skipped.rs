@@ -48,6 +48,11 @@ pub enum SkipReason {
     NotAFile,
     /// It is a list of units that an encoding has written.
     UnitList,
+    /// It holds lines of JSON, of which the first is no record.
+    NotRecords {
+        /// What is wrong with that line.
+        reason: String,
+    },
     /// Its name is no text, so that no list could name it.
     NameNotText,
     /// It could not be read.
@@ -73,6 +78,7 @@ impl fmt::Display for SkipReason {
             Self::Link => f.pad("a symbolic link"),
             Self::NotAFile => f.pad("neither a file nor a folder"),
             Self::UnitList => f.pad("a list of units"),
+            Self::NotRecords { reason } => write!(f, "holds no records: {reason}"),
             Self::NameNotText => f.pad("its name is not UTF-8"),
             Self::Unreadable { message } => write!(f, "cannot be read: {message}"),
         }

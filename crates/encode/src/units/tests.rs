@@ -99,6 +99,21 @@ fn a_bad_record_is_named_by_file_and_line() {
 }
 
 #[test]
+fn other_lines_of_json_in_a_folder_are_listed_and_named_they_are_an_error() {
+    let folder = folder(&[("a.txt", b"x"), ("b.jsonl", b"{\"suite\": 1}\n{\"text\": \"y\"}\n")]);
+    let collected = collect_one(folder.path()).unwrap();
+    assert_eq!(below(folder.path(), &collected), ["a.txt:1-1"]);
+    let [skipped] = &collected.skipped[..] else { panic!("{:?}", collected.skipped) };
+    assert!(
+        skipped.to_string().contains("b.jsonl: holds no records: missing field `text`"),
+        "{skipped}"
+    );
+    assert!(!collected.has_unreadable());
+    let named = collect_one(&folder.path().join("b.jsonl")).unwrap_err().to_string();
+    assert!(named.contains("b.jsonl:1: missing field `text`"), "{named}");
+}
+
+#[test]
 fn nothing_names_what_was_looked_at() {
     let folder = folder(&[("a.png", b"\0")]);
     let error = collect_one(folder.path()).unwrap_err();

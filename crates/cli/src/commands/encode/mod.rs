@@ -244,11 +244,12 @@ type IsReason = fn(&SkipReason) -> bool;
 
 /// How many files of which kind hold no text to encode.
 fn left_out(skipped: &[Skipped]) -> String {
-    let kinds: [(&str, IsReason); 4] = [
+    let kinds: [(&str, IsReason); 5] = [
         ("non-text file", |it| matches!(it, SkipReason::NotText { .. })),
         ("link", |it| matches!(it, SkipReason::Link)),
         ("special file", |it| matches!(it, SkipReason::NotAFile)),
         ("unit list", |it| matches!(it, SkipReason::UnitList)),
+        ("other JSON-lines file", |it| matches!(it, SkipReason::NotRecords { .. })),
     ];
     let count = |(noun, is): (&str, IsReason)| {
         let n = skipped.iter().filter(|skipped| is(&skipped.reason)).count();
