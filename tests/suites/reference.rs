@@ -80,7 +80,7 @@ fn encode_with(
         n_threads: 2,
         split: Some(Split { n_sessions: 2, n_threads: 1 }),
         token_budget: Some(token_budget),
-        share_equal: true,
+        share_equal: false,
         waiting: Waiting::Sleep,
     };
     let mut embeddings = encoder.embeddings(&tokens, &options).unwrap();
